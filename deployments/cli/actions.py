@@ -1,0 +1,135 @@
+"""What the commands do: load the profile, run a flow, show the outcome. Prefect is configured, then imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.cli import output
+from deployments.cli.progress import progress_bars
+from flows.embedded import configure_prefect, start_server
+from ospo_core.artifacts.storage import Storage
+from ospo_core.config import RoundConfig, load_profile
+from ospo_core.errors import ConfigError, OspoError, StageError
+from ospo_core.schema import StageName
+from ospo_core.stages.current import current_model
+from ospo_core.stages.model_ref import starting_model
+from ospo_core.stages.plan import plan_round
+from ospo_core.stages.progress import listening
+
+
+class InterruptedRunError(OspoError):
+    """Ctrl-C; the exit code is the one that shells use for it."""
+
+    exit_code = 130
+
+
+def run_round(
+    profile: str, overrides: Sequence[str], refresh: list[StageName], verbose: bool, until: StageName | None = None
+) -> None:
+    """Run a round, up to `until` if given, and show its summary."""
+    config = load_profile(profile, overrides)
+    _check_refresh(refresh, until)
+    with _prefect(config, verbose):
+        from flows.round import self_improvement_round
+
+        result = self_improvement_round(config, refresh=refresh, until=until)
+    output.show_round(result.manifests, result.ran, result.promotion, result.report)
+
+
+def run_improve(
+    profile: str, overrides: Sequence[str], refresh: list[StageName], rounds: int, verbose: bool
+) -> None:
+    """Run several rounds and show the summary of each."""
+    config = load_profile(profile, overrides)
+    with _prefect(config, verbose):
+        from flows.improve import self_improve
+
+        results = self_improve(config, rounds=rounds, refresh=refresh)
+    for number, result in enumerate(results, start=1):
+        output.show_title(f"Round {number} of {rounds}, from model {result.model.digest[:12]}")
+        output.show_round(result.manifests, result.ran, result.promotion, result.report)
+
+
+def run_evaluate(profile: str, overrides: Sequence[str], refresh: bool, verbose: bool) -> None:
+    """Evaluate one model and show its accuracy."""
+    config = load_profile(profile, overrides)
+    with _prefect(config, verbose):
+        from flows.evaluate import evaluate
+
+        manifest = evaluate(config, refresh)
+    output.show_accuracy(config.model.path, manifest.extra["accuracy"])
+
+
+def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName]) -> None:
+    """Show what a round would do."""
+    config = load_profile(profile, overrides)
+    storage = _storage(config)
+    plans, _ = plan_round(config, storage, starting_model(config, storage), refresh)
+    output.show_plan(plans)
+
+
+def show_status(profile: str, overrides: Sequence[str]) -> None:
+    """Show the current model, the plan, and how many results of each stage the storage holds."""
+    config = load_profile(profile, overrides)
+    storage = _storage(config)
+    model = starting_model(config, storage)
+    output.show_models(storage.uri(), model, current_model(storage))
+    output.show_plan(plan_round(config, storage, model)[0])
+    output.show_inventory({name: _finished(storage, name) for name in StageName})
+
+
+def write_report(profile: str, overrides: Sequence[str]) -> None:
+    """Write the report of what is cached of a round.
+
+    Raises:
+        StageError: nothing of it is cached.
+    """
+    from ospo_core.report.html import write_report as write_html
+
+    config = load_profile(profile, overrides)
+    storage = _storage(config)
+    _, manifests = plan_round(config, storage, starting_model(config, storage))
+    if not manifests:
+        raise StageError(
+            "nothing of this round is there yet", field=storage.uri(), remedy="Run `ospo round` with the same options"
+        )
+    last = manifests[[name for name in StageName if name in manifests][-1]]
+    key = f"reports/{last.stage}-{last.fingerprint[:16]}.html"
+    output.show_round(manifests, None, None, write_html(storage, manifests, config, key))
+
+
+@contextmanager
+def _prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
+    """Configure Prefect, start its embedded server if needed, and draw progress while the block runs."""
+    configure_prefect(Path(config.storage.scratch), verbose)
+    try:
+        with progress_bars() as (listener, say):
+            say("starting Prefect")
+            start_server()
+            say("")
+            with listening(listener):
+                yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            "interrupted", remedy="Run the same command again to go on from the last complete shard"
+        ) from error
+
+
+def _storage(config: RoundConfig) -> Storage:
+    return Storage(config.storage.root, config.storage.endpoint_url)
+
+
+def _finished(storage: Storage, name: StageName) -> int:
+    """Return how many finished results of a stage the storage holds."""
+    return sum(key.endswith("/manifest.json") for key in storage.list(name.value))
+
+
+def _check_refresh(refresh: Sequence[StageName], until: StageName | None) -> None:
+    order = list(StageName)
+    late = [name.value for name in refresh if until is not None and order.index(name) > order.index(until)]
+    if late:
+        raise ConfigError(
+            "this stage is not run", field="--refresh", value=late[0], remedy=f"Refresh {until} or a stage before it"
+        )

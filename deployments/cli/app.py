@@ -1,0 +1,163 @@
+"""The commands of `ospo`: their options, and nothing of what they do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployments.cli.options import (
+    ModelFolder,
+    OutFolder,
+    Overrides,
+    Profile,
+    Refresh,
+    Rounds,
+    Verbose,
+)
+from ospo_core.errors import OspoError
+from ospo_core.schema import StageName
+
+DEFAULT_PROFILE = "shapes"
+
+app = typer.Typer(
+    help="Self-improving preference optimization of unified multimodal models (OSPO), as a cached pipeline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+shapes = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(shapes, name="shapes")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; an expected failure is one message on standard error, without traceback."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="ospo")
+    except OspoError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+@app.command("round")
+def round_command(
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    refresh: Refresh = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run one round of self-improvement; what is cached is not computed again."""
+    from deployments.cli import actions
+
+    actions.run_round(profile, overrides or [], refresh or [], verbose)
+
+
+@app.command()
+def improve(
+    profile: Profile = DEFAULT_PROFILE,
+    rounds: Rounds = 2,
+    overrides: Overrides = None,
+    refresh: Refresh = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run several rounds, each from the model that the one before has left."""
+    from deployments.cli import actions
+
+    actions.run_improve(profile, overrides or [], refresh or [], rounds, verbose)
+
+
+@app.command()
+def stage(
+    name: Annotated[StageName, typer.Argument(help="The last stage to run.")],
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    refresh: Refresh = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a round up to and including one stage."""
+    from deployments.cli import actions
+
+    actions.run_round(profile, overrides or [], refresh or [], verbose, until=name)
+
+
+@app.command()
+def plan(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None, refresh: Refresh = None) -> None:
+    """Show which stages of a round are cached and which would run; nothing is computed."""
+    from deployments.cli import actions
+
+    actions.show_plan(profile, overrides or [], refresh or [])
+
+
+@app.command()
+def status(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Show the current model, how far the round is, and what is in the storage."""
+    from deployments.cli import actions
+
+    actions.show_status(profile, overrides or [])
+
+
+@app.command()
+def evaluate(
+    profile: Profile = DEFAULT_PROFILE,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A folder, `current`, or `embedded:shapes`.")
+    ] = None,
+    overrides: Overrides = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Evaluate anew although it is cached.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Evaluate one model on the held-out prompts."""
+    from deployments.cli import actions
+
+    chosen = [] if model is None else [f"model.path={model}"]
+    actions.run_evaluate(profile, [*(overrides or []), *chosen], refresh, verbose)
+
+
+@app.command()
+def report(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Write the HTML report of a round from what is cached, and show its summary."""
+    from deployments.cli import actions
+
+    actions.write_report(profile, overrides or [])
+
+
+@shapes.command()
+def pretrain(
+    out: OutFolder,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; by default the published recipe.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+) -> None:
+    """Train the embedded model from nothing."""
+    from ospo_core.shapes import cli_actions
+
+    cli_actions.pretrain(out, steps, device, resume)
+
+
+@shapes.command()
+def measure(
+    model: ModelFolder = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 600,
+) -> None:
+    """Measure how well a model draws and judges, by the oracle."""
+    from ospo_core.shapes import cli_actions
+
+    cli_actions.measure(model, n)
+
+
+@shapes.command()
+def draw(
+    prompt: Annotated[str, typer.Argument(help="What to draw, e.g. `a red circle left of a blue square`.")],
+    out: OutFolder = Path("drawing.png"),
+    model: ModelFolder = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 8,
+    guidance: Annotated[float, typer.Option("--guidance", min=0, help="Scale of classifier-free guidance.")] = 1.0,
+) -> None:
+    """Draw pictures of a prompt."""
+    from ospo_core.shapes import cli_actions
+
+    cli_actions.draw(prompt, out, model, n, guidance)

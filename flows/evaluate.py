@@ -1,0 +1,31 @@
+"""Evaluation of one model by itself."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.runners import task_runner
+from flows.steps import run_stage
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.config import RoundConfig
+from ospo_core.schema import StageName
+from ospo_core.stages.resources import shared_resources
+from tasks.jobs import StageJob
+from tasks.round_tasks import open_round
+
+
+@flow(flow_run_name="{config.name}: {config.model.path}", task_runner=task_runner(), persist_result=False)
+def evaluate(config: RoundConfig, refresh: bool = False) -> Manifest:
+    """Evaluate the model that `config.model.path` names on the held-out prompts; the accuracy is in `extra`.
+
+    Args:
+        config: `model` and `evaluation` count.
+        refresh: evaluate anew although it is cached.
+    """
+    model = open_round(config)
+    job = StageJob(config=config, stage=StageName.EVALUATION, model=model, upstream={}, alone=True)
+    try:
+        manifest, _ = run_stage(job, refresh)
+    finally:
+        shared_resources().give_back()
+    return manifest

@@ -1,0 +1,1 @@
+"""OSPO: a text-to-image model that improves itself with preference data it makes and judges itself."""

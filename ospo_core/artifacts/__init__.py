@@ -1,0 +1,1 @@
+"""Artifacts: identities, storage, shards and manifests."""

@@ -1,0 +1,222 @@
+"""Where bytes are kept: a local folder (temp + fsync + rename) or any fsspec filesystem such as S3 (one put)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from fsspec import AbstractFileSystem
+
+from ospo_core.artifacts.drafts import draft_file, is_draft
+from ospo_core.artifacts.faults import response_code
+
+_SINGLE_PUT = 5 * 2**30
+_CONFLICTS = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class Backend(Protocol):
+    """What Storage needs of a place; every `key` is already checked. Failures are raised as they come."""
+
+    def address(self, key: str) -> str:
+        """Return the full address of `key`."""
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes at `key`."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Open `key` for reading."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put `data` at `key`, replacing what is there, wholly or not at all."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put `data` at `key` unless something is there; return whether this call did."""
+
+    def upload(self, source: Path, key: str) -> None:
+        """Copy the local file `source` to `key` without holding it in memory."""
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is an object at `key`."""
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys below the folder `prefix` ("" is the root), in any order."""
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing there is no error."""
+
+
+class LocalBackend:
+    """A folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def address(self, key: str) -> str:
+        """Return the absolute path of `key`."""
+        return str(self.root / key) if key else str(self.root)
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes at `key`."""
+        return (self.root / key).read_bytes()
+
+    def open(self, key: str) -> BinaryIO:
+        """Open `key` for reading."""
+        return (self.root / key).open("rb")
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a temporary file beside `key`, flush it to the disk, and rename it into place."""
+        with draft_file(self.root / key) as draft:
+            _write_flushed(draft, data)
+            draft.replace(self.root / key)
+            _flush_folder(draft.parent)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a temporary file and link it to `key`, which fails if `key` is there: readers never see half of it."""
+        target = self.root / key
+        if target.exists():
+            return False
+        with draft_file(self.root / key) as draft:
+            _write_flushed(draft, data)
+            try:
+                os.link(draft, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                return _create_without_link(target, data)
+            _flush_folder(draft.parent)
+        return True
+
+    def upload(self, source: Path, key: str) -> None:
+        """Copy `source` to a temporary file beside `key` and rename it into place."""
+        with draft_file(self.root / key) as draft:
+            shutil.copyfile(source, draft)
+            with draft.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            draft.replace(self.root / key)
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is a file at `key`."""
+        return (self.root / key).is_file()
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys of the files below `prefix`, without unfinished ones."""
+        files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and not is_draft(path))
+        return [path.relative_to(self.root).as_posix() for path in files]
+
+    def delete(self, key: str) -> None:
+        """Remove the file at `key`."""
+        (self.root / key).unlink(missing_ok=True)
+
+
+class RemoteBackend:
+    """A folder of an fsspec filesystem whose single put is atomic, as S3's is.
+
+    Args:
+        filesystem: the fsspec filesystem.
+        root: `bucket/prefix`, without the protocol.
+        protocol: `s3`.
+        patience: seconds that a put may take before it counts as not answered, beside a second for each MiB. The
+            library's own timeouts do not cover a server that takes the connection and never asks for the body.
+    """
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str, protocol: str, patience: float) -> None:
+        self.filesystem, self.root, self.protocol, self.patience = filesystem, root.strip("/"), protocol, patience
+
+    def address(self, key: str) -> str:
+        """Return `s3://bucket/prefix/key`."""
+        return f"{self.protocol}://{self._path(key)}"
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes at `key`, in one request."""
+        return cast(bytes, self.filesystem.cat_file(self._path(key)))
+
+    def open(self, key: str) -> BinaryIO:
+        """Open `key` for reading, block by block."""
+        return cast(BinaryIO, self.filesystem.open(self._path(key), "rb"))
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put `data` in one request (several above S3's 5 GiB)."""
+        self.filesystem.pipe_file(self._path(key), data, **self._put_options(data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put `data` in one conditional request; s3fs reports a refusal as FileExistsError or as OSError(EINVAL)."""
+        try:
+            self.filesystem.pipe_file(self._path(key), data, mode="create", **self._put_options(data))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if response_code(error) not in _CONFLICTS:
+                raise
+            return False
+        return True
+
+    def upload(self, source: Path, key: str) -> None:
+        """Copy the local file `source`, in parts where it is large."""
+        self.filesystem.put_file(str(source), self._path(key))
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is an object at `key`."""
+        try:
+            return bool(self.filesystem.info(self._path(key))["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys below `prefix`."""
+        paths = self.filesystem.find(self._path(prefix).rstrip("/") + "/")
+        return [path.removeprefix(self.root).lstrip("/") for path in paths]
+
+    def delete(self, key: str) -> None:
+        """Remove the object at `key`."""
+        if self.exists(key):
+            self.filesystem.rm_file(self._path(key))
+
+    def _path(self, key: str) -> str:
+        """Return the filesystem's path of `key`."""
+        return f"{self.root}/{key}" if key else self.root
+
+    def _put_options(self, data: bytes) -> dict[str, float]:
+        """Return the options that keep an S3 put in one request and bound its time."""
+        if self.protocol != "s3":
+            return {}
+        return {"chunksize": _SINGLE_PUT, "timeout": self.patience + len(data) / 2**20}
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    """Write `data` to `path` and wait until the disk has it."""
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Wait until the disk has the names in `folder`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_without_link(target: Path, data: bytes) -> bool:
+    """Create `target` exclusively on a filesystem without hard links; a failed write leaves nothing."""
+    try:
+        stream = target.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
+    return True

@@ -1,0 +1,93 @@
+"""Identities: canonical JSON, digests, item ids and seeds. The same input gives the same output on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+
+from ospo_core.errors import OspoError
+
+_SEED_BITS = 63
+
+Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | None"
+"""What JSON can hold."""
+
+
+def canonical_json(obj: object) -> str:
+    """Return `obj` as JSON with sorted keys and no spaces: equal values give equal text.
+
+    Understands JSON's own types, pydantic models, enums, paths, sets (sorted) and numpy scalars.
+
+    Raises:
+        OspoError: a value that JSON cannot hold exactly (not finite, bytes, another class), named by its place.
+    """
+    return json.dumps(plain(obj), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(obj: object) -> str:
+    """Return the sha256 (64 hex digits) of the canonical JSON of `obj`."""
+    return hashlib.sha256(canonical_json(obj).encode()).hexdigest()
+
+
+def item_id(*parts: str) -> str:
+    """Return the id (16 hex digits) of the item that `parts` name; the parts' borders count."""
+    return digest_of(list(parts))[:16]
+
+
+def derive_seed(*parts: str | int) -> int:
+    """Return a seed in [0, 2**63) from `parts`, e.g. (round seed, item id, variant); order and type count."""
+    digest = hashlib.sha256(canonical_json(list(parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - _SEED_BITS)
+
+
+def plain(obj: object, place: str = "value") -> Plain:
+    """Return `obj` built only of what JSON knows: dict, list, str, int, float, bool and None.
+
+    Args:
+        obj: the value.
+        place: how to name it in an error.
+
+    Raises:
+        OspoError: see `canonical_json`.
+    """
+    if isinstance(obj, Enum):
+        return plain(obj.value, place)
+    if obj is None or isinstance(obj, (bool, int, str)):
+        return obj
+    if isinstance(obj, float) and math.isfinite(obj):
+        return float(obj)
+    if isinstance(obj, BaseModel):
+        return plain(obj.model_dump(), place)
+    if isinstance(obj, Mapping):
+        return _plain_mapping(obj, place)
+    if isinstance(obj, AbstractSet):
+        return sorted((plain(entry, place) for entry in obj), key=canonical_json)
+    if isinstance(obj, Sequence) and not isinstance(obj, (bytes, bytearray)):
+        return [plain(entry, f"{place}[{index}]") for index, entry in enumerate(obj)]
+    if isinstance(obj, PurePath):
+        return obj.as_posix()
+    return _plain_scalar(obj, place)
+
+
+def _plain_mapping(obj: Mapping[Any, Any], place: str) -> dict[str, Plain]:
+    """Return a mapping with text keys; two keys that become the same text are an error."""
+    result = {str(plain(key, place)): plain(entry, f"{place}.{key}") for key, entry in obj.items()}
+    if len(result) != len(obj):
+        raise OspoError("two keys have the same text", field=place, value=sorted(map(str, obj)))
+    return result
+
+
+def _plain_scalar(obj: object, place: str) -> Plain:
+    """Return the Python value of a numpy scalar; anything else has no canonical form."""
+    item = getattr(obj, "item", None)
+    if callable(item) and getattr(obj, "ndim", None) == 0 and not isinstance(obj, float):
+        return plain(item(), place)
+    raise OspoError("has no canonical JSON form", field=place, value=obj, remedy="Use finite numbers, text and lists")

@@ -1,0 +1,240 @@
+"""Object storage with atomic writes, exclusive creation and clear errors, on a local folder or over fsspec (S3)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend
+from ospo_core.artifacts.drafts import draft_folder
+from ospo_core.artifacts.faults import has_userinfo, redact, storage_faults
+from ospo_core.errors import StorageError
+
+_BLOCK = 1 << 20
+_PROBE = b"ospo" * 4096
+_PATIENCE, _IMPATIENCE = 120.0, 8.0
+
+
+class Storage:
+    """A root under which artifacts are kept by key (`prompts/<fingerprint>/manifest.json`).
+
+    Instances hold no connection until first used and can be pickled to another process. Credentials of an object
+    store come from the environment (AWS_ACCESS_KEY_ID and so on); they are never taken from, or shown in, an address.
+
+    Args:
+        root: a local folder, `file:///folder`, or `s3://bucket/prefix`.
+        endpoint_url: address of an S3-compatible store; None is AWS itself (or AWS_ENDPOINT_URL).
+
+    Raises:
+        StorageError: the root is empty, has no bucket, carries credentials, or its protocol is not supported.
+    """
+
+    def __init__(self, root: str, endpoint_url: str | None = None) -> None:
+        for field, address in (("storage.root", root), ("storage.endpoint_url", endpoint_url or "")):
+            if has_userinfo(address):
+                remedy = "Give credentials through the environment, e.g. AWS_ACCESS_KEY_ID"
+                raise StorageError("an address must not carry credentials", field=field, remedy=remedy)
+        self.endpoint_url = endpoint_url
+        self.protocol, _, path = root.rpartition("://")
+        self.protocol = self.protocol or "file"
+        if not path.strip("/") and (self.protocol != "file" or not path):
+            raise StorageError(
+                "names no place", field="storage.root", value=root, remedy="Give a folder or s3://bucket"
+            )
+        self.root = str(Path(path).expanduser().absolute()) if self.protocol == "file" else root.rstrip("/")
+
+    def __repr__(self) -> str:
+        """Return the root, for logs."""
+        return f"Storage({self.root!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs, without the open connection."""
+        return {name: value for name, value in self.__dict__.items() if name != "_backend"}
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes at `key`.
+
+        Raises:
+            MissingObjectError: nothing is there.
+            StorageError: it cannot be read.
+        """
+        key = checked_key(key)
+        with storage_faults("read", self.uri(key), self.endpoint_url):
+            return self._backend.read(key)
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes at `key` in blocks of 1 MiB or less; errors as `read`."""
+        key = checked_key(key)
+        with storage_faults("read", self.uri(key), self.endpoint_url), self._backend.open(key) as stream:
+            while block := stream.read(_BLOCK):
+                yield block
+
+    def sha256(self, key: str) -> tuple[str, int]:
+        """Return the sha256 (hex) and the size in bytes of the object at `key`, read a block at a time."""
+        digest, size = hashlib.sha256(), 0
+        for block in self.blocks(key):
+            digest.update(block)
+            size += len(block)
+        return digest.hexdigest(), size
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put `data` at `key`, replacing what is there: a reader sees the old bytes or the new ones, never a part."""
+        key = checked_key(key)
+        with storage_faults("write", self.uri(key), self.endpoint_url):
+            self._backend.write(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put `data` at `key` unless something is there; of many writers exactly one gets True."""
+        key = checked_key(key)
+        with storage_faults("create", self.uri(key), self.endpoint_url):
+            return self._backend.create(key, data)
+
+    def exists(self, key: str) -> bool:
+        """Return whether there is an object at `key`."""
+        key = checked_key(key)
+        with storage_faults("look for", self.uri(key), self.endpoint_url):
+            return self._backend.exists(key)
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Return the keys below the folder `prefix` (default: all), sorted; a folder that is not there has none."""
+        prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
+        with storage_faults("list", self.uri(prefix), self.endpoint_url):
+            return sorted(self._backend.list(prefix))
+
+    def delete(self, key: str) -> None:
+        """Remove the object at `key`; it is no error that nothing is there."""
+        key = checked_key(key)
+        with storage_faults("delete", self.uri(key), self.endpoint_url):
+            self._backend.delete(key)
+
+    def delete_folder(self, prefix: str) -> int:
+        """Remove every object below `prefix`, manifests and entries first, and return how many there were.
+
+        On a local disk the folder goes too, with what killed writers left in it.
+        """
+        keys = sorted(self.list(checked_key(prefix.rstrip("/"))), key=lambda key: (not key.endswith(".json"), key))
+        for key in keys:
+            self.delete(key)
+        folder = self.local_path(prefix.rstrip("/"))
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(keys)
+
+    def put_folder(self, local: Path, key: str) -> None:
+        """Copy the files of the folder `local` to keys below `key`; each file appears whole, in name order.
+
+        Raises:
+            StorageError: `local` is no folder, or a file cannot be written.
+        """
+        key = checked_key(key)
+        if not local.is_dir():
+            raise StorageError("is not a folder", field=str(local), remedy="Give the folder to store")
+        for source in sorted(path for path in local.rglob("*") if path.is_file()):
+            target = checked_key(f"{key}/{source.relative_to(local).as_posix()}")
+            with storage_faults("write", self.uri(target), self.endpoint_url):
+                self._backend.upload(source, target)
+
+    def get_folder(self, key: str, local: Path) -> None:
+        """Copy the objects below `key` into the folder `local`, which appears complete or, if new, not at all.
+
+        Raises:
+            StorageError: there is nothing below `key`, or the copy fails.
+        """
+        key = checked_key(key)
+        keys = self.list(key)
+        if not keys:
+            raise StorageError("nothing is stored here", field=self.uri(key), remedy="Check the key")
+        with storage_faults("write", str(local)), draft_folder(local) as draft:
+            for entry in keys:
+                target = draft / entry.removeprefix(f"{key}/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as stream:
+                    stream.writelines(self.blocks(entry))
+
+    def uri(self, key: str = "") -> str:
+        """Return the address of `key`: an absolute path, or `s3://bucket/prefix/key`."""
+        return f"{self.root}/{key}" if key else self.root
+
+    def local_path(self, key: str) -> Path | None:
+        """Return the path of `key` where the root is a local folder, else None."""
+        return Path(self.root) / checked_key(key) if self.protocol == "file" else None
+
+    def storage_options(self) -> dict[str, str]:
+        """Return the options that polars needs to read an address of this storage; they hold no credential."""
+        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if self.protocol != "s3" or not endpoint:
+            return {}
+        plain_http = str(endpoint.startswith("http://")).lower()
+        region = os.environ.get("AWS_DEFAULT_REGION", os.environ.get("AWS_REGION", "us-east-1"))
+        return {"aws_endpoint_url": endpoint, "aws_allow_http": plain_http, "aws_region": region}
+
+    def check_writable(self) -> None:
+        """Write, read back and delete a small object, so that a long run does not find out later; 10 s at most on S3.
+
+        Raises:
+            StorageError: unreachable, access denied, no such bucket, read-only or full, each with its remedy.
+        """
+        key = f"probe-{uuid.uuid4().hex}"
+        with storage_faults("write", self.uri(), self.endpoint_url):
+            backend = self._connect(patient=False)
+            backend.write(key, _PROBE)
+            backend.delete(key)
+
+    @cached_property
+    def _backend(self) -> Backend:
+        """Return the place itself, connected when first needed."""
+        return self._connect(patient=True)
+
+    def _connect(self, patient: bool) -> Backend:
+        """Return a new backend; an impatient one gives up within seconds where the store does not answer."""
+        if self.protocol == "file":
+            return LocalBackend(Path(self.root))
+        return _remote(self.root, self.protocol, self.endpoint_url, patient)
+
+
+def checked_key(key: str) -> str:
+    """Return `key` if it is a plain relative key.
+
+    Raises:
+        StorageError: it is empty, absolute, climbs with `..`, or has odd parts.
+    """
+    odd = "\\" in key or "\0" in key or "://" in key or key != str(PurePosixPath(key)) or key == "."
+    if not key or odd or key.startswith("/") or ".." in key.split("/"):
+        remedy = "A key is relative and stays below the root: no '..', no leading '/'"
+        raise StorageError("is not a key", field="key", value=redact(key), remedy=remedy)
+    return key
+
+
+def _remote(root: str, protocol: str, endpoint_url: str | None, patient: bool) -> Backend:
+    """Return the fsspec backend of `root`."""
+    import fsspec
+
+    if protocol not in fsspec.available_protocols():
+        raise StorageError("protocol not supported", field="storage.root", value=root, remedy="Use a folder or s3://")
+    if protocol == "s3" and importlib.util.find_spec("s3fs") is None:
+        raise StorageError("s3:// needs a package", field="storage.root", remedy="pip install s3fs")
+    with storage_faults("open", root, endpoint_url):
+        options = _s3_options(endpoint_url, patient) if protocol == "s3" else {}
+        filesystem = fsspec.filesystem(protocol, **options)
+        if protocol == "s3":
+            filesystem.retries = 2 if patient else 1
+    return RemoteBackend(filesystem, root.rpartition("://")[2], protocol, _PATIENCE if patient else _IMPATIENCE)
+
+
+def _s3_options(endpoint_url: str | None, patient: bool) -> dict[str, Any]:
+    """Return s3fs options: no stale listings, bounded waiting, and checksums only where the store requires them."""
+    config = {
+        "connect_timeout": 2.5,
+        "read_timeout": 30 if patient else 3,
+        "retries": {"total_max_attempts": 3 if patient else 2, "mode": "standard"},
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    return {"endpoint_url": endpoint_url, "use_listings_cache": False, "config_kwargs": config}

@@ -1,0 +1,42 @@
+"""Configuration: frozen sections, and the profile that puts them together."""
+
+from ospo_core.config.profile import RoundConfig, load_profile, profile_names, profiles_dir
+from ospo_core.config.sections import (
+    EngineConfig,
+    EvaluationConfig,
+    ImagesConfig,
+    LoraSettings,
+    LossConfig,
+    ModelConfig,
+    PerturbationsConfig,
+    PromotionConfig,
+    PromptsConfig,
+    QuestionsConfig,
+    ScoresConfig,
+    Section,
+    SelectionConfig,
+    StorageConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "EngineConfig",
+    "EvaluationConfig",
+    "ImagesConfig",
+    "LoraSettings",
+    "LossConfig",
+    "ModelConfig",
+    "PerturbationsConfig",
+    "PromotionConfig",
+    "PromptsConfig",
+    "QuestionsConfig",
+    "RoundConfig",
+    "ScoresConfig",
+    "Section",
+    "SelectionConfig",
+    "StorageConfig",
+    "TrainingConfig",
+    "load_profile",
+    "profile_names",
+    "profiles_dir",
+]

@@ -1,0 +1,155 @@
+"""A round's whole configuration, read from a profile (YAML) and overrides such as `training.steps=50`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from ospo_core.config.problems import config_error
+from ospo_core.config.sections import (
+    EngineConfig,
+    EvaluationConfig,
+    ImagesConfig,
+    ModelConfig,
+    PerturbationsConfig,
+    PromotionConfig,
+    PromptsConfig,
+    QuestionsConfig,
+    ScoresConfig,
+    Section,
+    SelectionConfig,
+    StorageConfig,
+    TrainingConfig,
+)
+from ospo_core.errors import ConfigError
+
+
+class RoundConfig(Section):
+    """Everything that one round of self-improvement needs to know."""
+
+    name: str = Field(min_length=1, description="Name of the profile, shown in reports and the Prefect UI.")
+    seed: int = Field(0, description="Seed of the round: every item's seed is derived from it.")
+    storage: StorageConfig = StorageConfig()
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    perturbations: PerturbationsConfig = PerturbationsConfig()
+    questions: QuestionsConfig = QuestionsConfig()
+    images: ImagesConfig = ImagesConfig()
+    scores: ScoresConfig = ScoresConfig()
+    selection: SelectionConfig = SelectionConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, with a key given twice being an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of `node`; raise yaml.YAMLError where one of its keys is repeated."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def profiles_dir() -> Path:
+    """Return the folder of the shipped profiles, found relative to the installed project."""
+    return Path(__file__).resolve().parents[2] / "deployments" / "profiles"
+
+
+def profile_names() -> list[str]:
+    """Return the names of the shipped profiles, sorted."""
+    return sorted(path.stem for path in profiles_dir().glob("*.yaml"))
+
+
+def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> RoundConfig:
+    """Read a profile and apply overrides to it.
+
+    Args:
+        name_or_path: a shipped profile's name (`shapes`), or the path of a YAML file (`my/round.yaml`).
+        overrides: `dotted.option=value`; the value is read as YAML, and later ones win.
+
+    Raises:
+        ConfigError: the profile is missing or not YAML, or options are unknown or unusable; all of them are listed.
+    """
+    path = _find(name_or_path)
+    document = {"name": path.stem, **_read(path)}
+    for override in overrides:
+        _apply(document, override)
+    try:
+        return RoundConfig.model_validate(document)
+    except ValidationError as error:
+        raise config_error(error, RoundConfig, source=name_or_path) from None
+
+
+def _find(name_or_path: str) -> Path:
+    """Return the file meant by `name_or_path`."""
+    is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+    path = Path(name_or_path).expanduser() if is_path else profiles_dir() / f"{name_or_path}.yaml"
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(name_or_path, profile_names(), n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(
+        "no such profile",
+        field="profile",
+        value=name_or_path,
+        remedy=f"{hint}Give the path of a YAML file, or one of: {', '.join(profile_names()) or '(none shipped)'}",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the mapping in the YAML file `path`."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not valid YAML: {error}", field=str(path), remedy="Correct the file") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", field=str(path), remedy="Check the path") from None
+    if not isinstance(document, dict):
+        raise ConfigError(
+            "a profile is a mapping of sections",
+            field=str(path),
+            value=document,
+            remedy="Write `section:` lines with indented options under them",
+        )
+    return document
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    """Set one `dotted.option=value` in `document`, starting absent mappings from their defaults."""
+    dotted, separator, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(
+            "an override reads section.option=value",
+            field="--set",
+            value=override,
+            remedy="For example: --set training.steps=50",
+        )
+    try:
+        value = yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise ConfigError("not a YAML value", field=dotted, value=text, remedy="Quote it") from None
+    place: dict[str, Any] = document
+    defaults: object = RoundConfig(name="defaults").model_dump(mode="json")
+    for depth, key in enumerate(keys[:-1]):
+        defaults = defaults.get(key) if isinstance(defaults, Mapping) else None
+        below = place.setdefault(key, dict(defaults) if isinstance(defaults, Mapping) else {})
+        if not isinstance(below, dict):
+            raise ConfigError(
+                "is a value, not a section",
+                field=".".join(keys[: depth + 1]),
+                value=below,
+                remedy=f"Override it as a whole, not {dotted!r}",
+            )
+        place = below
+    place[keys[-1]] = value

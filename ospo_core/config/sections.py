@@ -1,0 +1,195 @@
+"""The sections of a round's configuration; every default says where it comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ospo_core.schema import SubCategory
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and an unknown option is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StorageConfig(Section):
+    """Where artifacts live and how they are cut into shards."""
+
+    root: str = Field("runs/shapes", description="A local folder or s3://bucket/prefix.")
+    endpoint_url: str | None = Field(None, description="S3-compatible endpoint; credentials come from the environment.")
+    shard_size: Positive = Field(256, description="Items (prompts) a shard: the unit of work, retry and resume.")
+    scratch: str = Field(
+        ".ospo/scratch", description="Local folder for models in use, exports and training checkpoints."
+    )
+
+
+class ModelConfig(Section):
+    """The unified model that a round starts from."""
+
+    path: str = Field("embedded:shapes", description="`embedded:shapes`, or a local folder in transformers' format.")
+    family: Literal["shapes", "janus_pro"] = "shapes"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 on GPUs, as Janus-Pro was trained.")
+
+
+class EngineConfig(Section):
+    """How text is generated."""
+
+    kind: Literal["vllm", "transformers", "endpoint"] = "vllm"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_model_len: Positive = 256
+    max_num_seqs: Positive = Field(256, description="Sequences decoded together.")
+    kv_cache_gib: float = Field(0.5, gt=0, description="Memory for the key-value cache (CPU: exactly this much).")
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="vLLM on a GPU.")
+    base_url: str | None = Field(None, description="Endpoint engine: an OpenAI-compatible server's address.")
+    served_model: str | None = Field(None, description="Endpoint engine: the model's name on that server.")
+
+    @model_validator(mode="after")
+    def _endpoint_has_address(self) -> EngineConfig:
+        if self.kind == "endpoint" and not (self.base_url and self.served_model):
+            raise ValueError("engine.kind=endpoint needs engine.base_url and engine.served_model")
+        return self
+
+
+class PromptsConfig(Section):
+    """Initial prompts (method, section 1)."""
+
+    quotas: dict[SubCategory, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: dict(_SHAPES_QUOTAS), description="Prompts wanted per sub-category."
+    )
+    temperature: float = Field(1.0, ge=0, description="Paper: 1.0.")
+    examples: Positive = Field(3, description="Few-shot examples a call; paper: 3.")
+    examples_complex: Positive = Field(5, description="The same for complex prompts; paper: 5.")
+    redraw_every: Positive = Field(100, description="Calls after which examples are drawn anew; paper: 100.")
+    attempts_per_prompt: Positive = Field(8, description="Calls allowed per wanted prompt before the quota is unmet.")
+    on_unmet_quota: Literal["fail", "warn"] = Field("fail", description="What an unmet quota does to the round.")
+    max_tokens: Positive = 64
+    near_duplicate_similarity: Fraction = Field(0.9, description="Jaccard of word 3-shingles; 1 = exact only.")
+    contamination_lists: tuple[str, ...] = Field((), description="Files of evaluation prompts to keep out, one a line.")
+
+
+class PerturbationsConfig(Section):
+    """Perturbation and densification (method, section 2)."""
+
+    temperature: float = Field(1.0, ge=0)
+    dense_temperature: float = Field(1.0, ge=0, description="Shared scene is imagined by sampling.")
+    attempts: Positive = Field(4, description="Calls per variant before it is dropped.")
+    densify: bool = Field(True, description="False renders the short prompts (ablation).")
+    max_tokens: Positive = 96
+
+
+class QuestionsConfig(Section):
+    """Decomposition of a prompt into yes/no questions (method, section 3)."""
+
+    temperature: float = Field(0.0, ge=0)
+    attempts: Positive = 3
+    max_tokens: Positive = 128
+    max_questions: Positive = 16
+
+
+class ImagesConfig(Section):
+    """Rendering of the pairs."""
+
+    guidance: float = Field(1.0, ge=0, description="Paper: 5 for Janus-Pro; 1.0 for shapes, see docs/lab-notes.md.")
+    temperature: float = Field(1.0, gt=0, description="Paper: 1.0.")
+    batch_size: Positive = 256
+
+
+class ScoresConfig(Section):
+    """Self-scoring of the images."""
+
+    batch_size: Positive = 256
+
+
+class SelectionConfig(Section):
+    """Filter and pair rules (method, section 3)."""
+
+    rule: Literal["v2", "v3"] = "v2"
+    v2_answer_threshold: float = Field(0.5, ge=-1, le=1, description="Paper v2: every s_k > 0.5; some s_k < -0.5.")
+    v3_score_threshold: float = Field(0.6, ge=-1, le=1, description="Paper v3: S >= 0.6.")
+    filtering: bool = Field(True, description="False pairs each variant's two images unfiltered (ablation).")
+
+
+class LoraSettings(Section):
+    """LoRA adapter (paper v2: 32 / 64 / 0.05; v3: 64 / 128 / 0.05)."""
+
+    rank: Positive = 32
+    alpha: Positive = 64
+    dropout: Fraction = 0.05
+
+
+class LossConfig(Section):
+    """Weights and temperatures of the loss (method, section 4; paper v2)."""
+
+    w_simpo: float = Field(0.8, ge=0)
+    w_cond: float = Field(0.5, ge=0)
+    w_sft: float = Field(1.5, ge=0)
+    beta_simpo: float = Field(3.0, gt=0)
+    gamma_simpo: float = 1.5
+    beta_cond: float = Field(5.0, gt=0)
+    gamma_cond: float = 2.5
+    object_weight: float = Field(0.0, ge=0, description="a of v3's w_t = 1 + a m_t; 0 = no object masks.")
+
+
+class TrainingConfig(Section):
+    """Optimisation (method, section 4)."""
+
+    loss: LossConfig = LossConfig()
+    lora: LoraSettings = LoraSettings()
+    learning_rate: float = Field(1e-5, gt=0, description="Paper: 1e-5 constant.")
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_fraction: Fraction = 0.0
+    min_learning_rate: float = Field(1e-7, ge=0)
+    steps: Positive = Field(500, description="Optimiser steps; paper v2: 500.")
+    batch_size: Positive = Field(32, description="Pairs a forward pass.")
+    accumulation: Positive = Field(4, description="Forward passes a step: global batch = batch_size x accumulation.")
+    caption_dropout: Fraction = Field(0.1, description="Share of SFT terms trained unconditionally, to keep guidance.")
+    max_grad_norm: float = Field(1.0, gt=0)
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every: Positive = 50
+    collapse_drop: float = Field(1.0, gt=0, description="Alarm when chosen log-prob falls this far (nats a token).")
+    collapse_patience: Positive = Field(20, description="Steps in a row below that line before training stops.")
+
+
+class EvaluationConfig(Section):
+    """Held-out evaluation of parent and child."""
+
+    prompts: str = Field("embedded:shapes", description="`embedded:shapes`, or a file of prompts, JSON lines.")
+    limit: Positive = Field(300, description="Prompts used, spread evenly over the categories.")
+    samples: Positive = Field(1, description="Images a prompt.")
+    guidance: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    batch_size: Positive = 256
+    bootstrap: Positive = Field(2000, description="Resamples for the confidence interval.")
+    seed: int = Field(2026, description="Same for every round, so that rounds are comparable.")
+
+
+class PromotionConfig(Section):
+    """When the child becomes the current model (design, decision 8)."""
+
+    metric: Literal["auto", "oracle", "vqa"] = Field("auto", description="auto: the oracle where one exists.")
+    margin: float = Field(0.0, ge=0, description="The interval's lower end must exceed this.")
+    max_category_drop: float = Field(0.1, ge=0, description="No category may fall by more (point estimate).")
+
+
+_SHAPES_QUOTAS: dict[SubCategory, int] = {
+    SubCategory.COLOR_1: 40,
+    SubCategory.SHAPE_1: 20,
+    SubCategory.TEXTURE_1: 40,
+    SubCategory.COLOR_2: 60,
+    SubCategory.SHAPE_2: 40,
+    SubCategory.TEXTURE_2: 60,
+    SubCategory.SPATIAL_2D: 80,
+    SubCategory.SPATIAL_3D: 60,
+    SubCategory.NUMERACY_1: 40,
+    SubCategory.NUMERACY_2: 60,
+    SubCategory.NON_SPATIAL: 80,
+    SubCategory.COMPLEX: 80,
+}

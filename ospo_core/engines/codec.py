@@ -1,0 +1,103 @@
+"""Text to token ids and back, shared by the engines that hold the model, so that all of them read and write alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ospo_core.engines.base import Completion, Request, cut_at_stop
+from ospo_core.errors import ModelError, StageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def _end_tokens(folder: Path) -> set[int]:
+    """Return the end-of-sequence ids named by generation_config.json and config.json."""
+    ids: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        stored = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        ids.update(stored if isinstance(stored, list) else [stored] if isinstance(stored, int) else [])
+    return ids
+
+
+class Codec:
+    """Tokenizer of an exported checkpoint with the window of an engine.
+
+    Args:
+        folder: checkpoint folder with a tokenizer.
+        window: `engine.max_model_len`, tokens of prompt and answer together.
+
+    Raises:
+        ModelError: there is no checkpoint, no tokenizer or no end-of-sequence token.
+    """
+
+    def __init__(self, folder: Path, window: int) -> None:
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                "no model here", field="model folder", value=str(folder), remedy="Export the text backbone first"
+            )
+        self.window = window
+        self.tokenizer = _load_tokenizer(folder)
+        known = (self.tokenizer.eos_token_id, *_end_tokens(folder))
+        self.end_ids = frozenset(token for token in known if token is not None)
+        if not self.end_ids:
+            raise ModelError(
+                "the tokenizer names no end-of-sequence token",
+                field="eos_token",
+                value=str(folder),
+                remedy="Set eos_token in tokenizer_config.json",
+            )
+
+    def encode(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Return the token ids of the prompts, begin-of-sequence token included.
+
+        Raises:
+            StageError: a prompt leaves no room for an answer.
+        """
+        if not requests:
+            return []
+        rows: list[list[int]] = self.tokenizer([request.prompt for request in requests])["input_ids"]
+        longest = max(map(len, rows))
+        if longest >= self.window:
+            raise StageError(
+                f"an instruction of {longest} tokens leaves no room for its answer",
+                field="engine.max_model_len",
+                value=self.window,
+                remedy="Raise engine.max_model_len, or show fewer examples",
+            )
+        return rows
+
+    def limit(self, request: Request, prompt_tokens: int) -> int:
+        """Return how many tokens the answer to a prompt of that length may have."""
+        return min(request.max_tokens, self.window - prompt_tokens)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of generated ids, without special tokens and with the words' own spacing."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
+
+    def completion(self, ids: Sequence[int], stop: Sequence[str]) -> Completion:
+        """Return what generated ids say, up to the first end token or stop string."""
+        end = next((at for at, token in enumerate(ids) if token in self.end_ids), None)
+        text, stopped = cut_at_stop(self.decode(ids if end is None else ids[:end]), stop)
+        finished = stopped or end is not None
+        return Completion(text.strip(), len(ids) if end is None else end + 1, "stop" if finished else "length")
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer of a folder, never from a network."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "the tokenizer cannot be loaded",
+            field="model folder",
+            value=str(folder),
+            remedy=f"Export the text backbone again: {str(error).splitlines()[0]}",
+        ) from error

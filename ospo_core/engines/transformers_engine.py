@@ -1,0 +1,138 @@
+"""Text generation with plain transformers: slower than vLLM, runs wherever torch does."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from ospo_core.config.sections import EngineConfig
+from ospo_core.engines.base import Completion, Request, TextEngine, check_count, cut_at_stop
+from ospo_core.engines.codec import Codec
+from ospo_core.engines.quiet import quiet_loading
+from ospo_core.errors import ModelError, StageError
+
+
+def _load(folder: Path, dtype: str, device: str) -> torch.nn.Module:
+    """Load the language model from safetensors, without a network and without code of its own."""
+    try:
+        with quiet_loading():
+            model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "the language model cannot be loaded",
+            field="model folder",
+            value=str(folder),
+            remedy=f"Export the text backbone again: {str(error).splitlines()[0]}",
+        ) from error
+    return model.to(device).eval()
+
+
+class _Row:
+    """One request while it is being answered: its noise, the tokens so far and whether it has ended."""
+
+    def __init__(self, request: Request, limit: int, codec: Codec) -> None:
+        self.request, self.limit, self.codec = request, limit, codec
+        self.ids: list[int] = []
+        self.done = False
+        self.noise = torch.Generator().manual_seed(request.seed)
+
+    def choose(self, logits: Tensor) -> int:
+        """Return the next token from logits [V] float32: Gumbel-max with this row's noise, or the largest."""
+        if self.request.temperature == 0:
+            return int(logits.argmax())
+        uniform = torch.rand(logits.shape, generator=self.noise, dtype=torch.float64)
+        gumbel = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
+        return int((logits.double() / self.request.temperature + gumbel).argmax())
+
+    def push(self, token: int) -> None:
+        """Append a token and note whether the answer is complete."""
+        self.ids.append(token)
+        self.done = token in self.codec.end_ids or len(self.ids) >= self.limit or self._stopped()
+
+    def _stopped(self) -> bool:
+        stop = self.request.stop
+        return bool(stop) and cut_at_stop(self.codec.decode(self.ids), stop)[1]
+
+
+class TransformersEngine(TextEngine):
+    """Left-padded batches of at most `max_num_seqs` rows, each with a generator of its own.
+
+    Args:
+        config: `dtype`, `max_model_len` and `max_num_seqs` are read.
+        model_folder: Llama checkpoint with its tokenizer.
+
+    Raises:
+        ModelError: the folder cannot be loaded.
+    """
+
+    def __init__(self, config: EngineConfig, model_folder: Path) -> None:
+        self.config = config
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.codec = Codec(model_folder, config.max_model_len)
+        self.model: Any = _load(model_folder, config.dtype, self.device)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer the requests batch by batch; raises StageError as the protocol says, or when closed."""
+        if self.model is None:
+            raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
+        encoded = self.codec.encode(requests)
+        answers: list[Completion] = []
+        for start in range(0, len(requests), self.config.max_num_seqs):
+            part = slice(start, start + self.config.max_num_seqs)
+            answers += self._batch(requests[part], encoded[part])
+        return check_count(requests, answers)
+
+    @torch.inference_mode()
+    def _batch(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Completion]:
+        """Answer one batch of R requests, token by token over a key-value cache."""
+        rows = [
+            _Row(request, self.codec.limit(request, len(ids)), self.codec)
+            for request, ids in zip(requests, prompts, strict=True)
+        ]
+        ids, mask = self._pad(prompts)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        cache: Any = None
+        while not all(row.done for row in rows):
+            output = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
+            cache = output.past_key_values
+            ids = self._step(rows, output.logits[:, -1].float().cpu())
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            positions = positions[:, -1:] + 1
+        return [self.codec.completion(row.ids, row.request.stop) for row in rows]
+
+    def _pad(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Return ids and attention mask [R, L] int64, padded on the left."""
+        width = max(map(len, prompts))
+        filler = next(iter(self.codec.end_ids))
+        ids = torch.tensor([[filler] * (width - len(row)) + row for row in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device)
+        return ids, mask
+
+    def _step(self, rows: list[_Row], logits: Tensor) -> Tensor:
+        """Choose each open row's next token from logits [R, V]; return the tokens [R, 1] (any token for ended rows)."""
+        for row, scores in zip(rows, logits, strict=True):
+            if not row.done:
+                row.push(row.choose(scores))
+        return torch.tensor([[row.ids[-1]] for row in rows], device=self.device)
+
+    def close(self) -> None:
+        """Drop the model and hand its memory back."""
+        self.model = None
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,141 @@
+"""Text generation with vLLM inside this process: started once a phase, prefix caching shares the few-shot preamble."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ospo_core.config.sections import EngineConfig
+from ospo_core.engines.base import Completion, Request, TextEngine, check_count
+from ospo_core.engines.codec import Codec
+from ospo_core.engines.quiet import quiet_loading
+from ospo_core.errors import ModelError, StageError
+
+if TYPE_CHECKING:
+    from vllm import LLM, SamplingParams
+
+_QUIET = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""Environment that vLLM reads when it is imported: engine in this process, no chatter, nothing sent."""
+
+_GIB = 2**30
+
+
+@contextmanager
+def _unchanged_process() -> Iterator[None]:
+    """Undo what vLLM's start does to its host: environment variables, and torch's thread setting on CPUs."""
+    import torch
+
+    before, set_num_threads = dict(os.environ), torch.set_num_threads
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+        torch.set_num_threads = set_num_threads
+
+
+class VllmEngine(TextEngine):
+    """One `vllm.LLM`, eager, with one seeded generator a request.
+
+    Token ids go in and out; the tokenizer of the checkpoint turns them into text exactly as the other engines do.
+
+    Args:
+        config: the engine section of a profile; on a CPU `kv_cache_gib` is reserved, on a GPU
+            `gpu_memory_utilization` of its memory.
+        model_folder: Llama checkpoint with its tokenizer.
+
+    Raises:
+        ModelError: vLLM cannot load the folder, or does not get the memory that it asks for.
+    """
+
+    def __init__(self, config: EngineConfig, model_folder: Path) -> None:
+        self.codec = Codec(model_folder, config.max_model_len)
+        os.environ.update(_QUIET)
+        with _unchanged_process(), quiet_loading():
+            self._llm: Any = _start(config, model_folder)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer the requests in one call of vLLM; raises StageError as the protocol says, or when closed."""
+        if self._llm is None:
+            raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
+        if not requests:
+            return []
+        encoded = self.codec.encode(requests)
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": ids} for ids in encoded],
+            [self._sampling(request, len(ids)) for request, ids in zip(requests, encoded, strict=True)],
+            use_tqdm=False,
+        )
+        pairs = zip(requests, check_count(requests, outputs), strict=True)
+        return [self.codec.completion(output.outputs[0].token_ids, request.stop) for request, output in pairs]
+
+    def _sampling(self, request: Request, prompt_tokens: int) -> SamplingParams:
+        """Return vLLM's sampling parameters; it decodes only where a stop string has to be found."""
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=request.temperature,
+            seed=request.seed if request.temperature > 0 else None,
+            max_tokens=self.codec.limit(request, prompt_tokens),
+            stop=list(request.stop),
+            stop_token_ids=sorted(self.codec.end_ids),
+            detokenize=bool(request.stop),
+        )
+
+    def close(self) -> None:
+        """Shut vLLM down and hand its memory back."""
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        _free_gpu_memory()
+
+
+def _free_gpu_memory() -> None:
+    """Hand cached memory of a GPU back to it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _start(config: EngineConfig, model_folder: Path) -> LLM:
+    """Load the model into vLLM."""
+    import torch
+    from vllm import LLM
+
+    on_gpu = torch.cuda.is_available()
+    try:
+        return LLM(
+            str(model_folder),
+            dtype=config.dtype,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            kv_cache_memory_bytes=None if on_gpu else int(config.kv_cache_gib * _GIB),
+            enforce_eager=True,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            generation_config="vllm",
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            "vLLM cannot start with this model",
+            field="engine.kind",
+            value=str(model_folder),
+            remedy=f"Check engine.max_model_len and the memory settings, or use engine.kind=transformers: {error}",
+        ) from error

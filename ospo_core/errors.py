@@ -1,0 +1,53 @@
+"""Errors that a person can act on: what was wrong, the value seen, and what to do about it."""
+
+from __future__ import annotations
+
+
+class OspoError(Exception):
+    """Base of every expected failure; the command line prints it as one message and exits with `exit_code`.
+
+    Args:
+        problem: what is wrong, in one sentence.
+        field: the option, column or file it concerns.
+        value: the offending value, shown by `repr`.
+        remedy: what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, field: str = "", value: object = None, remedy: str = "") -> None:
+        self.problem, self.field, self.value, self.remedy = problem, field, value, remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        """Return `field: problem (got value). remedy`, leaving out what was not given."""
+        text = f"{self.field}: {self.problem}" if self.field else self.problem
+        if self.value is not None:
+            text += f" (got {self.value!r})"
+        return f"{text}. {self.remedy}".rstrip(". ") + "."
+
+
+class ConfigError(OspoError):
+    """A profile, an override or a command line that cannot be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class StorageError(OspoError):
+    """Storage that cannot be reached, read or written, or that is full."""
+
+
+class DamagedArtifactError(StorageError):
+    """A shard or manifest whose bytes do not match what was published."""
+
+
+class ModelError(OspoError):
+    """A model folder that is missing, incomplete or not a supported model."""
+
+
+class StageError(OspoError):
+    """A stage that cannot give a usable result: zero prompts, an unmet quota, no pairs."""
+
+
+class TrainingError(OspoError):
+    """A training process that failed, collapsed or was stopped."""

@@ -1,0 +1,184 @@
+"""How good the embedded model is at each of its jobs, by the oracle; the figures of its model card."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ospo_core.artifacts.ids import derive_seed
+from ospo_core.config.sections import EngineConfig, EvaluationConfig, ModelConfig
+from ospo_core.engines.base import Request, TextEngine, build_engine
+from ospo_core.evaluation.judge_quality import area_under_curve, judge_quality
+from ospo_core.evaluation.prompts import load_evaluation_prompts
+from ospo_core.evaluation.run import evaluate_model
+from ospo_core.models.export import export_text_backbone
+from ospo_core.models.loading import LoadedModel, load_model, to_pixels
+from ospo_core.models.vq import decode_tokens, encode_pictures
+from ospo_core.prompts.answers import ParseError
+from ospo_core.schema import PERTURBATIONS, SubCategory
+from ospo_core.shapes.grammar import GrammarError, is_drawable, parse
+from ospo_core.shapes.heldout import heldout_texts, invent_for_training
+from ospo_core.shapes.lessons import SHAPES_FAMILY, pick_perturbation
+from ospo_core.shapes.oracle import read_grids
+from ospo_core.shapes.perturb import is_valid_perturbation
+from ospo_core.shapes.placement import paint, place
+from ospo_core.shapes.render import render
+from ospo_core.shapes.truth import questions_of, shows
+from ospo_core.shapes.world import read_scene
+
+Figures = dict[str, float]
+
+
+def measure_model(folder: Path, count: int, guidances: Sequence[float] = (1.0, 2.0), device: str = "auto") -> Figures:
+    """Return all figures of a model.
+
+    Args:
+        folder: the model.
+        count: held-out prompts to draw, and examples of each text task.
+        guidances: guidance scales to draw with.
+        device: auto, cpu or cuda.
+    """
+    loaded = load_model(folder, ModelConfig.model_validate({"path": str(folder), "device": device}))
+    figures = {"vq_keeps_scene": vq_keeps_scene(loaded, count)}
+    for guidance in guidances:
+        figures |= drawing_figures(loaded, count, guidance)
+    with TemporaryDirectory() as scratch:
+        backbone = export_text_backbone(folder, Path(scratch) / "text")
+        with build_engine(EngineConfig(kind="transformers"), backbone) as engine:
+            figures |= text_figures(engine, count)
+    return figures
+
+
+def vq_keeps_scene(loaded: LoadedModel, count: int) -> float:
+    """Return the share of held-out scenes that still show their prompt after encoding and decoding."""
+    rng = random.Random(3)
+    sentences = [parse(text) for text in sorted(heldout_texts())]
+    rng.shuffle(sentences)
+    chosen = sentences[:count]
+    pictures = render(np.stack([paint(sentence, place(sentence, rng), rng) for sentence in chosen]))
+    restored = decode_tokens(loaded, encode_pictures(loaded, to_pixels(pictures)).numpy())
+    grids = read_grids(restored)
+    return float(np.mean([shows(read_scene(grid), sentence) for grid, sentence in zip(grids, chosen, strict=True)]))
+
+
+def drawing_figures(loaded: LoadedModel, count: int, guidance: float) -> Figures:
+    """Return generation accuracy per sub-category and the judge's quality on the model's own pictures."""
+    config = EvaluationConfig(limit=count, guidance=guidance)
+    rows = evaluate_model(loaded, load_evaluation_prompts(config), config, "model")
+    quality = judge_quality(rows)
+    tag = f"guidance_{guidance:g}"
+    figures = {f"{tag}/accuracy": _mean(rows), f"{tag}/vqa_score": float(np.mean([r["vqa_score"] for r in rows]))}
+    for sub_category in SubCategory:
+        own = [row for row in rows if row["sub_category"] == sub_category.value]
+        figures[f"{tag}/accuracy/{sub_category.value}"] = _mean(own)
+        agree = [row["vqa_correct"] == row["oracle_correct"] for row in own]
+        figures[f"{tag}/judge_accuracy/{sub_category.value}"] = float(np.mean(agree))
+    if quality is not None:
+        figures[f"{tag}/judge_accuracy"] = float(quality.accuracy or 0.0)
+        truths = [bool(row["oracle_correct"]) for row in rows]
+        figures[f"{tag}/judge_auc"] = area_under_curve([row["vqa_score"] for row in rows], truths) or 0.0
+        figures[f"{tag}/judge_precision"] = float(quality.precision or 0.0)
+        figures[f"{tag}/judge_recall"] = float(quality.recall or 0.0)
+    return figures
+
+
+def _mean(rows: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.mean([bool(row["oracle_correct"]) for row in rows])) if rows else 0.0
+
+
+def _ask(engine: TextEngine, instructions: Sequence[str], temperature: float, tag: str) -> list[str]:
+    requests = [
+        Request(SHAPES_FAMILY.chat_text(text), derive_seed("measure", tag, k), temperature, 128)
+        for k, text in enumerate(instructions)
+    ]
+    return [completion.text for completion in engine.generate(requests)]
+
+
+def text_figures(engine: TextEngine, count: int) -> Figures:
+    """Return the shares of valid answers of the four text tasks."""
+    rng = random.Random(5)
+    subjects = [
+        (sub_category, invent_for_training(sub_category, rng))
+        for sub_category in SubCategory
+        for _ in range(max(1, count // len(SubCategory)))
+    ]
+    return {
+        **_writing_figures(engine, max(1, count // len(SubCategory)), rng),
+        **_perturbing_figures(engine, subjects, rng),
+        **_densifying_figures(engine, subjects, rng),
+        **_decomposing_figures(engine, subjects),
+    }
+
+
+def _writing_figures(engine: TextEngine, each: int, rng: random.Random) -> Figures:
+    instructions = []
+    for sub_category in SubCategory:
+        pool = SHAPES_FAMILY.seed_examples(sub_category)
+        shown = 5 if sub_category is SubCategory.COMPLEX else 3
+        instructions += [
+            SHAPES_FAMILY.write_prompt(sub_category, rng.sample(pool, min(shown, len(pool)))) for _ in range(each)
+        ]
+    written = [_written(answer) for answer in _ask(engine, instructions, 1.0, "write")]
+    valid = [text for text in written if text is not None]
+    return {"prompts/valid": len(valid) / len(written), "prompts/distinct": len(set(valid)) / max(1, len(valid))}
+
+
+def _written(answer: str) -> str | None:
+    """Return the prompt of an answer if it parses and can be drawn."""
+    try:
+        prompt = SHAPES_FAMILY.parse_prompt(answer).prompt
+        return prompt if is_drawable(parse(prompt)) else None
+    except (ParseError, GrammarError):
+        return None
+
+
+Subjects = Sequence[tuple[SubCategory, Any]]
+
+
+def _perturbing_figures(engine: TextEngine, subjects: Subjects, rng: random.Random) -> Figures:
+    kinds = [rng.choice(PERTURBATIONS[sub_category]) for sub_category, _ in subjects]
+    texts = [sentence.text() for _, sentence in subjects]
+    asked = [
+        SHAPES_FAMILY.perturb(kind, text, sub_category)
+        for kind, text, (sub_category, _) in zip(kinds, texts, subjects, strict=True)
+    ]
+    answers = _ask(engine, asked, 1.0, "perturb")
+    good = [is_valid_perturbation(*case) for case in zip(texts, answers, kinds, strict=True)]
+    return {"perturbations/valid": float(np.mean(good))}
+
+
+def _densifying_figures(engine: TextEngine, subjects: Subjects, rng: random.Random) -> Figures:
+    pairs = []
+    for sub_category, sentence in subjects:
+        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        if made is not None:
+            pairs.append((sentence.text(), made.sentence.text()))
+    answers = _ask(engine, [SHAPES_FAMILY.densify(*pair) for pair in pairs], 1.0, "dense")
+    good = [_keeps_meaning(answer, pair) for answer, pair in zip(answers, pairs, strict=True)]
+    return {"dense/keeps_meaning": float(np.mean(good))}
+
+
+def _keeps_meaning(answer: str, pair: tuple[str, str]) -> bool:
+    """Whether both dense prompts say what the short ones say."""
+    try:
+        dense = SHAPES_FAMILY.parse_dense(answer)
+        return all(parse(long).meaning() == parse(short).meaning() for long, short in zip(dense, pair, strict=True))
+    except (ParseError, GrammarError):
+        return False
+
+
+def _decomposing_figures(engine: TextEngine, subjects: Subjects) -> Figures:
+    answers = _ask(engine, [SHAPES_FAMILY.decompose(sentence.text()) for _, sentence in subjects], 0.0, "ask")
+    good = []
+    for answer, (_, sentence) in zip(answers, subjects, strict=True):
+        try:
+            asked = set(SHAPES_FAMILY.parse_questions(answer))
+        except ParseError:
+            asked = set()
+        good.append(asked == {question.text for question in questions_of(sentence)})
+    return {"questions/cover": float(np.mean(good))}

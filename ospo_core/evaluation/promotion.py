@@ -1,0 +1,236 @@
+"""The promotion gate: is the child better than its parent on the same prompts and seeds (design, decision 8)?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ospo_core.artifacts.ids import derive_seed
+from ospo_core.config.sections import EvaluationConfig, PromotionConfig
+from ospo_core.errors import StageError
+from ospo_core.evaluation.judge_quality import judge_quality
+from ospo_core.evaluation.statistics import paired_bootstrap, wilson_interval
+
+PARENT = "parent"
+"""Value of the column `model` for the checkpoint that the round started from."""
+CHILD = "child"
+"""Value of the column `model` for the checkpoint that the round trained."""
+
+_COLUMNS = {"oracle": "oracle_correct", "vqa": "vqa_correct"}
+
+Row = Mapping[str, Any]
+
+
+class GroupFigures(BaseModel):
+    """Accuracy before and after in one group of prompts; shares from 0 to 1 with 95 % intervals.
+
+    The intervals of `parent` and `child` are Wilson's with one observation a prompt (several samples of a prompt are
+    not independent); that of `difference` is a paired bootstrap over prompts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    prompts: int
+    parent: float
+    parent_low: float
+    parent_high: float
+    child: float
+    child_low: float
+    child_high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+class Decision(BaseModel):
+    """The gate's verdict, the sentence that explains it and the figures it rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    promote: bool
+    reason: str
+    metric: str
+    margin: float
+    max_category_drop: float
+    images: int
+    resamples: int
+    overall: GroupFigures
+    categories: tuple[GroupFigures, ...]
+    sub_categories: tuple[GroupFigures, ...]
+
+
+class _Prompt(BaseModel):
+    """Mean accuracy of one prompt over its samples, before and after."""
+
+    item_id: str
+    category: str
+    sub_category: str
+    parent: float
+    child: float
+
+
+def metric_column(rows: Sequence[Row], metric: str) -> tuple[str, str]:
+    """Return (metric, column) that decides: `auto` is the oracle where every row has its verdict, otherwise self-VQA.
+
+    Raises:
+        StageError: the oracle was asked for and has not judged every picture.
+    """
+    complete = bool(rows) and all(row["oracle_correct"] is not None for row in rows)
+    if metric == "oracle" and not complete:
+        raise StageError(
+            "no oracle has judged every picture",
+            field="promotion.metric",
+            value=metric,
+            remedy="Use promotion.metric=vqa (or auto) for models and prompts outside the embedded world",
+        )
+    chosen = ("oracle" if complete else "vqa") if metric == "auto" else metric
+    return chosen, _COLUMNS[chosen]
+
+
+def decide(
+    parent_rows: Iterable[Row],
+    child_rows: Iterable[Row],
+    config: PromotionConfig,
+    resamples: int = 2000,
+    seed: int = 2026,
+) -> Decision:
+    """Compare two evaluations paired by prompt, sample and seed, and decide whether the child is promoted.
+
+    The child is promoted if the lower end of the difference's 95 % interval exceeds `config.margin` and no category's
+    accuracy falls by more than `config.max_category_drop`.
+
+    Raises:
+        StageError: nothing to compare, the two evaluations are not of the same pictures' seeds, or a missing oracle.
+    """
+    parents, children = list(parent_rows), list(child_rows)
+    metric, column = metric_column([*parents, *children], config.metric)
+    prompts = _paired_prompts(parents, children, column)
+
+    def figures(name: str, members: Sequence[_Prompt]) -> GroupFigures:
+        return _group_figures(name, members, resamples, seed)
+
+    overall = figures("all", prompts)
+    categories = _grouped(prompts, lambda prompt: prompt.category, figures)
+    reason = _refusal(overall, categories, config)
+    return Decision(
+        promote=not reason,
+        reason=reason or f"{_change(overall)}; 95 % interval {_interval(overall)}",
+        metric=metric,
+        margin=config.margin,
+        max_category_drop=config.max_category_drop,
+        images=len(parents),
+        resamples=resamples,
+        overall=overall,
+        categories=categories,
+        sub_categories=_grouped(prompts, lambda prompt: prompt.sub_category, figures),
+    )
+
+
+def evaluation_extra(
+    parent_rows: Iterable[Row], child_rows: Iterable[Row], evaluation: EvaluationConfig, promotion: PromotionConfig
+) -> dict[str, Any]:
+    """Return what an evaluation manifest's `extra` holds: `decision`, and `judge` per model label where an oracle is.
+
+    The report and the summary read exactly these keys.
+    """
+    parents, children = list(parent_rows), list(child_rows)
+    decision = decide(parents, children, promotion, evaluation.bootstrap, evaluation.seed)
+    qualities = {label: judge_quality(rows) for label, rows in ((PARENT, parents), (CHILD, children))}
+    return {
+        "decision": decision.model_dump(mode="json"),
+        "judge": {label: quality.model_dump(mode="json") for label, quality in qualities.items() if quality},
+    }
+
+
+def _paired_prompts(parents: Sequence[Row], children: Sequence[Row], column: str) -> list[_Prompt]:
+    before, after = _by_picture(parents), _by_picture(children)
+    if not before or before.keys() != after.keys():
+        raise StageError(
+            "parent and child were not evaluated on the same prompts, samples and seeds",
+            field="evaluation",
+            value=f"{len(before)} and {len(after)} pictures, {len(before.keys() & after.keys())} in common",
+            remedy="Evaluate both with the same evaluation.* options (--refresh evaluation)",
+        )
+    grouped: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    for key, row in before.items():
+        grouped[key[0]].append((row, after[key]))
+    return [_prompt(pairs, column) for _, pairs in sorted(grouped.items())]
+
+
+def _by_picture(rows: Sequence[Row]) -> dict[tuple[str, int, int, float], Row]:
+    return {(row["item_id"], row["sample"], row["seed"], row["guidance"]): row for row in rows}
+
+
+def _prompt(pairs: Sequence[tuple[Row, Row]], column: str) -> _Prompt:
+    first = pairs[0][0]
+    return _Prompt(
+        item_id=first["item_id"],
+        category=first["category"],
+        sub_category=first["sub_category"],
+        parent=sum(bool(before[column]) for before, _ in pairs) / len(pairs),
+        child=sum(bool(after[column]) for _, after in pairs) / len(pairs),
+    )
+
+
+def _grouped(
+    prompts: Sequence[_Prompt],
+    key: Callable[[_Prompt], str],
+    figures: Callable[[str, Sequence[_Prompt]], GroupFigures],
+) -> tuple[GroupFigures, ...]:
+    groups: dict[str, list[_Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        groups[key(prompt)].append(prompt)
+    return tuple(figures(name, members) for name, members in sorted(groups.items()))
+
+
+def _group_figures(name: str, members: Sequence[_Prompt], resamples: int, seed: int) -> GroupFigures:
+    before, after = [prompt.parent for prompt in members], [prompt.child for prompt in members]
+    parent, child = sum(before) / len(before), sum(after) / len(after)
+    parent_interval, child_interval = wilson_interval(parent, len(members)), wilson_interval(child, len(members))
+    gain = paired_bootstrap(before, after, resamples, derive_seed("bootstrap", seed, name))
+    return GroupFigures(
+        name=name,
+        prompts=len(members),
+        parent=parent,
+        parent_low=parent_interval.low,
+        parent_high=parent_interval.high,
+        child=child,
+        child_low=child_interval.low,
+        child_high=child_interval.high,
+        difference=child - parent,
+        difference_low=gain.low,
+        difference_high=gain.high,
+    )
+
+
+def _refusal(overall: GroupFigures, categories: Sequence[GroupFigures], config: PromotionConfig) -> str:
+    if overall.difference_low <= config.margin:
+        return (
+            f"{_change(overall)}, and the 95 % interval of the change, {_interval(overall)}, "
+            f"does not lie above the margin of {_points(config.margin)}"
+        )
+    fallen = [group for group in categories if -group.difference > config.max_category_drop + 1e-12]
+    if not fallen:
+        return ""
+    names = ", ".join(f"{group.name} by {_points(-group.difference)}" for group in fallen)
+    return f"accuracy fell in {names}; at most {_points(config.max_category_drop)} is allowed"
+
+
+def _change(overall: GroupFigures) -> str:
+    if overall.difference == 0:
+        return f"accuracy stayed at {100 * overall.child:.1f} %"
+    verb, by = "rose" if overall.difference > 0 else "fell", _points(abs(overall.difference))
+    return f"accuracy {verb} from {100 * overall.parent:.1f} % to {100 * overall.child:.1f} %, by {by}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _interval(group: GroupFigures) -> str:
+    """Return the ends of the difference's interval in points, `[+11.7, +35.8]`."""
+    return f"[{100 * group.difference_low:+.1f}, {100 * group.difference_high:+.1f}]"

@@ -1,0 +1,167 @@
+"""Held-out prompts: the embedded set, a user's JSON lines, or the published formats of T2I-CompBench and GenEval.
+
+Formats, told apart by what a line holds:
+
+- JSON lines with `prompt` and optionally `item_id`, `category`, `sub_category`, `questions`;
+- GenEval's `evaluation_metadata.jsonl` (`tag`, `include`, `prompt`): questions are made from `include`;
+- plain text, one prompt a line (T2I-CompBench's `color_val.txt`): the category is the file's name without `_val`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ospo_core.artifacts.ids import item_id
+from ospo_core.config.sections import EvaluationConfig
+from ospo_core.errors import ConfigError
+from ospo_core.schema import SubCategory, category_of
+
+EMBEDDED = "embedded:shapes"
+"""The name of the held-out prompts that come with the embedded world."""
+
+_NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
+_GENEVAL_KEYS = {"tag", "include", "exclude"}
+
+
+class EvalPrompt(BaseModel):
+    """One held-out prompt; `questions` may be empty, then the judge asks about the whole prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item_id: str = Field(min_length=1)
+    category: str = Field(min_length=1)
+    sub_category: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    questions: list[str] = Field(default_factory=list)
+
+
+def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
+    """Read the prompts that `config.prompts` names and return `config.limit` of them, spread over sub-categories.
+
+    Raises:
+        ConfigError: the file is missing, empty, not in a known format, or holds one prompt twice; the line is named.
+    """
+    source, text = _read(config.prompts)
+    prompts = _parse_lines(text, source)
+    if not prompts:
+        raise ConfigError("no prompts in it", field="evaluation.prompts", value=source, remedy="Give one prompt a line")
+    seen: dict[str, int] = {}
+    for number, prompt in prompts:
+        if prompt.item_id in seen:
+            _refuse(source, number, f"the same prompt as line {seen[prompt.item_id]}")
+        seen[prompt.item_id] = number
+    return spread([prompt for _, prompt in prompts], config.limit)
+
+
+def spread(prompts: Iterable[EvalPrompt], limit: int) -> list[EvalPrompt]:
+    """Return at most `limit` prompts, taken in turn from every sub-category in the order of the file."""
+    groups: dict[str, list[EvalPrompt]] = defaultdict(list)
+    for prompt in prompts:
+        groups[prompt.sub_category].append(prompt)
+    turns = zip_longest(*(groups[name] for name in sorted(groups)))
+    return [prompt for turn in turns for prompt in turn if prompt is not None][:limit]
+
+
+def _read(source: str) -> tuple[str, str]:
+    """Return (name, text) of the prompts file."""
+    if source == EMBEDDED:
+        held_out = resources.files("ospo_core") / "shapes" / "data" / "heldout.jsonl"
+        if not held_out.is_file():
+            raise ConfigError(
+                "the embedded held-out prompts are not in this installation",
+                field="evaluation.prompts",
+                value=source,
+                remedy="Reinstall the package, or name a file of prompts",
+            )
+        return "heldout.jsonl", held_out.read_text(encoding="utf-8")
+    path = Path(source).expanduser()
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
+            field="evaluation.prompts",
+            value=source,
+            remedy=f"Give {EMBEDDED}, a JSON-lines file, or a text file with one prompt a line",
+        ) from error
+
+
+def _parse_lines(text: str, source: str) -> list[tuple[int, EvalPrompt]]:
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    filled = [(number, line) for number, line in lines if line]
+    if filled and filled[0][1].startswith("{"):
+        return [(number, _from_json(line, source, number)) for number, line in filled]
+    category = Path(source).stem.removesuffix("_val").removesuffix("_train") or "prompts"
+    return [(number, _plain(line, category)) for number, line in filled]
+
+
+def _plain(prompt: str, category: str) -> EvalPrompt:
+    return EvalPrompt(item_id=item_id("evaluation", prompt), category=category, sub_category=category, prompt=prompt)
+
+
+def _from_json(line: str, source: str, number: int) -> EvalPrompt:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        _refuse(source, number, f"not JSON: {error.msg}")
+    if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
+        _refuse(source, number, "no text under `prompt`")
+    try:
+        return EvalPrompt.model_validate(_geneval(record) if "tag" in record else _with_defaults(record))
+    except (ValidationError, KeyError, TypeError, AttributeError, IndexError) as error:
+        _refuse(source, number, _first_problem(error))
+
+
+def _with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill the identity and the categories that a user's line leaves out; without any, the category is `prompts`."""
+    sub_category = record.get("sub_category") or record.get("category") or "prompts"
+    known = sub_category in {known.value for known in SubCategory}
+    category = record.get("category") or (category_of(SubCategory(sub_category)).value if known else sub_category)
+    identity = record.get("item_id") or item_id("evaluation", record["prompt"])
+    return {**record, "item_id": identity, "category": category, "sub_category": sub_category}
+
+
+def _geneval(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a line of GenEval's metadata into our fields, with one question an object and one a relation."""
+    rest = {key: value for key, value in record.items() if key not in _GENEVAL_KEYS}
+    included: Sequence[Mapping[str, Any]] = record.get("include", [])
+    questions = [_object_question(entry) for entry in included]
+    for entry in included:
+        if "position" in entry:
+            relation, other = entry["position"]
+            questions.append(f"Is the {entry['class']} {relation} the {included[other]['class']}?")
+    identity = item_id("evaluation", record["prompt"])
+    named = {"item_id": identity, "category": record["tag"], "sub_category": record["tag"], "questions": questions}
+    return {**named, **rest}
+
+
+def _object_question(entry: Mapping[str, Any]) -> str:
+    name = " ".join(part for part in (entry.get("color"), entry["class"]) if part)
+    count = entry.get("count", 1)
+    if count > 1:
+        return f"Are there {_NUMBER_WORDS.get(count, str(count))} of this in the image: {name}?"
+    return f"Is there {'an' if name[0] in 'aeiou' else 'a'} {name}?"
+
+
+def _first_problem(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"`{'.'.join(str(part) for part in first['loc'])}`: {first['msg']}"
+    return f"not understood ({type(error).__name__}: {error})"
+
+
+def _refuse(source: str, number: int, problem: str) -> NoReturn:
+    raise ConfigError(
+        problem,
+        field="evaluation.prompts",
+        value=f"{source}, line {number}",
+        remedy="Each line: prompt, and optionally item_id, category, sub_category, questions",
+    )

@@ -1,0 +1,78 @@
+"""Intervals for accuracies and for their paired differences; numpy only, every draw from a given seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z_95 = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""
+
+_CELLS_A_CHUNK = 4_000_000
+
+
+class Interval(NamedTuple):
+    """A 95 % interval: its two ends, in the unit of what was measured (accuracies: shares from 0 to 1)."""
+
+    low: float
+    high: float
+
+
+def wilson_interval(share: float, count: float) -> Interval:
+    """Return the Wilson score interval of a share (Wilson 1927), which stays in [0, 1] even at 0 and 1.
+
+    Args:
+        share: observed share of successes, from 0 to 1.
+        count: number of independent observations; 0 gives the whole of [0, 1].
+
+    Raises:
+        ValueError: the share is outside [0, 1] or the count is negative.
+    """
+    if not 0.0 <= share <= 1.0 or count < 0:
+        raise ValueError(f"share must be in [0, 1] and count >= 0, got {share!r} and {count!r}")
+    if count == 0:
+        return Interval(0.0, 1.0)
+    z2 = Z_95 * Z_95
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
+    low = 0.0 if share == 0.0 else max(0.0, centre - half)
+    high = 1.0 if share == 1.0 else min(1.0, centre + half)
+    return Interval(low, high)
+
+
+def bootstrap_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return the means of `resamples` draws with replacement from `values` [P], as an array [resamples].
+
+    The draws are made in chunks, so that memory does not grow with the number of resamples.
+    """
+    generator = np.random.default_rng(seed)
+    count = len(values)
+    chunk = max(1, _CELLS_A_CHUNK // count)
+    means = [
+        values[generator.integers(0, count, size=(min(chunk, resamples - start), count))].mean(axis=1)
+        for start in range(0, resamples, chunk)
+    ]
+    return np.concatenate(means)
+
+
+def paired_bootstrap(parent: Sequence[float], child: Sequence[float], resamples: int, seed: int) -> Interval:
+    """Return the 95 % percentile interval of mean(child - parent), by drawing whole prompts again.
+
+    Args:
+        parent: one mean accuracy a prompt, from 0 to 1.
+        child: the same prompts in the same order, with the same seeds.
+        resamples: number of bootstrap draws.
+        seed: seed of the draws; the same seed gives the same interval.
+
+    Raises:
+        ValueError: the two have different lengths, or are empty, or no resample is asked for.
+    """
+    if len(parent) != len(child) or not len(parent) or resamples < 1:
+        raise ValueError(f"need equal, non-empty lists and resamples >= 1: {len(parent)}, {len(child)}, {resamples}")
+    gains = np.asarray(child, dtype=np.float64) - np.asarray(parent, dtype=np.float64)
+    low, high = np.quantile(bootstrap_means(gains, resamples, seed), [0.025, 0.975])
+    return Interval(float(low), float(high))

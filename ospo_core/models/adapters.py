@@ -1,0 +1,108 @@
+"""LoRA adapters on the language model: add, save, load, merge (method, section 4).
+
+Only q, k, v, o, gate, up and down of the language model are adapted; vision encoder, aligners, VQ model, image head
+and image embeddings stay frozen. A saved adapter is an ordinary PEFT folder, without the path of the base model.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import JanusForConditionalGeneration
+
+from ospo_core.config.sections import LoraSettings
+from ospo_core.errors import ModelError
+from ospo_core.models.folders import copy_all_but_weights, new_folder
+from ospo_core.models.loading import check_folder, read_weights
+
+TARGETS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
+"""Full names of the adapted layers; a pattern, since the vision encoder has layers of the same short names."""
+
+_ADAPTER = "default"
+
+
+def add_lora(model: JanusForConditionalGeneration, settings: LoraSettings, seed: int = 0) -> PeftModel:
+    """Freeze `model` and put fresh trainable adapters into its language model; the output does not change yet.
+
+    Args:
+        model: the network; changed in place.
+        settings: rank, alpha and dropout.
+        seed: of the adapters' first matrices; the global generators are left as they were.
+    """
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=TARGETS,
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=_gpus(model)):
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> Path:
+    """Write the adapter as a PEFT folder, in the place of an earlier one, and return the folder.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    config = copy.deepcopy(model.peft_config[_ADAPTER])
+    config.inference_mode = True
+    config.base_model_name_or_path = None
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    with new_folder(folder) as fresh:
+        config.save_pretrained(str(fresh))
+        save_file(weights, fresh / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    return folder
+
+
+def load_adapter(model: JanusForConditionalGeneration, folder: Path, trainable: bool = False) -> PeftModel:
+    """Put the adapter saved in `folder` onto `model` (changed in place), to use it or to train on.
+
+    Raises:
+        ModelError: the folder is not a whole adapter for this model.
+    """
+    for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ModelError("not a PEFT adapter in safetensors: a file is missing", field=str(folder / name))
+    try:
+        with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
+            names = set(stored.keys())
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the adapter cannot be read: {error}", field=str(folder)) from error
+    differing = sorted(names ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
+    if differing:
+        raise ModelError("the adapter does not fit the model", field=str(folder), value=differing[:3])
+    return adapted
+
+
+def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path) -> Path:
+    """Write the base model with the adapter merged in, with the base's tokenizer and configurations; return the folder.
+
+    Weights keep the type they have in the base.
+
+    Raises:
+        ModelError: the base or the adapter is not whole.
+        StorageError: the folder cannot be written.
+    """
+    check_folder(base_folder)
+    model = load_adapter(read_weights(base_folder), adapter_folder).merge_and_unload()
+    with new_folder(out_folder) as fresh:
+        model.save_pretrained(fresh)
+        copy_all_but_weights(base_folder, fresh)
+    return out_folder
+
+
+def _gpus(model: nn.Module) -> list[int]:
+    """Return the indices of the GPUs that hold the model's weights."""
+    return sorted({weights.device.index or 0 for weights in model.parameters() if weights.device.type == "cuda"})

@@ -1,0 +1,67 @@
+"""Write a folder of model files so that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ospo_core.errors import StorageError
+from ospo_core.models.quiet import quiet_transformers
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_WEIGHT_INDEX = ".index.json"
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside `out`, and put it in the place of `out` when the block ends without an error.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            fresh = Path(scratch) / "new"
+            fresh.mkdir()
+            with quiet_transformers():
+                yield fresh
+            if out.exists():
+                out.rename(Path(scratch) / "old")
+            fresh.rename(out)
+    except OSError as error:
+        problem = "the disk is full" if error.errno == errno.ENOSPC else f"the folder cannot be written: {error}"
+        raise StorageError(problem, field=str(out), remedy="Free space, or choose another storage.scratch") from error
+    except SafetensorError as error:
+        raise StorageError(f"the weights cannot be written: {error}", field=str(out)) from error
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files as they are."""
+    for name in _TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def copy_all_but_weights(source: Path, target: Path) -> None:
+    """Copy a model folder's tokenizer and its JSON files (configurations, preprocessor), not its weights."""
+    copy_tokenizer(source, target)
+    for file in sorted(source.glob("*.json")):
+        if not file.name.endswith(_WEIGHT_INDEX):
+            shutil.copyfile(file, target / file.name)

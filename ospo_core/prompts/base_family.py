@@ -1,0 +1,88 @@
+"""What every model family says about its text: chat format, instructions, answer formats and their parsers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ospo_core.prompts.answers import PromptAnswer
+from ospo_core.schema import PerturbationKind, SubCategory
+
+IMAGE_MARKER = "{image}"
+"""Stands in `vqa_text` for the run of image placeholders; the tags around it are part of the text."""
+
+
+class PromptFamily(ABC):
+    """The text side of one family of models; instances hold no state, so that two of a class are the same.
+
+    No text starts with the begin-of-sequence token: the tokenizer adds it.
+    `parse_*` is the inverse of `format_*` and raises `ParseError` for any other text.
+    """
+
+    name: ClassVar[str]
+    stop: ClassVar[tuple[str, ...]]
+    """Strings that end an answer besides the end-of-sequence token."""
+    yes: ClassVar[tuple[str, ...]]
+    no: ClassVar[tuple[str, ...]]
+    """Spellings of the two answers to a question about a picture; each is one token."""
+
+    @abstractmethod
+    def chat_text(self, instruction: str) -> str:
+        """Return the text that comes before the model's answer to `instruction`."""
+
+    @abstractmethod
+    def vqa_text(self, question: str) -> str:
+        """Return the text before the answer to `question` about a picture, with `{image}` for its placeholders."""
+
+    @abstractmethod
+    def generation_text(self, prompt: str) -> str:
+        """Return the text after which the model writes image tokens; it ends with the begin-of-image tag."""
+
+    @abstractmethod
+    def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
+        """Return hand-written prompts: the first few-shot examples, until the model's own are there."""
+
+    @abstractmethod
+    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
+        """Return the instruction to write one new prompt like the examples."""
+
+    @abstractmethod
+    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
+        """Return the instruction to change one detail of `prompt`."""
+
+    @abstractmethod
+    def densify(self, prompt: str, negative: str) -> str:
+        """Return the instruction to expand a prompt and its negative together."""
+
+    @abstractmethod
+    def decompose(self, prompt: str) -> str:
+        """Return the instruction to ask yes/no questions about a prompt."""
+
+    @abstractmethod
+    def format_prompt(self, answer: PromptAnswer) -> str:
+        """Return the answer to `write_prompt`."""
+
+    @abstractmethod
+    def format_dense(self, dense: str, dense_negative: str) -> str:
+        """Return the answer to `densify`."""
+
+    @abstractmethod
+    def format_questions(self, questions: Sequence[str]) -> str:
+        """Return the answer to `decompose`."""
+
+    @abstractmethod
+    def parse_prompt(self, answer: str) -> PromptAnswer:
+        """Read the answer to `write_prompt`; raises ParseError."""
+
+    @abstractmethod
+    def parse_perturbation(self, answer: str, prompt: str) -> str:
+        """Read the answer to `perturb`; raises ParseError, also when it says the same as `prompt`."""
+
+    @abstractmethod
+    def parse_dense(self, answer: str) -> tuple[str, str]:
+        """Read the answer to `densify`: the dense prompt and the dense negative; raises ParseError."""
+
+    @abstractmethod
+    def parse_questions(self, answer: str) -> list[str]:
+        """Read the answer to `decompose`, without repeated questions; raises ParseError."""

@@ -1,0 +1,149 @@
+"""Filters of written text: each answers `None`, or the reason why the text is dropped (OSPO, section 3.1)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from ospo_core.prompts.answers import EQUAL_TO_BASE, UNPARSABLE
+from ospo_core.prompts.shingles import ShingleIndex
+
+DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near_duplicate"
+NUMBER_ABOVE_FOUR = "number_above_four"
+CONTAMINATED = "contaminated"
+SAME_AS_EARLIER_VARIANT = "same_as_earlier_variant"
+DENSE_EQUAL = "dense_equal"
+TRUNCATED = "truncated"
+TOO_MANY_QUESTIONS = "too_many_questions"
+SURPLUS = "surplus"
+"""An answer that came in the same pass as the one that met the quota."""
+
+REASONS = (
+    UNPARSABLE,
+    TRUNCATED,
+    NUMBER_ABOVE_FOUR,
+    CONTAMINATED,
+    DUPLICATE,
+    NEAR_DUPLICATE,
+    EQUAL_TO_BASE,
+    SAME_AS_EARLIER_VARIANT,
+    DENSE_EQUAL,
+    TOO_MANY_QUESTIONS,
+    SURPLUS,
+)
+"""Every reason for which a text stage drops an answer."""
+
+CONTAMINATION_SIMILARITY = 0.9
+"""Jaccard similarity of word 3-shingles from which a prompt counts as taken from an evaluation list.
+
+At 0.9, one changed word in a prompt of up to 20 words makes it another prompt.
+"""
+
+_SMALL_NUMBERS = frozenset({"zero", "one", "two", "three", "four"})
+_LARGE_NUMBERS = frozenset(
+    {"five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"}
+    | {"seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty"}
+    | {"ninety", "hundred", "hundreds", "thousand", "thousands", "million", "millions", "dozen", "dozens"}
+)
+_APOSTROPHE = re.compile(r"['\u2019]")
+_NOT_WORD = re.compile(r"[\W_]+")
+_EDGES = ".,;:!?\"'()[]"
+
+
+def normalise(prompt: str) -> str:
+    """Return the text in lower case, in one Unicode form, as words separated by single spaces, without punctuation."""
+    text = unicodedata.normalize("NFKC", prompt).casefold()
+    return _NOT_WORD.sub(" ", _APOSTROPHE.sub("", text)).strip()
+
+
+def _above_four(word: str) -> bool:
+    """Return whether one word, which may be hyphenated (`twenty-five`, but not `five-pointed`), is such a number."""
+    if word.replace(",", "").isdecimal():
+        return int(word.replace(",", "")) > 4
+    parts = word.split("-")
+    return all(part in _LARGE_NUMBERS | _SMALL_NUMBERS for part in parts) and any(
+        part in _LARGE_NUMBERS for part in parts
+    )
+
+
+def number_above_four(prompt: str) -> str | None:
+    """Return NUMBER_ABOVE_FOUR when a prompt counts further than four, in words or digits."""
+    words = (word.strip(_EDGES) for word in prompt.casefold().split())
+    return NUMBER_ABOVE_FOUR if any(word and _above_four(word) for word in words) else None
+
+
+def same_meaning(first: str, second: str) -> bool:
+    """Return whether two prompts say the same: equal words, or the same parts around `and` in another order."""
+    return sorted(normalise(first).split(" and ")) == sorted(normalise(second).split(" and "))
+
+
+def perturbation_problem(negative: str, base: str, earlier: Iterable[str]) -> str | None:
+    """Return why a perturbed prompt cannot be used: it says the same as its base or as an earlier variant."""
+    if same_meaning(negative, base):
+        return EQUAL_TO_BASE
+    if any(same_meaning(negative, text) for text in earlier):
+        return SAME_AS_EARLIER_VARIANT
+    return number_above_four(negative)
+
+
+def dense_problem(dense: str, dense_negative: str) -> str | None:
+    """Return DENSE_EQUAL when two dense prompts say the same, so that their images would differ by nothing."""
+    return DENSE_EQUAL if normalise(dense) == normalise(dense_negative) else None
+
+
+class Deduplicator:
+    """Keeps the first of texts that are equal (normalised) or nearly so, in the order in which they are shown.
+
+    Args:
+        similarity: Jaccard similarity of word 3-shingles from which two texts count as near duplicates; 1 turns the
+            near check off. Texts of at most five words are only compared exactly.
+        taken: texts that are there already.
+    """
+
+    def __init__(self, similarity: float = 1.0, taken: Iterable[str] = ()) -> None:
+        self._exact: set[str] = set()
+        self._near = ShingleIndex(similarity) if similarity < 1 else None
+        for prompt in taken:
+            self.add(prompt)
+
+    def check(self, prompt: str) -> str | None:
+        """Return DUPLICATE or NEAR_DUPLICATE, or None; nothing is kept."""
+        text = normalise(prompt)
+        if text in self._exact:
+            return DUPLICATE
+        if self._near is not None and self._near.has_similar(text.split()):
+            return NEAR_DUPLICATE
+        return None
+
+    def add(self, prompt: str) -> None:
+        """Keep a text, so that later ones are compared with it."""
+        text = normalise(prompt)
+        if text not in self._exact:
+            self._exact.add(text)
+            if self._near is not None:
+                self._near.add(text.split())
+
+    def __call__(self, prompt: str) -> str | None:
+        """Return the reason to drop the text, or keep it and return None."""
+        reason = self.check(prompt)
+        if reason is None:
+            self.add(prompt)
+        return reason
+
+
+class ContaminationCheck:
+    """Finds prompts that are in, or nearly in, a list of evaluation prompts (method, trap 10).
+
+    Args:
+        prompts: the evaluation prompts.
+        similarity: Jaccard similarity of word 3-shingles that counts as nearly.
+    """
+
+    def __init__(self, prompts: Iterable[str] = (), similarity: float = CONTAMINATION_SIMILARITY) -> None:
+        self._known = Deduplicator(similarity, prompts)
+
+    def __call__(self, prompt: str) -> str | None:
+        """Return CONTAMINATED or None."""
+        return CONTAMINATED if self._known.check(prompt) else None

@@ -1,0 +1,152 @@
+"""Text formats of the embedded shapes model: lower-case words and marks, separated by single spaces.
+
+The model is pretrained on the very texts that this module formats, so a change here needs a new pretraining.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ospo_core.prompts.answers import EQUAL_TO_BASE, UNPARSABLE, ParseError, PromptAnswer, Relation
+from ospo_core.prompts.base_family import IMAGE_MARKER, PromptFamily
+from ospo_core.prompts.shapes_seeds import SEEDS
+from ospo_core.schema import PerturbationKind, SubCategory
+
+NO_RELATION = "none"
+PHRASES: dict[SubCategory, str] = {
+    SubCategory.COLOR_1: "color one",
+    SubCategory.SHAPE_1: "shape one",
+    SubCategory.TEXTURE_1: "texture one",
+    SubCategory.COLOR_2: "color two",
+    SubCategory.SHAPE_2: "shape two",
+    SubCategory.TEXTURE_2: "texture two",
+    SubCategory.SPATIAL_2D: "flat layout",
+    SubCategory.SPATIAL_3D: "deep layout",
+    SubCategory.NUMERACY_1: "numeracy one",
+    SubCategory.NUMERACY_2: "numeracy two",
+    SubCategory.NON_SPATIAL: "contact",
+    SubCategory.COMPLEX: "complex",
+}
+"""How an instruction names a sub-category."""
+
+_MARK = re.compile(r"\s*([|;,?:.])\s*")
+_NOT_IN_PROMPT = set("|;?:.")
+
+
+def _tidy(text: str) -> str:
+    """Put single spaces between words and marks."""
+    return " ".join(_MARK.sub(r" \1 ", text).split())
+
+
+def _sentence(text: str, answer: str) -> str:
+    """Return `text` if it can be a prompt; raises ParseError when it is empty or holds a mark of the formats."""
+    text = text.strip()
+    if not text or _NOT_IN_PROMPT & set(text.split()):
+        raise ParseError(UNPARSABLE, answer, "a prompt is empty or holds a mark of the answer format")
+    return text
+
+
+def _fields(text: str, separator: str, answer: str) -> tuple[str, ...]:
+    """Split at a mark; raises ParseError when a part is empty."""
+    parts = tuple(part.strip() for part in text.split(separator))
+    if not all(parts):
+        raise ParseError(UNPARSABLE, answer, f"a part between {separator!r} marks is empty")
+    return parts
+
+
+def _relations(text: str, answer: str) -> tuple[Relation, ...]:
+    """Read `subject , relation , object ; ...` or `none`."""
+    if text.strip() == NO_RELATION:
+        return ()
+    relations: list[Relation] = []
+    for part in _fields(text, ";", answer):
+        words = _fields(part, ",", answer)
+        if len(words) != 3:
+            raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
+        relations.append((words[0], words[1], words[2]))
+    return tuple(relations)
+
+
+class ShapesFamily(PromptFamily):
+    """The embedded tiny Janus; its tokenizer has one token a word."""
+
+    name = "shapes"
+    stop = ()
+    yes = ("yes",)
+    no = ("no",)
+
+    def chat_text(self, instruction: str) -> str:
+        """Return `<|User|> : {instruction} <|Assistant|> :`."""
+        return f"<|User|> : {instruction} <|Assistant|> :"
+
+    def vqa_text(self, question: str) -> str:
+        """Return the chat text of a picture followed by a question."""
+        return self.chat_text(f"<begin_of_image>{IMAGE_MARKER}<end_of_image> {question}")
+
+    def generation_text(self, prompt: str) -> str:
+        """Return the chat text of a prompt, followed by the begin-of-image tag."""
+        return f"{self.chat_text(prompt)} <begin_of_image>"
+
+    def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
+        """Return the hand-written prompts of `shapes_seeds`."""
+        return list(SEEDS[sub_category])
+
+    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
+        """Return `write a prompt about {phrase} . examples : {p1} ; {p2} ; {p3} .`, prompts only."""
+        shown = " ; ".join(example.prompt for example in examples)
+        return f"write a prompt about {PHRASES[sub_category]} . examples : {shown} ."
+
+    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
+        """Return `{kind} one detail of : {prompt} .`; the sub-category is not named."""
+        return f"{kind.value} one detail of : {prompt} ."
+
+    def densify(self, prompt: str, negative: str) -> str:
+        """Return `place both : {prompt} | {negative} .`."""
+        return f"place both : {prompt} | {negative} ."
+
+    def decompose(self, prompt: str) -> str:
+        """Return `ask about : {prompt} .`."""
+        return f"ask about : {prompt} ."
+
+    def format_prompt(self, answer: PromptAnswer) -> str:
+        """Return `{prompt} | {concept} , {concept} | {subject} , {relation} , {object} ; ...`."""
+        relations = " ; ".join(" , ".join(relation) for relation in answer.relations)
+        return f"{answer.prompt} | {' , '.join(answer.concepts)} | {relations or NO_RELATION}"
+
+    def format_dense(self, dense: str, dense_negative: str) -> str:
+        """Return `{dense} | {dense_negative}`."""
+        return f"{dense} | {dense_negative}"
+
+    def format_questions(self, questions: Sequence[str]) -> str:
+        """Return the questions one after another; each ends with its own ` ?`."""
+        return " ".join(questions)
+
+    def parse_prompt(self, answer: str) -> PromptAnswer:
+        """Read what `format_prompt` writes; raises ParseError."""
+        parts = _tidy(answer).split("|")
+        if len(parts) != 3:
+            raise ParseError(UNPARSABLE, answer, "a prompt needs three parts: prompt, concepts, relations")
+        prompt = _sentence(parts[0], answer)
+        return PromptAnswer(prompt, _fields(parts[1], ",", answer), _relations(parts[2], answer))
+
+    def parse_perturbation(self, answer: str, prompt: str) -> str:
+        """Read one prompt; raises ParseError, also when it is `prompt` again."""
+        negative = _sentence(_tidy(answer), answer)
+        if negative == _tidy(prompt):
+            raise ParseError(EQUAL_TO_BASE, answer, "the perturbed prompt is the base prompt")
+        return negative
+
+    def parse_dense(self, answer: str) -> tuple[str, str]:
+        """Read what `format_dense` writes; raises ParseError."""
+        parts = _tidy(answer).split("|")
+        if len(parts) != 2:
+            raise ParseError(UNPARSABLE, answer, "two dense prompts are needed")
+        return _sentence(parts[0], answer), _sentence(parts[1], answer)
+
+    def parse_questions(self, answer: str) -> list[str]:
+        """Read questions that end with ` ?`, each once; raises ParseError when there is none or one is unfinished."""
+        *bodies, rest = _tidy(answer).split("?")
+        if not bodies or rest.strip():
+            raise ParseError(UNPARSABLE, answer, "no question, or one without its question mark")
+        return list(dict.fromkeys(f"{_sentence(body, answer)} ?" for body in bodies))

@@ -1,0 +1,206 @@
+"""Reads from a round's tables what the report shows; pictures are loaded only for the rows that are chosen."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ospo_core.artifacts.ids import derive_seed
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import read_table, scan
+from ospo_core.prompts.diff import changed_words
+from ospo_core.report.pictures import Picture, embed
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One yes/no question and the model's own p(yes), from 0 to 1, on the chosen and on the rejected picture."""
+
+    text: str
+    chosen: float | None
+    rejected: float | None
+
+
+@dataclass(frozen=True)
+class PairExample:
+    """One preference pair as the report shows it; `row` holds the plain columns of the table `pairs`."""
+
+    row: Row
+    chosen: Picture
+    rejected: Picture
+    changes: list[tuple[str, str]]
+    questions: list[Question]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two pictures of one prompt and seed, before and after, with their verdicts."""
+
+    prompt: str
+    sub_category: str
+    seed: int
+    before: Picture
+    after: Picture
+    before_right: bool
+    after_right: bool
+
+
+@dataclass(frozen=True)
+class ComparisonGroup:
+    """Pictures that share a fate (`improved`, ...): how many there are, and the few that the seed chose."""
+
+    name: str
+    count: int
+    examples: list[Comparison]
+
+
+FATES: dict[tuple[bool, bool], str] = {
+    (False, True): "improved",
+    (True, False): "worsened",
+    (True, True): "right both times",
+    (False, False): "wrong both times",
+}
+"""(right before, right after) to the name of the group."""
+
+
+def pair_examples(storage: Storage, manifest: Manifest, seed: int, count: int) -> list[PairExample]:
+    """Return `count` pairs chosen by the seed, from as many sub-categories as possible."""
+    keys = read_table(storage, manifest, columns=["item_id", "sub_category"]).to_pylist()
+    chosen = _one_of_each(keys, derive_seed("report", "pairs", seed), count)
+    plain = ["chosen_tokens", "rejected_tokens", "chosen_mask", "rejected_mask"]
+    frame = scan(storage, manifest).drop(plain).filter(pl.col("item_id").is_in(chosen)).collect()
+    rows = {row["item_id"]: row for row in frame.iter_rows(named=True)}
+    return [_pair_example(rows[item]) for item in chosen]
+
+
+def image_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
+    """Return the scores S in [-1, 1] of all pictures, by the side of the pair they were drawn for."""
+    table = read_table(storage, manifest, columns=["side", "score"])
+    return _by_label(table["side"].to_pylist(), _floats(table["score"]))
+
+
+def pair_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
+    """Return the scores S in [-1, 1] of the chosen and of the rejected pictures."""
+    table = read_table(storage, manifest, columns=["chosen_score", "rejected_score"])
+    return {"chosen": _floats(table["chosen_score"]), "rejected": _floats(table["rejected_score"])}
+
+
+def training_series(storage: Storage, manifest: Manifest) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return the steps and values of every training metric, by its name; values that are not finite are left out."""
+    table = read_table(storage, manifest, columns=["step", "name", "value"])
+    grouped: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in table.to_pylist():
+        if row["value"] is not None and np.isfinite(row["value"]):
+            grouped[row["name"]].append((row["step"], row["value"]))
+    ordered = {name: np.array(sorted(points), dtype=np.float64) for name, points in grouped.items()}
+    return {name: (points[:, 0], points[:, 1]) for name, points in ordered.items()}
+
+
+def verdict_scores(storage: Storage, manifest: Manifest) -> dict[bool, NDArray[np.float64]]:
+    """Return the VQA scores of the evaluated pictures by the oracle's verdict; empty where there is no oracle."""
+    table = read_table(storage, manifest, columns=["vqa_score", "oracle_correct"])
+    return _by_label(table["oracle_correct"].to_pylist(), _floats(table["vqa_score"]))
+
+
+def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, count: int) -> list[ComparisonGroup]:
+    """Return the four fates of the pictures of the same prompt and seed, with `count` examples each, by the seed.
+
+    Args:
+        storage: where the evaluation is.
+        manifest: of the stage evaluation, with rows of the models `parent` and `child`.
+        column: the verdict that decides: `oracle_correct` or `vqa_correct`.
+        seed: chooses the examples: nobody picks them.
+        count: examples a group.
+    """
+    keys = scan(storage, manifest).select(*_PICTURE, "model", column).collect()
+    before, after = (keys.filter(pl.col("model") == label) for label in (_PARENT, _CHILD))
+    joined = before.join(after, on=_PICTURE, suffix="_after").sort(_PICTURE)
+    fates: dict[str, list[Row]] = {name: [] for name in FATES.values()}
+    for row in joined.iter_rows(named=True):
+        fates[FATES[bool(row[column]), bool(row[f"{column}_after"])]].append(row)
+    chosen = {name: _sample(members, derive_seed("report", name, seed), count) for name, members in fates.items()}
+    pictures = _pictures(storage, manifest, [row["item_id"] for rows in chosen.values() for row in rows], column)
+    return [
+        ComparisonGroup(name, len(fates[name]), [_comparison(row, pictures, column) for row in rows])
+        for name, rows in chosen.items()
+    ]
+
+
+_PARENT, _CHILD = "parent", "child"
+_PICTURE = ["item_id", "sample", "guidance"]
+
+
+def _sample(members: Sequence[Row], seed: int, count: int) -> list[Row]:
+    return random.Random(seed).sample(members, min(count, len(members)))
+
+
+def _pictures(storage: Storage, manifest: Manifest, items: Sequence[str], column: str) -> dict[tuple[Any, ...], Row]:
+    """Return the full rows of some prompts by (item, sample, guidance, model), read in one go."""
+    columns = [*_PICTURE, "model", "prompt", "sub_category", "seed", "image", column]
+    frame = scan(storage, manifest).filter(pl.col("item_id").is_in(list(items))).select(columns).collect()
+    return {tuple(row[name] for name in (*_PICTURE, "model")): row for row in frame.iter_rows(named=True)}
+
+
+def _one_of_each(keys: Iterable[Row], seed: int, count: int) -> list[str]:
+    """Return up to `count` item ids: shuffled by the seed, then one of each sub-category in turn."""
+    shuffled = sorted(keys, key=lambda row: str(row["item_id"]))
+    random.Random(seed).shuffle(shuffled)
+    turns: dict[str, int] = defaultdict(int)
+    ranked: list[tuple[int, int, str]] = []
+    for position, row in enumerate(shuffled):
+        ranked.append((turns[row["sub_category"]], position, row["item_id"]))
+        turns[row["sub_category"]] += 1
+    return [item for _, _, item in sorted(ranked)[:count]]
+
+
+def _pair_example(row: Row) -> PairExample:
+    return PairExample(
+        row={key: value for key, value in row.items() if not key.endswith(("_image", "_answers"))},
+        chosen=embed(row["chosen_image"]["bytes"], f"chosen image of {row['item_id']}"),
+        rejected=embed(row["rejected_image"]["bytes"], f"rejected image of {row['item_id']}"),
+        changes=[(op, words) for op, words in changed_words(row["prompt"], row["negative_prompt"])],
+        questions=_questions(row["chosen_answers"] or [], row["rejected_answers"] or []),
+    )
+
+
+def _questions(chosen: Sequence[Row], rejected: Sequence[Row]) -> list[Question]:
+    """Put the answers on both pictures side by side, by question, in the order in which they were asked."""
+    asked = list(dict.fromkeys(answer["question"] for answer in [*chosen, *rejected]))
+    yes, no = ({answer["question"]: answer["p_yes"] for answer in answers} for answers in (chosen, rejected))
+    return [Question(text, yes.get(text), no.get(text)) for text in asked]
+
+
+def _comparison(key: Row, pictures: Mapping[tuple[Any, ...], Row], column: str) -> Comparison:
+    identity = tuple(key[name] for name in _PICTURE)
+    before, after = pictures[*identity, _PARENT], pictures[*identity, _CHILD]
+    return Comparison(
+        prompt=before["prompt"],
+        sub_category=before["sub_category"],
+        seed=before["seed"],
+        before=embed(before["image"]["bytes"], f"picture of {key['item_id']} before"),
+        after=embed(after["image"]["bytes"], f"picture of {key['item_id']} after"),
+        before_right=bool(before[column]),
+        after_right=bool(after[column]),
+    )
+
+
+def _by_label(labels: Sequence[Any], values: NDArray[np.float64]) -> dict[Any, NDArray[np.float64]]:
+    """Split values by their labels; a row without a label, or whose value is not finite, is left out."""
+    kept = np.isfinite(values)
+    names = sorted({label for label in labels if label is not None})
+    marks = np.array(labels, dtype=object)
+    return {name: values[(marks == name) & kept] for name in names}
+
+
+def _floats(column: Any) -> NDArray[np.float64]:
+    return np.asarray(column.to_numpy(), dtype=np.float64)

@@ -1,0 +1,92 @@
+"""Numbers, durations and names as people read them; shared by the HTML report and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+DASH = "\N{EN DASH}"
+"""Stands for a figure that is not defined."""
+MINUS = "\N{MINUS SIGN}"
+"""The typographic minus, as wide as a plus."""
+
+
+def percent(share: float | None) -> str:
+    """Return a share from 0 to 1 as `61.3 %`, or a dash for None."""
+    return DASH if share is None else f"{100 * share:.1f} %"
+
+
+def points(share: float) -> str:
+    """Return a difference of shares in signed percentage points: `+20.1`."""
+    return signed(100 * share, 1)
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """Return the value with its sign and `digits` decimals, or a dash for None; a rounded zero has no sign."""
+    if value is None:
+        return DASH
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0.0:
+        return text
+    return f"{'+' if value > 0 else MINUS}{text}"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """Return the value with `digits` decimals, or a dash for None."""
+    return DASH if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def whole(value: float) -> str:
+    """Return a count with thin spaces between thousands: `15 000`."""
+    return f"{round(value):,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `0.4 s`, `12 s`, `1 min 23 s` or `2 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"
+
+
+_NAMES = {
+    "color_1": "colour, one object",
+    "shape_1": "shape, one object",
+    "texture_1": "texture, one object",
+    "color_2": "colour, two objects",
+    "shape_2": "shape, two objects",
+    "texture_2": "texture, two objects",
+    "spatial_2d": "2D layout",
+    "spatial_3d": "3D layout",
+    "numeracy_1": "counting, one kind",
+    "numeracy_2": "counting, two kinds",
+    "non_spatial": "non-spatial",
+}
+
+
+def human(name: str) -> str:
+    """Return a category, stage, reason or metric in words: `near_duplicate` becomes `near duplicate`."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def group_name(name: str) -> str:
+    """Return a group of held-out prompts in words; `all` is the whole set."""
+    return "all prompts" if name == "all" else human(name)
+
+
+def moment(timestamp: str) -> str:
+    """Return an ISO 8601 time as `2026-01-02 03:04 UTC`; anything else as it is."""
+    try:
+        return datetime.fromisoformat(timestamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return timestamp
+
+
+def reasons(drops: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return (reason, count) in words, the most frequent first, leaving out those that never happened."""
+    ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
+    return [(human(reason), whole(count)) for reason, count in ordered if count]

@@ -1,0 +1,174 @@
+"""The report of a round: one HTML file without any outside resource, every figure from the manifests and tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import BaseModel
+
+from ospo_core.artifacts.ids import canonical_json
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.report import collect, formats, plots, svg
+from ospo_core.report.stages import stage_lines, total_seconds
+from ospo_core.schema import StageName
+
+PAIR_EXAMPLES = 6
+"""Preference pairs shown."""
+EXAMPLES_A_FATE = 6
+"""Before/after comparisons shown of each group."""
+
+Manifests = Mapping[StageName, Manifest]
+
+
+def write_report(
+    storage: Storage,
+    manifests: Manifests,
+    config: BaseModel,
+    key: str,
+    ran: Collection[StageName] | None = None,
+) -> str:
+    """Write the report of a round to `key` and return its address.
+
+    Args:
+        storage: holds the tables, and receives the report.
+        manifests: of the round's stages; a stage that is absent leaves its section out.
+        config: the round's configuration (`RoundConfig`: `name` and `seed` are read, everything is shown).
+        key: where to write, such as `reports/round-0001.html`.
+        ran: stages that were computed now and not taken from the cache; None when that is not known.
+    """
+    storage.write(key, render_report(storage, manifests, config, ran).encode("utf-8"))
+    return storage.uri(key)
+
+
+def render_report(
+    storage: Storage, manifests: Manifests, config: BaseModel, ran: Collection[StageName] | None = None
+) -> str:
+    """Return the report as HTML; arguments as of `write_report`."""
+    settings = config.model_dump(mode="json")
+    seed = int(settings.get("seed", 0))
+    view: dict[str, Any] = {
+        "name": settings.get("name", "round"),
+        "seed": seed,
+        "created": max((manifest.created_at for manifest in manifests.values()), default=""),
+        "stages": stage_lines(manifests, ran),
+        "seconds": total_seconds(manifests),
+        "settings": settings,
+        "manifests": [_provenance(manifests[stage]) for stage in StageName if stage in manifests],
+        "outcome": _outcome(manifests),
+        "accuracy": _extra(manifests, StageName.EVALUATION).get("accuracy"),
+        "pairs": _pairs(storage, manifests, seed),
+        "histograms": _histograms(storage, manifests),
+        "training": _training(storage, manifests),
+        "comparisons": _comparisons(storage, manifests, seed),
+        "judge": _judge(storage, manifests),
+    }
+    return _environment().get_template("report.html.j2").render(view)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ospo_core.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shared = ("percent", "points", "signed", "decimal", "whole", "duration", "human", "group_name", "moment")
+    environment.filters.update({name: getattr(formats, name) for name in shared})
+    environment.filters["pretty"] = _pretty
+    return environment
+
+
+def _outcome(manifests: Manifests) -> dict[str, Any] | None:
+    """Return the promotion gate's decision with its chart, or None before the evaluation."""
+    decision = _extra(manifests, StageName.EVALUATION).get("decision")
+    if not decision:
+        return None
+    groups = [decision["overall"], *decision["categories"]]
+    return {**decision, "groups": groups, "chart": plots.accuracy_chart(groups)}
+
+
+def _pairs(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] | None:
+    manifest = manifests.get(StageName.PAIRS)
+    if manifest is None:
+        return None
+    examples = collect.pair_examples(storage, manifest, seed, PAIR_EXAMPLES) if manifest.rows else []
+    return {"count": manifest.rows, "examples": examples}
+
+
+def _histograms(storage: Storage, manifests: Manifests) -> list[Markup]:
+    """Return the charts of the scores: of all pictures, and of those that were paired."""
+    charts: list[Markup] = []
+    label = "score S: mean of p(yes) \N{MINUS SIGN} p(no) over the questions"
+    if (scores := manifests.get(StageName.SCORES)) is not None and scores.rows:
+        sides = collect.image_scores(storage, scores)
+        groups = {
+            "drawn from the prompt": (svg.AFTER, sides.get("base", ())),
+            "drawn from its hard negative": (svg.BAD, sides.get("negative", ())),
+        }
+        charts.append(plots.histogram("scores-all", "All pictures", label, groups))
+    if (pairs := manifests.get(StageName.PAIRS)) is not None and pairs.rows:
+        scored = collect.pair_scores(storage, pairs)
+        chosen = {"chosen": (svg.GOOD, scored["chosen"]), "rejected": (svg.BAD, scored["rejected"])}
+        charts.append(plots.histogram("scores-pairs", "Pictures in pairs", label, chosen))
+    return charts
+
+
+def _training(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
+    manifest = manifests.get(StageName.TRAINING)
+    if manifest is None:
+        return None
+    series = collect.training_series(storage, manifest) if manifest.rows else {}
+    ends = [(formats.human(name), len(values), values[0], values[-1]) for name, (_, values) in sorted(series.items())]
+    return {"panels": plots.curve_panels(series), "ends": ends, "counts": manifest.counts}
+
+
+def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] | None:
+    """Return the pictures before and after by their fate, judged by what decided the promotion."""
+    manifest = manifests.get(StageName.EVALUATION)
+    decision = _extra(manifests, StageName.EVALUATION).get("decision")
+    if manifest is None or not decision:
+        return None
+    column = f"{decision['metric']}_correct"
+    groups = collect.comparisons(storage, manifest, column, seed, EXAMPLES_A_FATE)
+    return {"groups": groups, "total": sum(group.count for group in groups), "metric": decision["metric"]}
+
+
+def _judge(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
+    """Return how good a judge the model is, before and after, or None without an oracle."""
+    qualities = _extra(manifests, StageName.EVALUATION).get("judge")
+    if not qualities:
+        return None
+    scores = collect.verdict_scores(storage, manifests[StageName.EVALUATION])
+    groups = {
+        "right, says the oracle": (svg.GOOD, scores.get(True, ())),
+        "wrong, says the oracle": (svg.BAD, scores.get(False, ())),
+    }
+    label = "the model's own score S"
+    return {"models": qualities, "chart": plots.histogram("judge", "Held-out pictures", label, groups)}
+
+
+def _extra(manifests: Manifests, stage: StageName) -> dict[str, Any]:
+    manifest = manifests.get(stage)
+    return dict(manifest.extra) if manifest is not None else {}
+
+
+def _provenance(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "stage": formats.human(manifest.stage.value),
+        "fingerprint": manifest.fingerprint,
+        "digest": manifest.digest,
+        "version": manifest.version,
+        "created": manifest.created_at,
+        "ingredients": manifest.ingredients,
+    }
+
+
+def _pretty(value: Any) -> str:
+    """Return JSON over several lines, keys sorted."""
+    return json.dumps(json.loads(canonical_json(value)), indent=2, ensure_ascii=False)

@@ -1,0 +1,49 @@
+"""Encoded pictures as data URIs, so that the report needs no other file."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image, UnidentifiedImageError
+
+from ospo_core.errors import StageError
+
+_PIXEL_ART_SIDE = 128
+_LARGE_BYTES = 65_536
+_WEBP_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to show: its data URI, its size in pixels, and whether its pixels should stay visible squares."""
+
+    uri: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+def embed(data: bytes, name: str) -> Picture:
+    """Return an encoded picture (PNG, WebP, JPEG) for the page; small ones as they are, large ones as WebP.
+
+    Raises:
+        StageError: the bytes are not a picture.
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            (width, height), kind = image.size, (image.format or "png").lower()
+            if len(data) > _LARGE_BYTES:
+                data, kind = _as_webp(image), "webp"
+    except (UnidentifiedImageError, OSError) as error:
+        remedy = "Run the stage that made it again (--refresh)"
+        raise StageError("not a picture", field="report", value=name, remedy=remedy) from error
+    uri = f"data:image/{kind};base64,{b64encode(data).decode('ascii')}"
+    return Picture(uri=uri, width=width, height=height, pixelated=max(width, height) <= _PIXEL_ART_SIDE)
+
+
+def _as_webp(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.convert("RGB").save(buffer, format="WEBP", quality=_WEBP_QUALITY)
+    return buffer.getvalue()

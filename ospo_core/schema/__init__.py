@@ -1,0 +1,25 @@
+"""The data contract: categories, stages and one versioned pyarrow schema per table."""
+
+from ospo_core.schema.enums import (
+    PERTURBATIONS,
+    Category,
+    PerturbationKind,
+    Side,
+    StageName,
+    SubCategory,
+    category_of,
+)
+from ospo_core.schema.tables import SCHEMA_VERSION, TABLES, table_from_rows
+
+__all__ = [
+    "PERTURBATIONS",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "Category",
+    "PerturbationKind",
+    "Side",
+    "StageName",
+    "SubCategory",
+    "category_of",
+    "table_from_rows",
+]

@@ -1,0 +1,222 @@
+"""THE filter and pair rules of OSPO, versions v2 and v3 of the paper (arXiv 2506.02015; method, section 3).
+
+The only definition of these rules in the project. All images of a prompt, those rendered from the prompt and those
+rendered from its perturbations, are candidates for both places of the pair. Where the paper leaves a choice open:
+
+- `S(y_w) > S(y_l)` is a condition on the pair, so an image that does not score lower is no partner, and the next one
+  in the rule's order is taken. The prompt is dropped only when no partner is left.
+- Equal values are decided by variant, then base side before negative side: the order of the rows changes nothing.
+- v3's text negative is the perturbed prompt of the pair's variant, which rendered `y_l` or, where the image of the
+  perturbed prompt turned out to be the better one, `y_w`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ospo_core.config.sections import SelectionConfig
+from ospo_core.errors import StageError
+from ospo_core.schema import Side
+from ospo_core.selection.scoring import is_yes
+
+NO_IMAGES = "no_images"
+NO_QUESTIONS = "no_questions"
+NOT_FINITE = "not_finite"
+NO_CHOSEN_CANDIDATE = "no_chosen_candidate"
+NO_REJECTED_CANDIDATE = "no_rejected_candidate"
+NO_PAIR_OF_ONE_VARIANT = "no_pair_of_one_variant"
+SCORE_NOT_LARGER = "score_not_larger"
+NO_TEXT_NEGATIVE = "no_text_negative"
+NO_COMPLETE_VARIANT = "no_complete_variant"
+
+DROP_REASONS: dict[str, str] = {
+    NO_IMAGES: "no image of the prompt was rendered and scored",
+    NO_QUESTIONS: "no question was asked about its images",
+    NOT_FINITE: "a score or a log-probability is infinite or not a number",
+    NO_CHOSEN_CANDIDATE: "no image is good enough to be chosen",
+    NO_REJECTED_CANDIDATE: "no image is bad enough to be rejected",
+    NO_PAIR_OF_ONE_VARIANT: "v3: no variant has both a chosen and a rejected candidate",
+    SCORE_NOT_LARGER: "no rejected candidate scores lower than the chosen image",
+    NO_TEXT_NEGATIVE: "v2: no perturbed prompt is clearly wrong for the chosen image",
+    NO_COMPLETE_VARIANT: "unfiltered: no variant has both its images",
+}
+"""Every reason for which a prompt gives no pair, with what it means."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One scored image of a prompt.
+
+    Attributes:
+        variant: index of the perturbation whose noise the image was rendered with.
+        side: which prompt rendered it.
+        answers: `s_k` of the base prompt's questions on this image, each in [-1, 1].
+        score: `S`, their mean.
+        logprob_base: `l(y|x)`, mean log-probability of its tokens (nats a token) under the base prompt.
+        logprob_negatives: `l(y|x~)` for each perturbed prompt, in the order of the perturbation variants.
+        negative_answers: variant of a perturbed prompt to the `s_k` of that prompt's questions on this image.
+    """
+
+    variant: int
+    side: Side
+    answers: tuple[float, ...]
+    score: float
+    logprob_base: float
+    logprob_negatives: tuple[float, ...]
+    negative_answers: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The pair of a prompt.
+
+    Attributes:
+        chosen: `y_w`.
+        rejected: `y_l`.
+        negative_variant: variant of the perturbed prompt `x~` for the conditional loss.
+        image_gap: `l(y_w|x) - l(y_l|x)`, signed, nats a token.
+        text_gap: `l(y_w|x) - l(y_w|x~)`, signed, nats a token.
+    """
+
+    chosen: Candidate
+    rejected: Candidate
+    negative_variant: int
+    image_gap: float
+    text_gap: float
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A prompt that gives no pair; `reason` is a key of `DROP_REASONS`."""
+
+    reason: str
+
+
+def select_pair(
+    candidates: Sequence[Candidate],
+    perturbation_variants: Sequence[int],
+    config: SelectionConfig,
+    draw: int = 0,
+) -> Selected | Dropped:
+    """Choose the pair of one prompt by the configured rule, or say why there is none.
+
+    Args:
+        candidates: all scored images of the prompt, in any order.
+        perturbation_variants: variants of the prompt's perturbed prompts, in the order of `logprob_negatives`.
+        config: rule and thresholds.
+        draw: a number drawn for the prompt; picks the variant when filtering is off, and is otherwise unused.
+
+    Raises:
+        StageError: the candidates do not fit the perturbed prompts.
+    """
+    _check(candidates, perturbation_variants)
+    ordered = sorted(candidates, key=_order)
+    if not ordered:
+        return Dropped(NO_IMAGES)
+    if any(not _is_finite(candidate) for candidate in ordered):
+        return Dropped(NOT_FINITE)
+    if not config.filtering:
+        return _select_unfiltered(ordered, perturbation_variants, draw)
+    asked = [candidate for candidate in ordered if candidate.answers]
+    if not asked:
+        return Dropped(NO_QUESTIONS)
+    select = _select_v2 if config.rule == "v2" else _select_v3
+    return select(asked, perturbation_variants, config)
+
+
+def _select_v2(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
+    """Apply v2: the best image against the hardest bad one, and the hardest wrong prompt."""
+    threshold = config.v2_answer_threshold
+    good = [c for c in candidates if all(s > threshold for s in c.answers)]
+    bad = [c for c in candidates if any(s < -threshold for s in c.answers)]
+    if not good:
+        return Dropped(NO_CHOSEN_CANDIDATE)
+    if not bad:
+        return Dropped(NO_REJECTED_CANDIDATE)
+    chosen = max(good, key=lambda c: c.score)
+    lower = [c for c in bad if chosen.score > c.score]
+    if not lower:
+        return Dropped(SCORE_NOT_LARGER)
+    rejected = min(lower, key=lambda c: abs(chosen.logprob_base - c.logprob_base))
+    wrong = [v for v in sorted(variants) if any(s < -threshold for s in chosen.negative_answers.get(v, ()))]
+    if not wrong:
+        return Dropped(NO_TEXT_NEGATIVE)
+    negative = min(wrong, key=lambda v: abs(_text_gap(chosen, v, variants)))
+    return _selected(chosen, rejected, negative, variants)
+
+
+def _select_v3(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
+    """Apply v3: the best image whose own variant also has a rejected image, and that image."""
+    good = [c for c in candidates if c.score >= config.v3_score_threshold and any(map(is_yes, c.answers))]
+    bad = [c for c in candidates if not all(map(is_yes, c.answers))]
+    if not good:
+        return Dropped(NO_CHOSEN_CANDIDATE)
+    if not bad:
+        return Dropped(NO_REJECTED_CANDIDATE)
+    pairs = [(g, b) for g in good for b in bad if g.variant == b.variant and g.side != b.side]
+    if not pairs:
+        return Dropped(NO_PAIR_OF_ONE_VARIANT)
+    ranked = [(g, b) for g, b in pairs if g.score > b.score]
+    if not ranked:
+        return Dropped(SCORE_NOT_LARGER)
+    chosen, rejected = max(ranked, key=lambda pair: pair[0].score)
+    return _selected(chosen, rejected, chosen.variant, variants)
+
+
+def _select_unfiltered(candidates: list[Candidate], variants: Sequence[int], draw: int) -> Selected | Dropped:
+    """Pair the base image of the drawn variant with its negative image, whatever they show (ablation)."""
+    sides = {(c.variant, c.side): c for c in candidates}
+    complete = [v for v in sorted(variants) if (v, Side.BASE) in sides and (v, Side.NEGATIVE) in sides]
+    if not complete:
+        return Dropped(NO_COMPLETE_VARIANT)
+    variant = complete[draw % len(complete)]
+    return _selected(sides[variant, Side.BASE], sides[variant, Side.NEGATIVE], variant, variants)
+
+
+def _selected(chosen: Candidate, rejected: Candidate, negative: int, variants: Sequence[int]) -> Selected:
+    """Put the pair together with its two log-probability gaps."""
+    return Selected(
+        chosen=chosen,
+        rejected=rejected,
+        negative_variant=negative,
+        image_gap=chosen.logprob_base - rejected.logprob_base,
+        text_gap=_text_gap(chosen, negative, variants),
+    )
+
+
+def _text_gap(chosen: Candidate, variant: int, variants: Sequence[int]) -> float:
+    """Return `l(y_w|x) - l(y_w|x~)` for the perturbed prompt of `variant`."""
+    return chosen.logprob_base - chosen.logprob_negatives[list(variants).index(variant)]
+
+
+def _order(candidate: Candidate) -> tuple[int, bool]:
+    """Sort by variant, base side first: the order that decides between equals."""
+    return candidate.variant, candidate.side is not Side.BASE
+
+
+def _is_finite(candidate: Candidate) -> bool:
+    """Tell whether every number of a candidate is finite."""
+    numbers = (candidate.score, candidate.logprob_base, *candidate.logprob_negatives, *candidate.answers)
+    asked = (s for answers in candidate.negative_answers.values() for s in answers)
+    return all(map(math.isfinite, numbers)) and all(map(math.isfinite, asked))
+
+
+def _check(candidates: Sequence[Candidate], variants: Sequence[int]) -> None:
+    """Refuse candidates that cannot belong to this prompt.
+
+    Raises:
+        StageError: a variant without perturbed prompt, a wrong number of log-probabilities, or an image given twice.
+    """
+    seen: set[tuple[int, Side]] = set()
+    for candidate in candidates:
+        key = (candidate.variant, candidate.side)
+        if candidate.variant not in variants or len(candidate.logprob_negatives) != len(variants) or key in seen:
+            raise StageError(
+                "scores do not fit the perturbed prompts of their item",
+                field="scores",
+                value=(candidate.variant, str(candidate.side), len(candidate.logprob_negatives), tuple(variants)),
+                remedy="Run the scores stage again with --refresh scores",
+            )
+        seen.add(key)

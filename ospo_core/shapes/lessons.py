@@ -1,0 +1,183 @@
+"""What the embedded model is taught: examples of each of its jobs, drawn from random scenes.
+
+Captions for drawing are wrong in one detail with a given share, as captions of the web are: that makes the model hedge
+and leaves the method something to cure. Questions and text tasks are always right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ospo_core.prompts.answers import PromptAnswer
+from ospo_core.prompts.families import family
+from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
+from ospo_core.shapes.grammar import Sentence
+from ospo_core.shapes.heldout import invent_for_training
+from ospo_core.shapes.perturb import Perturbed, perturbations, preferred_details
+from ospo_core.shapes.placement import Cells, PlacementError, paint, place, place_alike
+from ospo_core.shapes.tokenizer import DESCRIBE, DESCRIBE_CELLS
+from ospo_core.shapes.truth import Question, answer, questions_of
+from ospo_core.shapes.world import GRID, Grid, glyphs, read_scene
+
+SHAPES_FAMILY = family("shapes")
+SUB_CATEGORIES = tuple(SubCategory)
+
+
+@dataclass(frozen=True)
+class TextLesson:
+    """An instruction and the answer to learn; `image` numbers the picture shown before it, -1 for none."""
+
+    instruction: str
+    answer: str
+    image: int = -1
+
+
+@dataclass(frozen=True)
+class DrawingLesson:
+    """A prompt (None: no prompt at all) and the grid to draw."""
+
+    prompt: str
+    grid: Grid
+    unconditional: bool
+
+
+def sketch(rng: random.Random) -> tuple[SubCategory, Sentence, Cells]:
+    """Return a random sentence with an arrangement of its things."""
+    while True:
+        sub_category = rng.choice(SUB_CATEGORIES)
+        sentence = invent_for_training(sub_category, rng)
+        try:
+            return sub_category, sentence, place(sentence, rng)
+        except PlacementError:
+            continue
+
+
+def pick_perturbation(
+    sentence: Sentence, sub_category: SubCategory, kind: PerturbationKind, rng: random.Random
+) -> Perturbed | None:
+    """Return a random perturbation, most often of the detail that the sub-category is about."""
+    possible = perturbations(sentence, kind)
+    if not possible:
+        return None
+    wanted = [made for made in possible if made.detail in preferred_details(sub_category)]
+    if wanted and rng.random() < 0.85:
+        possible = wanted
+    details = sorted({made.detail for made in possible})
+    detail = rng.choice(details)
+    return rng.choice([made for made in possible if made.detail == detail])
+
+
+def drawing_lesson(rng: random.Random, wrong_share: float, drop_share: float, dense_share: float) -> DrawingLesson:
+    """Return a caption and its picture; the caption is dense, wrong or absent with the given shares."""
+    sub_category, sentence, cells = sketch(rng)
+    grid = paint(sentence, cells, rng)
+    dense = rng.random() < dense_share
+    text = sentence.text(cells if dense else None)
+    if rng.random() < wrong_share:
+        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        if made is not None:
+            text = made.sentence.text(place_alike(made.sentence, made.origin, sentence, cells, rng) if dense else None)
+    return DrawingLesson(text, grid, rng.random() < drop_share)
+
+
+def _writing(rng: random.Random) -> TextLesson:
+    sub_category = rng.choice(SUB_CATEGORIES)
+    shown = [
+        prompt_answer(invent_for_training(sub_category, rng))
+        for _ in range(5 if sub_category is SubCategory.COMPLEX else 3)
+    ]
+    made = prompt_answer(invent_for_training(sub_category, rng))
+    return TextLesson(SHAPES_FAMILY.write_prompt(sub_category, shown), SHAPES_FAMILY.format_prompt(made))
+
+
+def prompt_answer(sentence: Sentence) -> PromptAnswer:
+    """Return a sentence as the answer of the prompt-writing task: text, concepts and relations."""
+    nouns = [noun.words for noun in sentence.nouns]
+    related = tuple((nouns[i], relation, nouns[j]) for i, relation, j in sentence.relations)
+    return PromptAnswer(sentence.text(), tuple(nouns), related)
+
+
+def _perturbing(rng: random.Random) -> TextLesson:
+    while True:
+        sub_category = rng.choice(SUB_CATEGORIES)
+        sentence, kind = invent_for_training(sub_category, rng), rng.choice(PERTURBATIONS[sub_category])
+        made = pick_perturbation(sentence, sub_category, kind, rng)
+        if made is not None:
+            return TextLesson(SHAPES_FAMILY.perturb(kind, sentence.text(), sub_category), made.sentence.text())
+
+
+def _densifying(rng: random.Random) -> TextLesson:
+    while True:
+        sub_category, sentence, cells = sketch(rng)
+        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        if made is None:
+            continue
+        try:
+            others = place_alike(made.sentence, made.origin, sentence, cells, rng)
+        except PlacementError:
+            continue
+        instruction = SHAPES_FAMILY.densify(sentence.text(), made.sentence.text())
+        return TextLesson(instruction, SHAPES_FAMILY.format_dense(sentence.text(cells), made.sentence.text(others)))
+
+
+def _decomposing(rng: random.Random) -> TextLesson:
+    sub_category = rng.choice(SUB_CATEGORIES)
+    sentence = invent_for_training(sub_category, rng)
+    if rng.random() < 0.5:
+        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        sentence = made.sentence if made is not None else sentence
+    asked = [question.text for question in questions_of(sentence)]
+    return TextLesson(SHAPES_FAMILY.decompose(sentence.text()), SHAPES_FAMILY.format_questions(asked))
+
+
+_TEXT_TASKS: tuple[Callable[[random.Random], TextLesson], ...] = (_writing, _perturbing, _densifying, _decomposing)
+
+
+def text_lesson(rng: random.Random) -> TextLesson:
+    """Return an example of writing, perturbing, densifying or decomposing a prompt."""
+    return rng.choice(_TEXT_TASKS)(rng)
+
+
+def disturbed(grid: Grid, rng: random.Random) -> Grid:
+    """Return a grid in which one to three cells show something else, as in a picture that was drawn badly."""
+    changed = grid.copy()
+    filled = [tuple(cell) for cell in np.argwhere(grid > 0)]
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        cell = rng.choice(filled) if rng.random() < 0.4 else (rng.randrange(GRID), rng.randrange(GRID))
+        changed[cell] = 0 if rng.random() < 0.3 else rng.randrange(1, len(glyphs()))
+    return changed
+
+
+def looking_lessons(rng: random.Random, image: int, questions: int) -> tuple[Grid, list[TextLesson]]:
+    """Return a picture's grid with a caption (if it was drawn well) and questions, half of them to be denied."""
+    sub_category, sentence, cells = sketch(rng)
+    grid = paint(sentence, cells, rng)
+    lessons: list[TextLesson] = []
+    if rng.random() < 0.3:
+        grid = disturbed(grid, rng)
+    elif rng.random() < 0.5:
+        lessons.append(TextLesson(DESCRIBE_CELLS, sentence.text(cells), image))
+    else:
+        lessons.append(TextLesson(DESCRIBE, sentence.text(), image))
+    scene = read_scene(grid)
+    pool = _question_pool(sentence, sub_category, rng)
+    truths = {question: answer(question, scene) for question in pool}
+    for wanted in (True, False):
+        fitting = [question for question in pool if truths[question] is wanted]
+        for question in rng.sample(fitting, min(len(fitting), questions // 2)):
+            lessons.append(TextLesson(question.text, SHAPES_FAMILY.yes[0] if wanted else SHAPES_FAMILY.no[0], image))
+    return grid, lessons
+
+
+def _question_pool(sentence: Sentence, sub_category: SubCategory, rng: random.Random) -> Sequence[Question]:
+    """Return different questions about a sentence, its hard negatives and another sentence."""
+    pool = questions_of(sentence)
+    for kind in rng.sample(PERTURBATIONS[sub_category], 3):
+        made = pick_perturbation(sentence, sub_category, kind, rng)
+        pool += questions_of(made.sentence) if made is not None else []
+    pool += questions_of(invent_for_training(sub_category, rng))
+    return list(dict.fromkeys(pool))

@@ -1,0 +1,172 @@
+"""Where things go: cells for the nouns of a sentence, and the grid of glyphs that they make."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+import numpy as np
+
+from ospo_core.shapes.grammar import RELATIONS_2D, RELATIONS_3D, Cell, Noun, Sentence
+from ospo_core.shapes.truth import direction, shows
+from ospo_core.shapes.world import (
+    COLORS,
+    FRAME_OFFSETS,
+    GRID,
+    PLAIN,
+    Glyph,
+    Grid,
+    Pose,
+    Thing,
+    glyph_number,
+    read_scene,
+)
+
+Cells = tuple[tuple[Cell, ...], ...]
+"""Cells of the things of each noun, in the order of the sentence."""
+
+_ALL = [(row, column) for row in range(GRID) for column in range(GRID)]
+_TRIES = 60
+
+
+class PlacementError(ValueError):
+    """A sentence for which no arrangement was found."""
+
+
+def paint(sentence: Sentence, cells: Cells, rng: random.Random) -> Grid:
+    """Return the grid of a sentence whose things stand in given cells; unnamed colours are drawn at random."""
+    grid: Grid = np.zeros((GRID, GRID), dtype=np.int16)
+    things = [Thing(n.color or rng.choice(COLORS), n.shape, n.texture or PLAIN) for n in sentence.nouns]
+    for thing, spots in zip(things, cells, strict=True):
+        for spot in spots:
+            _put(grid, thing, spot, Pose.CENTRED)
+    for i, relation, j in sentence.relations:
+        first, second = cells[i][0], cells[j][0]
+        if relation == "touching":
+            left = i if first[1] < second[1] else j
+            _put(grid, things[left], cells[left][0], Pose.PUSHED_RIGHT)
+            _put(grid, things[i + j - left], cells[i + j - left][0], Pose.PUSHED_LEFT)
+        elif relation in RELATIONS_3D:
+            front, behind = (i, j) if relation == "in front of" else (j, i)
+            peeks_right = cells[behind][0][1] > cells[front][0][1]
+            _put(grid, things[behind], cells[behind][0], Pose.PEEK_RIGHT if peeks_right else Pose.PEEK_LEFT)
+        elif relation == "inside":
+            _put(grid, things[i], first, Pose.CENTRED)
+    return grid
+
+
+def _put(grid: Grid, thing: Thing, cell: Cell, pose: Pose) -> None:
+    """Write a thing into the grid: one cell, or the frame around it for a container."""
+    if not thing.is_container:
+        grid[cell] = glyph_number(Glyph(thing, pose))
+        return
+    for piece, (down, right) in enumerate(FRAME_OFFSETS):
+        grid[cell[0] + down, cell[1] + right] = glyph_number(Glyph(thing, piece=piece))
+
+
+def fits(sentence: Sentence, cells: Cells) -> bool:
+    """Whether the cells are free of collisions and stand in the relations that the sentence names."""
+    inside = [(i, j) for i, relation, j in sentence.relations if relation == "inside"]
+    contained = {j for _, j in inside}
+    spots = [spot for k, own in enumerate(cells) if k not in contained for spot in own]
+    if len(set(spots)) != len(spots) or any(
+        len(own) != noun.count for own, noun in zip(cells, sentence.nouns, strict=True)
+    ):
+        return False
+    for i, j in inside:
+        row, column = cells[j][0]
+        frame = {(row + down, column + right) for down, right in FRAME_OFFSETS}
+        if cells[i] != cells[j] or not {row, column} <= {1, 2} or frame & set(spots):
+            return False
+    for i, relation, j in sentence.relations:
+        first, second = cells[i][0], cells[j][0]
+        if relation in RELATIONS_2D and direction(first, second) != relation:
+            return False
+        if relation in (*RELATIONS_3D, "touching") and (first[0] != second[0] or abs(first[1] - second[1]) != 1):
+            return False
+    rng = random.Random(0)
+    return shows(read_scene(paint(sentence, cells, rng)), sentence)
+
+
+def place(sentence: Sentence, rng: random.Random) -> Cells:
+    """Return random cells for a sentence.
+
+    Raises:
+        PlacementError: no arrangement was found in a fair number of tries.
+    """
+    for _ in range(_TRIES):
+        cells = _propose(sentence, rng)
+        if cells is not None and fits(sentence, cells):
+            return cells
+    raise PlacementError(f"no arrangement found for {sentence.text()!r}")
+
+
+@cache
+def _pairs(relation: str) -> list[tuple[Cell, Cell]]:
+    """Return the pairs of cells whose things can stand in a relation: by direction, or side by side."""
+    if relation in RELATIONS_2D:
+        return [(a, b) for a in _ALL for b in _ALL if direction(a, b) == relation]
+    return [(a, b) for a in _ALL for b in _ALL if a[0] == b[0] and abs(a[1] - b[1]) == 1]
+
+
+def _propose(sentence: Sentence, rng: random.Random) -> Cells | None:
+    """Draw cells in which related nouns stand as their relation says; None where they collide."""
+    taken: set[Cell] = set()
+    chosen: dict[int, tuple[Cell, ...]] = {}
+    for i, relation, j in sentence.relations:
+        if relation == "inside":
+            centre = (rng.randint(1, 2), rng.randint(1, 2))
+            chosen[i] = chosen[j] = (centre,)
+            taken |= {centre} | {(centre[0] + down, centre[1] + right) for down, right in FRAME_OFFSETS}
+        else:
+            pair = rng.choice(_pairs(relation))
+            if taken & set(pair):
+                return None
+            chosen[i], chosen[j] = (pair[0],), (pair[1],)
+            taken |= set(pair)
+    for k, noun in enumerate(sentence.nouns):
+        if k not in chosen:
+            free = [cell for cell in _ALL if cell not in taken]
+            if len(free) < noun.count:
+                return None
+            chosen[k] = tuple(sorted(rng.sample(free, noun.count)))
+            taken |= set(chosen[k])
+    return tuple(chosen[k] for k in range(len(sentence.nouns)))
+
+
+def place_alike(negative: Sentence, origin: tuple[int, ...], base: Sentence, cells: Cells, rng: random.Random) -> Cells:
+    """Return cells for a perturbed sentence that keep as much of the base's arrangement as they can.
+
+    Args:
+        negative: the perturbed sentence.
+        origin: for each of its nouns, the noun of the base that it comes from.
+        base: the base sentence.
+        cells: the base's cells.
+        rng: source of what has to be drawn anew.
+    """
+    kept = [_resize(cells[source], noun, cells, rng) for source, noun in zip(origin, negative.nouns, strict=True)]
+    if fits(negative, tuple(kept)):
+        return tuple(kept)
+    for i, _, j in negative.relations:
+        swapped = list(kept)
+        swapped[i], swapped[j] = kept[j], kept[i]
+        if fits(negative, tuple(swapped)):
+            return tuple(swapped)
+    for _ in range(_TRIES):
+        fresh = _propose(negative, rng)
+        if fresh is None:
+            continue
+        related = {k for i, _, j in negative.relations for k in (i, j)} or set(range(len(kept)))
+        mixed = tuple(fresh[k] if k in related else kept[k] for k in range(len(kept)))
+        if fits(negative, mixed):
+            return mixed
+    return place(negative, rng)
+
+
+def _resize(own: tuple[Cell, ...], noun: Noun, cells: Cells, rng: random.Random) -> tuple[Cell, ...]:
+    """Take away cells, or add free ones, until a noun has as many as it has things."""
+    if len(own) >= noun.count:
+        return own[: noun.count]
+    taken = {cell for spots in cells for cell in spots}
+    free = [cell for cell in _ALL if cell not in taken]
+    return tuple(sorted((*own, *rng.sample(free, min(len(free), noun.count - len(own))))))

@@ -1,0 +1,63 @@
+"""Putting the embedded model together: VQ model, language model and tokenizer in one folder of safetensors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import JanusForConditionalGeneration
+
+from ospo_core.shapes.pretrain import Recipe, build_model, train
+from ospo_core.shapes.pretrain_vq import VqRecipe, train_vq
+from ospo_core.shapes.tokenizer import build_tokenizer
+
+logger = logging.getLogger(__name__)
+
+VQ_FILE = "vq.pt"
+
+
+def pretrain_model(folder: Path, recipe: Recipe, vq_recipe: VqRecipe, device: torch.device) -> Path:
+    """Train (or go on training) both parts in `folder/work`, then write the finished model into `folder`.
+
+    Returns:
+        the folder of the model, loadable by `JanusForConditionalGeneration.from_pretrained`.
+    """
+    torch.set_flush_denormal(True)
+    work = folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    model = build_model(recipe.seed)
+    _pretrain_vq(model, vq_recipe, work / VQ_FILE, device)
+    train(model, recipe, work, device)
+    save_model(model, folder)
+    return folder
+
+
+def _pretrain_vq(model: JanusForConditionalGeneration, recipe: VqRecipe, path: Path, device: torch.device) -> None:
+    """Train the VQ model, unless `path` already holds a finished one."""
+    vq = model.model.vqmodel
+    if not path.exists():
+        train_vq(vq, recipe, device, lambda step, figures: logger.info("vq %d/%d %s", step, recipe.steps, figures))
+        temporary = path.with_suffix(".partial")
+        torch.save(vq.state_dict(), temporary)
+        os.replace(temporary, path)
+    vq.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+
+
+def save_model(model: JanusForConditionalGeneration, folder: Path) -> None:
+    """Write weights (bfloat16), configuration and tokenizer; code vectors are stored with length one."""
+    with torch.no_grad():
+        codebook = model.model.vqmodel.quantize.embedding.weight
+        codebook.copy_(F.normalize(codebook, dim=1))
+    nn.Module.to(model, device="cpu", dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="100MB")
+    build_tokenizer().save_pretrained(folder)
+
+
+def short_recipe(recipe: Recipe, steps: int | None) -> Recipe:
+    """Return the recipe with another number of steps, if one is given."""
+    return recipe if steps is None else replace(recipe, steps=steps)

@@ -1,0 +1,85 @@
+"""Stage `images`: for every variant an image of the prompt and one of its negative, with the same noise (method, 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ospo_core.artifacts.manifest import ShardEntry
+from ospo_core.config import RoundConfig
+from ospo_core.schema import Side, StageName, table_from_rows
+from ospo_core.stages.base import Row, ShardResult, ShardSpec, Stage, StageContext, one_to_one
+
+if TYPE_CHECKING:
+    from ospo_core.models.loading import LoadedModel
+
+
+class ImagesStage(Stage):
+    """Reads `perturbations`, writes `images`: tokens, the decoded picture as PNG, and its log-probability."""
+
+    name: ClassVar[StageName] = StageName.IMAGES
+    table: ClassVar[str] = "images"
+    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
+
+    def fields(self, config: RoundConfig) -> dict[str, Any]:
+        """Return guidance and temperature; the batch size changes nothing."""
+        return config.images.model_dump(mode="json", exclude={"batch_size"})
+
+    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        """Return one unit a shard of perturbations."""
+        return one_to_one(ctx.upstream[StageName.PERTURBATIONS], done)
+
+    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+        """Render the images of one shard, a batch in memory at a time."""
+        wanted = [image for row in ctx.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
+        size = ctx.config.images.batch_size
+        rows: list[dict[str, Any]] = []
+        if wanted:
+            loaded = ctx.image_model()
+            for start in range(0, len(wanted), size):
+                rows += _render(loaded, wanted[start : start + size], ctx.config)
+        tokens = sum(len(row["tokens"]) for row in rows)
+        return ShardResult(
+            table=table_from_rows("images", rows),
+            items_in=len(wanted),
+            counts={"images": len(rows), "image_tokens": tokens},
+        )
+
+
+def _wanted(row: Row) -> Iterator[dict[str, Any]]:
+    """Yield what to render for one variant: both sides, with one seed."""
+    for side, column in ((Side.BASE, "dense_prompt"), (Side.NEGATIVE, "dense_negative_prompt")):
+        same = {name: row[name] for name in ("item_id", "variant", "seed")}
+        yield {**same, "side": side.value, "dense_prompt": row[column]}
+
+
+def _render(loaded: LoadedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig) -> list[dict[str, Any]]:
+    """Sample and decode one batch."""
+    from ospo_core.evaluation.run import encode_png
+    from ospo_core.models.sampling import sample_images
+    from ospo_core.models.vq import decode_tokens
+
+    sampled = sample_images(
+        loaded,
+        [image["dense_prompt"] for image in wanted],
+        [image["seed"] for image in wanted],
+        config.images.guidance,
+        config.images.temperature,
+        config.images.batch_size,
+    )
+    pictures = decode_tokens(loaded, sampled.tokens)
+    columns = zip(wanted, sampled.tokens, pictures, sampled.mean_logprob, strict=True)
+    return [
+        {
+            **image,
+            "tokens": tokens.tolist(),
+            "image": {"bytes": encode_png(picture), "path": _name(image)},
+            "mean_logprob": float(logprob),
+        }
+        for image, tokens, picture, logprob in columns
+    ]
+
+
+def _name(image: Mapping[str, Any]) -> str:
+    """Return the file name under which people may save the picture."""
+    return f"{image['item_id']}-{image['variant']}-{image['side']}.png"

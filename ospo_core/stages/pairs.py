@@ -1,0 +1,90 @@
+"""Stage `pairs`: filter and pair (method, section 3), and object masks where training weighs by them (section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ospo_core.artifacts.manifest import ShardEntry
+from ospo_core.config import RoundConfig
+from ospo_core.errors import StageError
+from ospo_core.schema import StageName, table_from_rows
+from ospo_core.selection.pairs import build_pairs
+from ospo_core.stages.base import Outcome, ShardResult, ShardSpec, Stage, StageContext, one_to_one
+
+_MASK_BATCH = 16
+
+
+class PairsStage(Stage):
+    """Reads `prompts` (their concepts), `perturbations`, `images` and `scores`, writes `pairs`."""
+
+    name: ClassVar[StageName] = StageName.PAIRS
+    table: ClassVar[str] = "pairs"
+    upstream: ClassVar[tuple[StageName, ...]] = (
+        StageName.PROMPTS,
+        StageName.PERTURBATIONS,
+        StageName.IMAGES,
+        StageName.SCORES,
+    )
+
+    def fields(self, config: RoundConfig) -> dict[str, Any]:
+        """Return the rules, and whether object masks are wanted."""
+        return {"selection": config.selection.model_dump(mode="json"), "masks": _wants_masks(config)}
+
+    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        """Return one unit a shard of scores."""
+        return one_to_one(ctx.upstream[StageName.SCORES], done)
+
+    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+        """Pair the images of one shard; a prompt without a single perturbation counts as dropped here."""
+        prompts = ctx.rows(StageName.PROMPTS, spec.index)
+        perturbations, images, scores = (
+            ctx.rows(name, spec.index) for name in (StageName.PERTURBATIONS, StageName.IMAGES, StageName.SCORES)
+        )
+        made = build_pairs(perturbations, images, scores, ctx.config.selection)
+        drops = dict(made.drops)
+        if len(prompts) > made.items:
+            drops["no_perturbation"] = len(prompts) - made.items
+        if _wants_masks(ctx.config) and made.rows:
+            _add_masks(ctx, made.rows, {row["item_id"]: row["concepts"] for row in prompts})
+        return ShardResult(table=table_from_rows("pairs", made.rows), items_in=len(prompts), drops=drops)
+
+    def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
+        """Add the shards up.
+
+        Raises:
+            StageError: not one prompt gave a pair; the reasons are listed.
+        """
+        outcome = super().finalise(ctx, done)
+        if not sum(entry.rows for entry in done):
+            raise StageError(
+                f"all {outcome.items_in} prompts were filtered out, so there is nothing to train on",
+                field="stage pairs",
+                value=dict(outcome.drops),
+                remedy="Lower the thresholds of selection.*, write more prompts, or look at the scores table",
+            )
+        return outcome
+
+
+def _wants_masks(config: RoundConfig) -> bool:
+    return config.training.loss.object_weight > 0
+
+
+def _add_masks(ctx: StageContext, rows: Sequence[dict[str, Any]], concepts: dict[str, list[str]]) -> None:
+    """Fill `chosen_mask` and `rejected_mask` `[T]` from the model's attention to the objects' nouns."""
+    from ospo_core.models.attention import object_masks
+
+    prompts = [row["prompt"] for row in rows]
+    nouns = [_nouns(concepts[row["item_id"]]) for row in rows]
+    for side in ("chosen", "rejected"):
+        tokens = np.asarray([row[f"{side}_tokens"] for row in rows], dtype=np.uint16)
+        masks = object_masks(ctx.image_model(), prompts, nouns, tokens, _MASK_BATCH)
+        for row, mask in zip(rows, masks, strict=True):
+            row[f"{side}_mask"] = mask.tolist()
+
+
+def _nouns(concepts: Sequence[str]) -> list[str]:
+    """Return the head noun of each concept, its last word: `red circle` gives `circle`; each once."""
+    return list(dict.fromkeys(concept.split()[-1] for concept in concepts if concept.split()))

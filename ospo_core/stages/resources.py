@@ -1,0 +1,94 @@
+"""The one owner of what is expensive to start: at any time one text engine or one loaded model, never both.
+
+Start-up is paid once a phase, and asking for the other kind (or for another model) gives the first back, so that a GPU
+never holds two.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from ospo_core.artifacts.ids import digest_of
+from ospo_core.config.sections import EngineConfig, ModelConfig
+from ospo_core.engines import TextEngine, build_engine
+
+if TYPE_CHECKING:
+    from ospo_core.models.loading import LoadedModel
+
+
+class Resources:
+    """Lazily owns one text engine or one loaded model; `starts` counts how often each kind was started."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._key = ""
+        self._held: Any = None
+        self.starts: Counter[str] = Counter()
+
+    def text_engine(self, config: EngineConfig, folder: Path, digest: str, scratch: Path) -> TextEngine:
+        """Return the text engine of a model, starting it if it is not the one in hand.
+
+        Args:
+            config: which engine.
+            folder: the model; its language backbone is exported to `scratch/exports` once per digest.
+            digest: identity of the model.
+            scratch: local folder for the export.
+        """
+
+        def start() -> TextEngine:
+            if config.kind == "endpoint":
+                return build_engine(config, folder)
+            from ospo_core.models.export import export_text_backbone
+
+            return build_engine(config, export_text_backbone(folder, scratch / "exports" / digest))
+
+        engine: TextEngine = self._hold("text", [config, digest], start)
+        return engine
+
+    def image_model(self, config: ModelConfig, folder: Path, digest: str) -> LoadedModel:
+        """Return the loaded model in `folder`, loading it if it is not the one in hand."""
+
+        def start() -> LoadedModel:
+            from ospo_core.models.loading import load_model
+
+            return load_model(folder, config)
+
+        loaded: LoadedModel = self._hold("image", [config, digest], start)
+        return loaded
+
+    def give_back(self) -> None:
+        """Close whatever is in hand and free its memory; nothing happens where nothing is."""
+        with self._lock:
+            held, self._held, self._key = self._held, None, ""
+            close = getattr(held, "close", None)
+            if close is not None:
+                close()
+            del held
+            gc.collect()
+            torch = sys.modules.get("torch")
+            if torch is not None and torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    def _hold(self, kind: str, identity: Any, start: Callable[[], Any]) -> Any:
+        key = digest_of([kind, identity])
+        with self._lock:
+            if self._key != key:
+                self.give_back()
+                self._held = start()
+                self._key = key
+                self.starts[kind] += 1
+            return self._held
+
+
+_SHARED = Resources()
+
+
+def shared_resources() -> Resources:
+    """Return the resources of this process."""
+    return _SHARED

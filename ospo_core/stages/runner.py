@@ -1,0 +1,99 @@
+"""Run a stage: look for its manifest, compute the shards that are missing, publish. Nothing here knows Prefect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, publish_manifest
+from ospo_core.artifacts.shardlog import load_shard_entry, publish_shard
+from ospo_core.schema import SCHEMA_VERSION
+from ospo_core.stages.base import ITEMS_IN, ShardSpec, Stage, StageContext
+from ospo_core.stages.fingerprint import identify
+
+
+def stage_manifest(ctx: StageContext, stage: Stage, verify: bool = True) -> Manifest | None:
+    """Return the manifest of the stage if it is done, else None.
+
+    Raises:
+        DamagedArtifactError: it is there, but its bytes or those of a shard are not what was published.
+    """
+    return load_manifest(ctx.storage, stage.name, identify(ctx, stage).fingerprint, verify=verify)
+
+
+def discard(ctx: StageContext, stage: Stage) -> int:
+    """Delete what the stage has published and kept, so that it is computed anew; return the files deleted."""
+    stage.forget(ctx)
+    return ctx.storage.delete_folder(identify(ctx, stage).prefix)
+
+
+def next_shards(ctx: StageContext, stage: Stage, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+    """Return the next wave of the stage's units, given the entries of all earlier waves."""
+    return stage.shards(ctx, done)
+
+
+def find_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntry | None:
+    """Return the entry of a unit that was published before, by this or by a killed run.
+
+    Raises:
+        DamagedArtifactError: its bytes are not what was published.
+    """
+    return load_shard_entry(ctx.storage, identify(ctx, stage).prefix, spec.name)
+
+
+def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntry:
+    """Compute and publish one unit, or return its entry if it was published before."""
+    found = find_shard(ctx, stage, spec)
+    if found is not None:
+        return found
+    started = time.monotonic()
+    result = stage.run_shard(ctx, spec)
+    return publish_shard(
+        ctx.storage,
+        identify(ctx, stage).prefix,
+        spec.name,
+        result.table,
+        drops=dict(result.drops),
+        counts={**result.counts, ITEMS_IN: result.items_in},
+        seconds=time.monotonic() - started,
+        extra=dict(result.extra),
+    )
+
+
+def publish_stage(ctx: StageContext, stage: Stage, done: Sequence[ShardEntry]) -> Manifest:
+    """Finalise the stage and publish its manifest; where another run was first, return that one's.
+
+    Raises:
+        StageError: the stage's outcome cannot be used, e.g. no prompts or no pairs.
+    """
+    started = time.monotonic()
+    identity = identify(ctx, stage)
+    outcome = stage.finalise(ctx, done)
+    manifest = Manifest(
+        stage=stage.name,
+        fingerprint=identity.fingerprint,
+        version=stage.version,
+        schema_version=SCHEMA_VERSION,
+        ingredients=identity.ingredients,
+        shards=outcome.shards,
+        rows=sum(entry.rows for entry in outcome.shards),
+        items_in=outcome.items_in,
+        drops=dict(outcome.drops),
+        counts=dict(outcome.counts),
+        extra=dict(outcome.extra),
+        seconds=sum(entry.seconds for entry in done) + time.monotonic() - started,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return publish_manifest(ctx.storage, manifest)
+
+
+def run_stage(ctx: StageContext, stage: Stage) -> Manifest:
+    """Run a stage from start to end in this process, one unit after the other."""
+    manifest = stage_manifest(ctx, stage)
+    if manifest is not None:
+        return manifest
+    done: list[ShardEntry] = []
+    while wave := next_shards(ctx, stage, done):
+        done += [run_one_shard(ctx, stage, spec) for spec in wave]
+    return publish_stage(ctx, stage, done)

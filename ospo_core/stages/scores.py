@@ -1,0 +1,167 @@
+"""Stage `scores`: the model judges its own images (method, section 3).
+
+Every image is asked the questions of its base prompt. Rule v2 also needs to know which perturbed prompts are clearly
+wrong for the chosen image, so an image that could be chosen is asked their questions too. The log-probabilities are
+those of the short prompts, which training uses, not of the dense ones that rendered the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ospo_core.artifacts.manifest import ShardEntry
+from ospo_core.config import RoundConfig
+from ospo_core.schema import StageName, table_from_rows
+from ospo_core.selection.scoring import answer_score, image_score
+from ospo_core.stages.base import Row, ShardResult, ShardSpec, Stage, StageContext, one_to_one
+
+if TYPE_CHECKING:
+    from ospo_core.models.loading import LoadedModel
+
+_BASE = "base"
+Answers = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One prompt with its perturbed prompts (by variant), questions (by `of`) and images."""
+
+    prompt: str
+    negatives: dict[int, str]
+    questions: dict[str, list[str]]
+    images: list[Row]
+
+
+class ScoresStage(Stage):
+    """Reads `perturbations`, `questions` and `images`, writes `scores`: one row an image."""
+
+    name: ClassVar[StageName] = StageName.SCORES
+    table: ClassVar[str] = "scores"
+    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS, StageName.QUESTIONS, StageName.IMAGES)
+
+    def fields(self, config: RoundConfig) -> dict[str, Any]:
+        """Return from which answer on an image could be chosen; None where the rule asks nothing of the negatives."""
+        return {"negatives_asked_above": _floor(config)}
+
+    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        """Return one unit a shard of images."""
+        return one_to_one(ctx.upstream[StageName.IMAGES], done)
+
+    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+        """Score the images of one shard, about a batch of pictures in memory at a time."""
+        items = _items(ctx, spec.index)
+        rows: list[dict[str, Any]] = []
+        for group in _batches(items, ctx.config.scores.batch_size):
+            rows += _score(ctx.image_model(), group, ctx.config)
+        asked = sum(len(row["answers"]) + len(row["negative_answers"]) for row in rows)
+        return ShardResult(
+            table=table_from_rows("scores", rows), items_in=len(rows), counts={"images": len(rows), "answers": asked}
+        )
+
+
+def _floor(config: RoundConfig) -> float | None:
+    """Return what every answer of a possible chosen image exceeds; 0 serves all sensible thresholds at once."""
+    if config.selection.rule != "v2" or not config.selection.filtering:
+        return None
+    return min(0.0, config.selection.v2_answer_threshold)
+
+
+def _items(ctx: StageContext, index: int) -> list[_Item]:
+    """Read one shard of the three tables, item by item, in the order of the images."""
+    questions: dict[str, dict[str, list[str]]] = {}
+    for row in ctx.rows(StageName.QUESTIONS, index):
+        questions.setdefault(row["item_id"], {})[row["of"]] = row["questions"]
+    perturbed: dict[str, list[Row]] = {}
+    for row in ctx.rows(StageName.PERTURBATIONS, index):
+        perturbed.setdefault(row["item_id"], []).append(row)
+    items = []
+    for item, images in groupby(ctx.rows(StageName.IMAGES, index), key=lambda row: row["item_id"]):
+        variants = sorted(perturbed[item], key=lambda row: row["variant"])
+        negatives = {row["variant"]: row["negative_prompt"] for row in variants}
+        items.append(_Item(variants[0]["prompt"], negatives, questions.get(item, {}), list(images)))
+    return items
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield items whose images together are at most `size`, or one item."""
+    group: list[_Item] = []
+    for item in items:
+        if group and sum(len(other.images) for other in group) + len(item.images) > size:
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _score(loaded: LoadedModel, items: Sequence[_Item], config: RoundConfig) -> list[dict[str, Any]]:
+    """Score the images of some items: base questions, then the negatives' where they matter, then log-probabilities."""
+    from ospo_core.models.vqa import answer_questions
+
+    size = config.scores.batch_size
+    pairs = [(item, image) for item in items for image in item.images]
+    pictures = np.stack([_picture(image["image"]["bytes"]) for _, image in pairs])
+    asked = [item.questions.get(_BASE, []) for item, _ in pairs]
+    answers = answer_questions(loaded, pictures, asked, size)
+    further = [
+        _negative_questions(item) if _could_be_chosen(given, _floor(config)) else []
+        for (item, _), given in zip(pairs, answers, strict=True)
+    ]
+    negative = answer_questions(loaded, pictures, [[question for _, question in some] for some in further], size)
+    rows = []
+    columns = zip(pairs, asked, answers, further, negative, _logprobs(loaded, pairs, size), strict=True)
+    for (_, image), questions, given, others, replies, logprobs in columns:
+        rows.append(
+            {
+                **{name: image[name] for name in ("item_id", "variant", "side")},
+                "answers": [_answer(question, reply) for question, reply in zip(questions, given, strict=True)],
+                "negative_answers": [
+                    {"variant": variant, **_answer(question, reply)}
+                    for (variant, question), reply in zip(others, replies, strict=True)
+                ],
+                "score": image_score([answer_score(*reply) for reply in given]),
+                "logprob_base": logprobs[0],
+                "logprob_negatives": logprobs[1:],
+            }
+        )
+    return rows
+
+
+def _picture(data: bytes) -> NDArray[np.uint8]:
+    """Decode a PNG to a picture `uint8 [H, W, 3]`."""
+    with Image.open(BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _could_be_chosen(answers: Answers, floor: float | None) -> bool:
+    """Return whether some rule could choose an image with these answers to its base questions."""
+    return floor is not None and bool(answers) and all(answer_score(*answer) > floor for answer in answers)
+
+
+def _negative_questions(item: _Item) -> list[tuple[int, str]]:
+    """Return (variant, question) of every perturbed prompt."""
+    return [(variant, text) for variant in item.negatives for text in item.questions.get(str(variant), [])]
+
+
+def _answer(question: str, reply: tuple[float, float]) -> dict[str, Any]:
+    return {"question": question, "p_yes": float(reply[0]), "p_no": float(reply[1])}
+
+
+def _logprobs(loaded: LoadedModel, pairs: Sequence[tuple[_Item, Row]], size: int) -> list[list[float]]:
+    """Return for every image `l(y|x)` followed by `l(y|x~)` of each variant in order, in nats a token."""
+    from ospo_core.models.logprobs import mean_logprob
+
+    prompts = [[item.prompt, *item.negatives.values()] for item, _ in pairs]
+    texts = [text for some in prompts for text in some]
+    codes = np.stack([np.asarray(image["tokens"], dtype=np.uint16) for _, image in pairs])
+    tokens = np.repeat(codes, [len(some) for some in prompts], axis=0)
+    values = iter(mean_logprob(loaded, texts, tokens, size).tolist())
+    return [[next(values) for _ in some] for some in prompts]

@@ -1,0 +1,150 @@
+"""Checkpoints of a training run: adapter, optimiser and state, complete or not there at all.
+
+A checkpoint is a folder `step-000050` that appears by one rename. Noise and order are drawn from (seed, step), so the
+step is the whole state of the random generators. The last two are kept; a damaged one is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ospo_core.errors import TrainingError
+from ospo_core.training.collapse import CollapseAlarm
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2
+_ADAPTER, _OPTIMIZER, _STATE = "adapter.safetensors", "optimizer.pt", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training run after `step` optimiser steps.
+
+    Attributes:
+        step: optimiser steps made.
+        adapter: trained parameters by name.
+        optimizer: state of the optimiser.
+        alarm: state of the collapse alarm.
+    """
+
+    step: int
+    adapter: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    alarm: CollapseAlarm
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they are; made when needed.
+        identity: of the job; a checkpoint of another job is refused.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._folder, self._identity = folder, identity
+
+    def save(
+        self, step: int, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, alarm: CollapseAlarm
+    ) -> Path:
+        """Write a checkpoint, then delete all but the last two; return its folder.
+
+        Raises:
+            TrainingError: the folder cannot be written (for example: disk full).
+        """
+        final = self._folder / f"step-{step:06d}"
+        fresh = self._folder / f"incomplete-{step:06d}"
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            save_file({name: value.detach().cpu().contiguous() for name, value in parameters.items()}, fresh / _ADAPTER)
+            torch.save(optimizer.state_dict(), fresh / _OPTIMIZER)
+            state = {
+                "identity": self._identity,
+                "step": step,
+                "alarm": alarm.model_dump(),
+                "sha256": {name: _sha256(fresh / name) for name in (_ADAPTER, _OPTIMIZER)},
+            }
+            (fresh / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            _sync(fresh)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(fresh, final)
+        except OSError as error:
+            raise TrainingError(
+                f"the checkpoint cannot be written: {error.strerror}",
+                field=str(final),
+                remedy="Free space or choose another storage.scratch; training resumes from the last checkpoint",
+            ) from error
+        self._prune()
+        return final
+
+    def load_latest(self) -> Checkpoint | None:
+        """Return the newest whole checkpoint, or None.
+
+        Raises:
+            TrainingError: it belongs to another job.
+        """
+        for folder in reversed(self._complete()):
+            checkpoint = self._load(folder)
+            if checkpoint is not None:
+                return checkpoint
+        return None
+
+    def _load(self, folder: Path) -> Checkpoint | None:
+        """Read one checkpoint; a damaged one is reported and gives None."""
+        try:
+            state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+            damaged = [name for name, digest in state["sha256"].items() if _sha256(folder / name) != digest]
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning("checkpoint %s is damaged and is passed over: %s", folder, error)
+            return None
+        if damaged:
+            logger.warning("checkpoint %s is damaged and is passed over: %s", folder, damaged)
+            return None
+        if state["identity"] != self._identity:
+            raise TrainingError(
+                "the checkpoints belong to another training job",
+                field=str(self._folder),
+                remedy="Delete that folder, or give this job a folder of its own",
+            )
+        return Checkpoint(
+            step=state["step"],
+            adapter=load_file(folder / _ADAPTER),
+            optimizer=torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True),
+            alarm=CollapseAlarm(**state["alarm"]),
+        )
+
+    def _complete(self) -> list[Path]:
+        """Return the folders of all checkpoints, oldest first."""
+        return sorted(self._folder.glob("step-*"))
+
+    def _prune(self) -> None:
+        """Delete all but the newest checkpoints, and what a kill left half-written."""
+        for folder in [*self._complete()[:-KEPT], *self._folder.glob("incomplete-*")]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sha256(file: Path) -> str:
+    """Return the sha256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Make sure that the files of a folder are on the disk."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())

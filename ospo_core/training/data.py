@@ -1,0 +1,198 @@
+"""Pairs from Parquet to micro-batches, in an order that depends on nothing but the seed and the step.
+
+Shapes: `B` pairs a micro-batch, `N` sequences of it, `L` prompt length, `T` image tokens.
+Only prompts, tokens and masks are held in memory (Janus-Pro: 2.3 kB a pair without masks); pictures are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from ospo_core.artifacts.ids import derive_seed
+from ospo_core.config.sections import TrainingConfig
+from ospo_core.errors import TrainingError
+from ospo_core.models.layout import encode_generation, unconditional_ids
+from ospo_core.models.loading import LoadedModel
+
+_TEXT_COLUMNS = ("prompt", "negative_prompt")
+_TOKEN_COLUMNS = ("chosen_tokens", "rejected_tokens")
+_MASK_COLUMNS = ("chosen_mask", "rejected_mask")
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Everything one forward pass needs: the sequences of `B` pairs, stacked in one batch.
+
+    Rows are, in this order: `(x, y_w)` of every pair; `(x, y_l)` if the loss uses it; `(x~, y_w)` if the loss uses it;
+    `y_w` without caption for those pairs whose caption was dropped.
+
+    Attributes:
+        input_ids: `int64 [N, L]`, left-padded.
+        attention_mask: `int64 [N, L]`.
+        tokens: `int64 [N, T]`.
+        mask: `float32 [N, T]` object masks, or None.
+        pairs: `B`.
+        has_rejected: whether the second group is there.
+        has_negative: whether the third group is there.
+        dropped: `bool [B]`, pairs whose SFT term is unconditional.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    tokens: torch.Tensor
+    mask: torch.Tensor | None
+    pairs: int
+    has_rejected: bool
+    has_negative: bool
+    dropped: torch.Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """Return the batch with its tensors on `device`."""
+        return MicroBatch(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.tokens.to(device),
+            None if self.mask is None else self.mask.to(device),
+            self.pairs,
+            self.has_rejected,
+            self.has_negative,
+            self.dropped.to(device),
+        )
+
+
+class PairData:
+    """The training pairs, cut into micro-batches.
+
+    Every epoch is a permutation of its own; a step takes the next `batch_size x accumulation` pairs and may run over
+    into the next epoch. So a run can be resumed at any step, and how a step is cut into micro-batches or spread over
+    processes does not change what it sees.
+
+    Args:
+        path: Parquet file, or folder of Parquet files, of the pairs table.
+        loaded: the model whose tokenizer and image geometry apply.
+        config: batch sizes, caption dropout, and which terms of the loss are used.
+        seed: seed of order and caption dropout.
+
+    Raises:
+        TrainingError: there are no pairs, or they do not fit the model or the loss.
+    """
+
+    def __init__(self, path: Path, loaded: LoadedModel, config: TrainingConfig, seed: int) -> None:
+        self._loaded, self._config, self._seed = loaded, config, seed
+        table = _read_pairs(path, config)
+        self._prompts: list[str] = table["prompt"].to_pylist()
+        self._negatives: list[str] = table["negative_prompt"].to_pylist()
+        self._tokens = [_matrix(table, name, np.uint16, loaded.image_tokens) for name in _TOKEN_COLUMNS]
+        self._masks: list[NDArray[np.generic]] | None = None
+        if config.loss.object_weight:
+            self._masks = [_matrix(table, name, np.float32, loaded.image_tokens) for name in _MASK_COLUMNS]
+        _check_codes(self._tokens, loaded.codes)
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self._prompts)
+
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """Return which pairs step `step` (from 0) trains on, `[batch_size x accumulation]`."""
+        size = self._config.batch_size * self._config.accumulation
+        places = np.arange(step * size, (step + 1) * size)
+        return np.array([self._permutation(int(place) // len(self))[place % len(self)] for place in places])
+
+    def dropped(self, step: int) -> NDArray[np.bool_]:
+        """Return for which of the step's pairs the caption is dropped, `[batch_size x accumulation]`."""
+        size = self._config.batch_size * self._config.accumulation
+        generator = np.random.default_rng(derive_seed("caption dropout", self._seed, step))
+        return generator.random(size) < self._config.caption_dropout
+
+    def micro_batch(self, step: int, part: int) -> MicroBatch:
+        """Return micro-batch `part` (of `accumulation`) of step `step`, on the CPU."""
+        rows = slice(part * self._config.batch_size, (part + 1) * self._config.batch_size)
+        return self._assemble(self.indices(step)[rows], self.dropped(step)[rows])
+
+    def _assemble(self, pairs: NDArray[np.int64], dropped: NDArray[np.bool_]) -> MicroBatch:
+        """Stack the sequences of some pairs."""
+        loss = self._config.loss
+        groups = [(self._prompts, 0, pairs)]
+        if loss.w_simpo:
+            groups.append((self._prompts, 1, pairs))
+        if loss.w_cond:
+            groups.append((self._negatives, 0, pairs))
+        groups.append((self._prompts, 0, pairs[dropped]))
+        texts = [prompts[index] for prompts, _, rows in groups for index in rows]
+        ids, attention = encode_generation(self._loaded, texts)
+        captioned = len(ids) - int(dropped.sum())
+        ids[captioned:] = unconditional_ids(ids[captioned:], self._loaded.special)
+        sides = [(side, rows) for _, side, rows in groups]
+        return MicroBatch(
+            input_ids=ids,
+            attention_mask=attention,
+            tokens=_stack(self._tokens, sides).long(),
+            mask=None if self._masks is None else _stack(self._masks, sides),
+            pairs=len(pairs),
+            has_rejected=bool(loss.w_simpo),
+            has_negative=bool(loss.w_cond),
+            dropped=torch.from_numpy(dropped),
+        )
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of an epoch; the last one asked for is remembered."""
+        if epoch != self._epoch:
+            generator = np.random.default_rng(derive_seed("training order", self._seed, epoch))
+            self._epoch, self._order = epoch, generator.permutation(len(self))
+        return self._order
+
+
+def _read_pairs(path: Path, config: TrainingConfig) -> pa.Table:
+    """Read the columns that training needs, and check that they are filled."""
+    masks = _MASK_COLUMNS if config.loss.object_weight else ()
+    table = pq.read_table(path, columns=[*_TEXT_COLUMNS, *_TOKEN_COLUMNS, *masks])
+    if not len(table):
+        raise TrainingError("there are no pairs", field="pairs", value=str(path), remedy="Make more prompts or images")
+    needed = [*_TOKEN_COLUMNS, "prompt", *masks, *(["negative_prompt"] if config.loss.w_cond else [])]
+    for name in needed:
+        if table[name].null_count:
+            raise TrainingError(
+                f"{table[name].null_count} of {len(table)} pairs have no value",
+                field=f"pairs.{name}",
+                remedy="Run the pairs stage again with this training configuration",
+            )
+    return table
+
+
+def _matrix(table: pa.Table, name: str, dtype: type[np.generic], width: int) -> NDArray[np.generic]:
+    """Return a list column as a matrix `[pairs, T]`."""
+    column = table[name].combine_chunks()
+    lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))
+    if lengths.tolist() != [width]:
+        raise TrainingError(
+            f"the model has {width} image tokens a picture",
+            field=f"pairs.{name}",
+            value=lengths.tolist()[:5],
+            remedy="Use pairs that were rendered by this model",
+        )
+    return np.ascontiguousarray(column.flatten().to_numpy().reshape(-1, width).astype(dtype))
+
+
+def _check_codes(tokens: Sequence[NDArray[np.generic]], codes: int) -> None:
+    """Refuse tokens that the codebook does not have."""
+    largest = max(int(side.max()) for side in tokens)
+    if largest >= codes:
+        raise TrainingError(
+            f"the model has {codes} codes", field="pairs.tokens", value=largest, remedy="Use pairs of this model"
+        )
+
+
+def _stack(sides: Sequence[NDArray[np.generic]], groups: Sequence[tuple[int, NDArray[np.int64]]]) -> torch.Tensor:
+    """Take rows from the chosen (0) or rejected (1) side, group after group, and stack them: `[N, T]`."""
+    stacked = np.concatenate([sides[side][rows] for side, rows in groups])
+    return torch.from_numpy(stacked.astype(np.int64) if stacked.dtype == np.uint16 else stacked)

@@ -1,0 +1,224 @@
+"""The training loop: steps of accumulated micro-batches, metrics, checkpoints, the collapse alarm, a clean stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ospo_core.config.sections import TrainingConfig
+from ospo_core.errors import TrainingError
+from ospo_core.training.checkpoint import CheckpointStore
+from ospo_core.training.collapse import CollapseAlarm, CollapseError
+from ospo_core.training.data import MicroBatch, PairData
+from ospo_core.training.losses import LossParts
+from ospo_core.training.policy import Policy, batch_loss, seeded, trainable
+from ospo_core.training.schedule import learning_rate
+from ospo_core.training.team import Team
+
+logger = logging.getLogger(__name__)
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a call of `Trainer.run` came.
+
+    Attributes:
+        step: optimiser steps made in all.
+        finished: whether all steps are done; if not, a stop was asked for and a checkpoint is there.
+        metrics: figures of the last step made by this process; empty if it made none.
+    """
+
+    step: int
+    finished: bool
+    metrics: Figures
+
+
+class Trainer:
+    """Trains the adapter of a policy on pairs.
+
+    Args:
+        policy: the network with its adapter, on its device.
+        data: the pairs.
+        config: optimisation.
+        seed: of the LoRA dropout.
+        team: the processes that train together.
+        store: checkpoints.
+        device: where the network is.
+
+    Raises:
+        TrainingError: the accumulation cannot be shared evenly by the team.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        data: PairData,
+        config: TrainingConfig,
+        seed: int,
+        team: Team,
+        store: CheckpointStore,
+        device: torch.device,
+    ) -> None:
+        if config.accumulation % team.size:
+            raise TrainingError(
+                f"{team.size} processes cannot share the forward passes of a step evenly",
+                field="training.accumulation",
+                value=config.accumulation,
+                remedy="Use a multiple of the number of processes",
+            )
+        self._data, self._config, self._seed, self._team = data, config, seed, team
+        self._store, self._device = store, device
+        self._parameters = trainable(policy)
+        self._policy = team.prepare(policy)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=config.learning_rate, betas=config.adam_betas, weight_decay=0.0
+        )
+        self._alarm = CollapseAlarm(drop=config.collapse_drop, patience=config.collapse_patience)
+        self.step = 0
+
+    def resume(self) -> int:
+        """Take over the newest checkpoint; return its step, 0 where there is none."""
+        checkpoint = self._store.load_latest()
+        if checkpoint is None:
+            return 0
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(checkpoint.adapter[name])
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._alarm, self.step = checkpoint.alarm, checkpoint.step
+        return self.step
+
+    def run(
+        self,
+        on_step: Callable[[Figures], None],
+        should_stop: Callable[[], bool] = lambda: False,
+        beat: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """Train until all steps are made or a stop is asked for; either way the last step made is saved.
+
+        Args:
+            on_step: gets the metrics of every step.
+            should_stop: asked between micro-batches; a step that has begun is given up (several processes: finished).
+            beat: called after every micro-batch, as a sign of life.
+
+        Raises:
+            CollapseError: the chosen images became improbable and stayed so.
+            TrainingError: the gradient is not finite, or a checkpoint cannot be written.
+        """
+        saved, figures = self.step, Figures()
+        while self.step < self._config.steps and not self._team.any(should_stop()):
+            gave_up = should_stop if self._team.size == 1 else lambda: False
+            result = self._train_step(gave_up, beat)
+            if result is None:
+                break
+            figures = result
+            on_step(figures)
+            self._check_collapse()
+            if self.step % self._config.checkpoint_every == 0:
+                saved = self._save()
+        if saved < self.step:
+            self._save()
+        return Outcome(self.step, self.step >= self._config.steps, figures)
+
+    def _train_step(self, should_stop: Callable[[], bool], beat: Callable[[], None]) -> Figures | None:
+        """Make one optimiser step; None if a stop was asked for before it was complete."""
+        began = time.perf_counter()
+        self._optimizer.zero_grad(set_to_none=True)
+        parts = list(range(self._team.rank, self._config.accumulation, self._team.size))
+        means: list[torch.Tensor] = []
+        names: list[str] = []
+        tokens = 0
+        for part in parts:
+            if should_stop():
+                return None
+            batch = self._data.micro_batch(self.step, part).to(self._device)
+            figures = self._backward(batch, part, last=part == parts[-1], share=1.0 / len(parts))
+            names, tokens = list(figures), tokens + batch.tokens.numel()
+            means.append(torch.stack([value.double() for value in figures.values()]))
+            beat()
+        averaged = self._team.mean(torch.stack(means).mean(dim=0)).tolist()
+        gradient = self._apply()
+        figures_of_step = dict(zip(names, averaged, strict=True))
+        below = self._alarm.observe(figures_of_step["chosen_logprob"])
+        seconds = time.perf_counter() - began
+        return {
+            "step": self.step,
+            **figures_of_step,
+            "grad_norm": gradient,
+            "learning_rate": learning_rate(self.step - 1, self._config),
+            "collapse_alarm": float(below),
+            "seconds": seconds,
+            "tokens_per_second": tokens * self._team.size / seconds,
+        }
+
+    def _backward(self, batch: MicroBatch, part: int, *, last: bool, share: float) -> Mapping[str, torch.Tensor]:
+        """Add the gradient of one micro-batch; the team's gradients are averaged at the last one."""
+        with nullcontext() if last else self._team.no_sync(self._policy):
+            with seeded(self._device, "lora dropout", self._seed, self.step, part):
+                loss, logprobs = batch_loss(self._policy, batch, self._config.loss)
+            (loss.total * share).backward()
+        return {**_loss_figures(loss), **logprobs}
+
+    def _apply(self) -> float:
+        """Clip the gradient, make the step and return the gradient's norm before clipping.
+
+        Raises:
+            TrainingError: the norm is not finite.
+        """
+        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._config.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                "the gradient is not finite",
+                field=f"training, step {self.step + 1}",
+                value=float(norm),
+                remedy="Lower training.learning_rate, or train in float32",
+            )
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self._config)
+        self._optimizer.step()
+        self.step += 1
+        return float(norm)
+
+    def _check_collapse(self) -> None:
+        """Stop a run whose chosen images stayed improbable.
+
+        Raises:
+            CollapseError: see there.
+        """
+        if self._alarm.collapsed:
+            raise CollapseError(
+                f"the chosen images' log-probability fell by more than {self._alarm.drop} nats a token for "
+                f"{self._alarm.patience} steps",
+                field=f"training, step {self.step}",
+                remedy="Lower training.learning_rate or raise training.loss.w_sft",
+            )
+
+    def _save(self) -> int:
+        """Let the first process write a checkpoint, and return its step."""
+        if self._team.rank == 0:
+            self._store.save(self.step, self._parameters, self._optimizer, self._alarm)
+        self._team.wait()
+        return self.step
+
+
+def _loss_figures(loss: LossParts) -> dict[str, torch.Tensor]:
+    """Return the means of a loss's parts, and how often the preferred side leads."""
+    named = {
+        "simpo": loss.simpo,
+        "cond": loss.cond,
+        "sft": loss.sft,
+        "image_margin": loss.image_margin,
+        "text_margin": loss.text_margin,
+        "image_accuracy": None if loss.image_margin is None else (loss.image_margin > 0).double(),
+        "text_accuracy": None if loss.text_margin is None else (loss.text_margin > 0).double(),
+    }
+    figures = {name: value.mean() for name, value in named.items() if value is not None}
+    return {"loss": loss.total.detach(), **figures}

@@ -1,0 +1,82 @@
+"""The network in training: a LoRA adapter on the language model, and the log-probabilities of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from ospo_core.artifacts.ids import derive_seed
+from ospo_core.config.sections import LossConfig, TrainingConfig
+from ospo_core.models.adapters import add_lora
+from ospo_core.models.loading import LoadedModel
+from ospo_core.models.logprobs import image_token_logprobs
+from ospo_core.training.data import MicroBatch
+from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logprob
+
+
+class Policy(nn.Module):
+    """Janus with an adapter; its forward pass gives mean log-probabilities, so that wrappers see one call a batch.
+
+    Args:
+        adapted: the PEFT model.
+        object_weight: `a` of the object weights `w_t = 1 + a m_t`.
+    """
+
+    def __init__(self, adapted: PeftModel, object_weight: float) -> None:
+        super().__init__()
+        self.adapted = adapted
+        self._object_weight = object_weight
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return `l(y|x)` of every sequence, `[N]`; shapes as in `MicroBatch`."""
+        token_logprobs = image_token_logprobs(self.adapted, input_ids, attention_mask, tokens)
+        return weighted_mean_logprob(token_logprobs, mask, self._object_weight)
+
+
+@contextmanager
+def seeded(device: torch.device, *parts: str | int) -> Iterator[None]:
+    """Draw torch's noise from a seed of its own inside the block, and leave the generators as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(*parts))
+        yield
+
+
+def build_policy(loaded: LoadedModel, config: TrainingConfig, seed: int) -> Policy:
+    """Put a fresh adapter, initialised from `seed`, on the model and set it to training."""
+    adapted = add_lora(loaded.model, config.lora, derive_seed("lora initialisation", seed))
+    return Policy(adapted, config.loss.object_weight).train()
+
+
+def trainable(policy: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name."""
+    return {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+
+
+def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tuple[LossParts, dict[str, torch.Tensor]]:
+    """Run one forward pass and return the loss and the mean log-probabilities, detached and by name.
+
+    The third group's log-probabilities are those of the chosen image under the negative prompt. A pair whose caption
+    was dropped keeps its preference terms; only its SFT term becomes `-l(y_w)`.
+    """
+    logprobs = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask)
+    groups = iter(logprobs.split(_group_sizes(batch)))
+    chosen = next(groups)
+    rejected = next(groups) if batch.has_rejected else None
+    negative = next(groups) if batch.has_negative else None
+    sft = chosen.masked_scatter(batch.dropped, next(groups))
+    parts = ospo_loss(chosen, rejected, negative, config, sft)
+    named = {"chosen_logprob": chosen, "rejected_logprob": rejected, "conditional_logprob": negative}
+    return parts, {name: values.detach().mean() for name, values in named.items() if values is not None}
+
+
+def _group_sizes(batch: MicroBatch) -> list[int]:
+    """Return how many sequences each group of a batch has; the last one holds the dropped captions."""
+    full = 1 + batch.has_rejected + batch.has_negative
+    return [batch.pairs] * full + [len(batch.tokens) - full * batch.pairs]

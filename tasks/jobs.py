@@ -1,0 +1,43 @@
+"""What crosses the border between tasks: a stage with its configuration and the manifests it reads. Small and JSON."""
+
+from __future__ import annotations
+
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.config import RoundConfig
+from ospo_core.config.sections import Section
+from ospo_core.schema import StageName
+from ospo_core.stages import MODEL_EVALUATION, STAGES, Stage, StageContext
+from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.resources import shared_resources
+
+
+class StageJob(Section):
+    """One stage of one round.
+
+    Args:
+        config: the round's configuration.
+        stage: which stage.
+        model: the model that the round starts from.
+        upstream: manifests of the stages before it.
+        alone: evaluation only: of the starting model by itself, outside a round.
+    """
+
+    config: RoundConfig
+    stage: StageName
+    model: ModelRef
+    upstream: dict[StageName, Manifest]
+    alone: bool = False
+
+    def context(self) -> StageContext:
+        """Return the stage's context in this process."""
+        return StageContext(self.config, storage_of(self.config), self.model, self.upstream, shared_resources())
+
+    def implementation(self) -> Stage:
+        """Return the stage itself."""
+        return MODEL_EVALUATION if self.alone else STAGES[self.stage]
+
+
+def storage_of(config: RoundConfig) -> Storage:
+    """Return the artifact storage of a configuration."""
+    return Storage(config.storage.root, config.storage.endpoint_url)

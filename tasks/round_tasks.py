@@ -1,0 +1,89 @@
+"""The tasks around the stages of a round: opening, promotion, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.config import RoundConfig
+from ospo_core.schema import StageName
+from ospo_core.stages.current import ModelPointer, Promotion, promote
+from ospo_core.stages.model_ref import ModelRef, starting_model
+from ospo_core.stages.training import MERGED, MODEL_DIGEST
+from tasks.jobs import storage_of
+from tasks.retries import RETRIED, UNCACHED
+
+Manifests = dict[StageName, Manifest]
+
+
+@task(task_run_name="open {config.name}", **UNCACHED)
+def open_round(config: RoundConfig) -> ModelRef:
+    """Check that the storage can be written, and find the starting model; a mistake shows before any work is done.
+
+    Raises:
+        StorageError: the storage is unreachable, read-only or full.
+        ModelError: the model is missing or not a Janus model.
+    """
+    storage = storage_of(config)
+    storage.check_writable()
+    return starting_model(config, storage)
+
+
+@task(task_run_name="promotion", **UNCACHED, **RETRIED)
+def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
+    """Make the child the current model if the gate says so; a refused child stays where it is, explained."""
+    decision: dict[str, Any] = manifests[StageName.EVALUATION].extra["decision"]
+    if not decision["promote"]:
+        outcome = Promotion(changed=False, reason=f"refused: {decision['reason']}")
+    else:
+        training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
+        pointer = ModelPointer(
+            digest=training.extra[MODEL_DIGEST],
+            key=training.extra[MERGED],
+            parent=training.extra["parent_digest"],
+            training=training.fingerprint,
+            evaluation=evaluation.fingerprint,
+        )
+        outcome = promote(storage_of(config), pointer)
+    create_markdown_artifact(decision_markdown(decision, outcome), key="ospo-decision", description="Promotion gate")
+    return outcome
+
+
+@task(task_run_name="report", **UNCACHED, **RETRIED)
+def report(config: RoundConfig, manifests: Manifests, ran: list[StageName]) -> str:
+    """Write the round's HTML report, unless nothing was computed and it is there; return its address."""
+    from ospo_core.report.html import write_report
+
+    storage, key = storage_of(config), report_key(manifests)
+    if ran or not storage.exists(key):
+        write_report(storage, manifests, config, key, ran=ran)
+    address = storage.uri(key)
+    create_link_artifact(address, link_text="Report", key="ospo-report", description="Report of the round")
+    return address
+
+
+def report_key(manifests: Manifests) -> str:
+    """Return where the report of a round lies: it is named after the round's last stage."""
+    last = manifests[[name for name in StageName if name in manifests][-1]]
+    return f"reports/{last.stage}-{last.fingerprint[:16]}.html"
+
+
+def decision_markdown(decision: dict[str, Any], outcome: Promotion) -> str:
+    """Return the gate's verdict and accuracy before and after as Markdown."""
+    lines = [
+        f"# {'Promoted' if decision['promote'] else 'Refused'}",
+        "",
+        f"{decision['reason']} ({outcome.reason})",
+        "",
+        f"| {decision['metric']} | prompts | before | after | difference (95 %) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for group in (decision["overall"], *decision["categories"]):
+        lines.append(
+            f"| {group['name']} | {group['prompts']} | {group['parent']:.3f} | {group['child']:.3f} | "
+            f"{group['difference']:+.3f} ({group['difference_low']:+.3f} to {group['difference_high']:+.3f}) |"
+        )
+    return "\n".join(lines)

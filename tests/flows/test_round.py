@@ -1,0 +1,96 @@
+"""The flow of a round: order, phases, the end of a partial round, and rounds that build on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import improve, round
+from flows.improve import self_improve
+from flows.round import RoundResult, self_improvement_round
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.errors import ModelError
+from ospo_core.schema import StageName
+from ospo_core.stages import STAGES
+from ospo_core.stages.model_ref import ModelRef
+from tasks.jobs import StageJob
+from tests.ospo_core.stages.test_models_and_pointer import model_files
+from tests.support.fake_stages import NumbersStage, SquaresStage
+from tests.support.rounds import small_round
+
+
+@pytest.fixture(autouse=True)
+def server(prefect_server: str) -> Iterator[None]:
+    yield
+
+
+def manifest_of(stage: StageName, extra: dict[str, Any]) -> Manifest:
+    return Manifest(stage=stage, fingerprint="f" * 64, version=1, rows=0, items_in=0, extra=extra)
+
+
+def finished(promote: bool, parent: str, child: str) -> RoundResult:
+    training = manifest_of(StageName.TRAINING, {"model_digest": child, "merged": f"models/{child}"})
+    evaluation = manifest_of(StageName.EVALUATION, {"decision": {"promote": promote}})
+    manifests = {StageName.TRAINING: training, StageName.EVALUATION: evaluation}
+    return RoundResult(model=ModelRef(digest=parent, source="embedded:shapes"), manifests=manifests)
+
+
+def test_partial_round_ends_after_the_stage_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGES, StageName.PROMPTS, NumbersStage())
+    monkeypatch.setitem(STAGES, StageName.PERTURBATIONS, SquaresStage())
+    model_files(tmp_path / "model")
+    result = self_improvement_round(small_round(tmp_path), until=StageName.PERTURBATIONS)
+    assert list(result.manifests) == list(result.ran) == [StageName.PROMPTS, StageName.PERTURBATIONS]
+    assert result.promotion is None and result.report == "" and result.next_model == result.model
+    again = self_improvement_round(small_round(tmp_path), until=StageName.PERTURBATIONS)
+    assert again.ran == () and again.manifests == result.manifests
+
+
+def test_engine_is_given_back_after_each_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    class Recorded:
+        def give_back(self) -> None:
+            happened.append("given back")
+
+    def record(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool]:
+        happened.append(job.stage.value)
+        return manifest_of(job.stage, {"decision": {"promote": False}}), False
+
+    monkeypatch.setattr(round, "shared_resources", Recorded)
+    monkeypatch.setattr(round, "run_stage", record)
+    monkeypatch.setattr(round, "apply_decision", lambda config, manifests: None)
+    monkeypatch.setattr(round, "report", lambda config, manifests, ran: "address")
+    model_files(tmp_path / "model")
+    result = self_improvement_round(small_round(tmp_path))
+    assert result.report == "address"
+    text, images = happened.index("questions"), happened.index("pairs")
+    assert happened[text + 1] == happened[images + 1] == "given back" == happened[-1]
+    assert [name for name in happened if name != "given back"] == [name.value for name in StageName]
+
+
+def test_missing_model_ends_the_round_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        self_improvement_round(small_round(tmp_path))
+
+
+def test_next_round_starts_from_the_child_only_if_the_gate_lets_it_through() -> None:
+    assert finished(True, "a", "b").next_model == ModelRef(digest="b", source="stored:models/b")
+    assert finished(False, "a", "b").next_model.digest == "a"
+
+
+def test_rounds_differ_in_seed_and_build_on_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, str]] = []
+
+    def one_round(config: Any, refresh: Any = None, start: ModelRef | None = None) -> RoundResult:
+        number = len(seen)
+        seen.append((config.seed, start.digest if start else "configured"))
+        return finished(number == 0, start.digest if start else "m0", f"m{number + 1}")
+
+    monkeypatch.setattr(improve, "self_improvement_round", one_round)
+    results = self_improve(small_round(tmp_path, seed=10), rounds=3)
+    assert seen == [(10, "configured"), (11, "m1"), (12, "m1")]
+    assert [result.next_model.digest for result in results] == ["m1", "m1", "m1"]

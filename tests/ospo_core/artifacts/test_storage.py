@@ -1,0 +1,138 @@
+"""Storage keeps its promises on a local disk and on a real object store alike."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ospo_core.artifacts.faults import MissingObjectError
+from ospo_core.artifacts.storage import Storage
+from ospo_core.errors import StorageError
+
+_WRITERS = 32
+
+
+def test_what_is_written_is_read_listed_and_deleted(storage: Storage) -> None:
+    """write, read, exists, list, delete and delete_folder agree; absent things are no error where documented."""
+    storage.write("prompts/f1/b.parquet", b"two")
+    storage.write("prompts/f1/a/x.json", b"one")
+    storage.write("prompts/f10/c", b"")
+    assert storage.read("prompts/f1/b.parquet") == b"two"
+    assert storage.list("prompts/f1") == ["prompts/f1/a/x.json", "prompts/f1/b.parquet"]
+    assert len(storage.list()) == 3 and storage.list("none") == []
+    assert storage.exists("prompts/f10/c") and not storage.exists("prompts/f1") and not storage.exists("prompts/f1/c")
+    storage.delete("prompts/f10/c")
+    storage.delete("prompts/f10/c")
+    assert storage.delete_folder("prompts/f1") == 2 and storage.list() == []
+
+
+def test_reading_what_is_not_there_says_so(storage: Storage) -> None:
+    """The error is a MissingObjectError with the full address."""
+    storage.write("a", b"")
+    with pytest.raises(MissingObjectError, match="stage/missing"):
+        storage.read("stage/missing")
+
+
+def test_write_replaces_and_create_does_not(storage: Storage) -> None:
+    """Create answers False where something is and leaves it as it was."""
+    storage.write("key", b"first")
+    storage.write("key", b"second")
+    assert not storage.create("key", b"third")
+    assert storage.read("key") == b"second"
+    assert storage.create("other", b"fourth") and storage.read("other") == b"fourth"
+
+
+def test_one_of_many_concurrent_creators_wins(storage: Storage) -> None:
+    """Of 32 writers exactly one gets True, and its bytes are what everybody reads."""
+
+    def create(number: int) -> bool:
+        return storage.create("race/manifest.json", f"writer {number}".encode() * 1000)
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        won = list(pool.map(create, range(_WRITERS)))
+    assert won.count(True) == 1
+    assert storage.read("race/manifest.json") == f"writer {won.index(True)}".encode() * 1000
+    assert storage.list("race") == ["race/manifest.json"]
+
+
+def _write_all(storage: Storage, values: list[bytes]) -> None:
+    for value in values:
+        storage.write("key", value)
+
+
+def test_readers_see_old_or_new_bytes_never_a_part(storage: Storage) -> None:
+    """While one thread overwrites an object again and again, every read gives one of the whole values."""
+    values = [bytes([number]) * 300_000 for number in range(4)]
+    storage.write("key", values[0])
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(_write_all, storage, values * 3)
+        reads = [storage.read("key")]
+        while not writing.done():
+            reads.append(storage.read("key"))
+        writing.result()
+    assert all(read in values for read in reads)
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a\\b", "s3://b/k", "a\0b", "."])
+def test_keys_that_leave_the_root_are_refused(local_storage: Storage, key: str) -> None:
+    """Every operation refuses a key that is not plain and relative, before touching the disk."""
+    for operation in (local_storage.read, local_storage.exists, local_storage.delete, local_storage.delete_folder):
+        with pytest.raises(StorageError, match="not a key"):
+            operation(key)
+    with pytest.raises(StorageError, match="not a key"):
+        local_storage.write(f"{key}/", b"")
+    with pytest.raises(StorageError, match="not a key"):
+        local_storage.write(key, b"")
+    with pytest.raises(StorageError, match="not a key"):
+        local_storage.create(key, b"")
+    assert not Path(local_storage.root).exists()
+
+
+def test_folders_go_in_and_come_out_whole(storage: Storage, tmp_path: Path) -> None:
+    """A folder with sub-folders is the same after a round trip, also into a folder with other files."""
+    source, target = tmp_path / "model", tmp_path / "copy"
+    (source / "sub").mkdir(parents=True)
+    (source / "config.json").write_bytes(b"{}")
+    (source / "sub" / "weights").write_bytes(bytes(range(256)) * 5000)
+    storage.put_folder(source, "training/f/merged")
+    for _ in range(2):
+        storage.get_folder("training/f/merged", target)
+        (target / "mine").write_bytes(b"kept")
+    assert (target / "sub" / "weights").read_bytes() == (source / "sub" / "weights").read_bytes()
+    assert sorted(path.name for path in target.iterdir()) == ["config.json", "mine", "sub"]
+    assert not list(tmp_path.glob(".*.draft"))
+    with pytest.raises(StorageError, match="nothing is stored"):
+        storage.get_folder("training/none", tmp_path / "none")
+
+
+def test_storage_can_be_sent_to_another_process(storage: Storage) -> None:
+    """A pickled storage opens its own connection and holds no credential."""
+    storage.write("key", b"value")
+    data = pickle.dumps(storage)
+    assert b"testsecret" not in data
+    assert pickle.loads(data).read("key") == b"value"
+
+
+def test_digest_is_of_the_bytes(storage: Storage) -> None:
+    """sha256 returns the well-known digest of `abc` and its size."""
+    storage.write("key", b"abc")
+    assert storage.sha256("key") == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3)
+
+
+def test_a_good_place_is_writable_and_left_clean(storage: Storage) -> None:
+    """check_writable leaves nothing behind."""
+    storage.check_writable()
+    assert storage.list() == []
+
+
+def test_relative_roots_do_not_move_with_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root given relative to the working folder stays where it was when that changes."""
+    monkeypatch.chdir(tmp_path)
+    storage = Storage("runs")
+    monkeypatch.chdir("/")
+    storage.write("key", b"")
+    assert (tmp_path / "runs" / "key").exists()
+    assert storage.local_path("key") == tmp_path / "runs" / "key" == Path(storage.uri("key"))

@@ -1,0 +1,133 @@
+"""Shards are the same to the byte for the same rows, verified when read, and streamed one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ospo_core.artifacts import tables
+from ospo_core.artifacts.manifest import Manifest, prefix_of
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import encode_table, iter_rows, read_shard, read_table, scan, write_shard
+from ospo_core.errors import DamagedArtifactError, StageError
+from ospo_core.schema import SCHEMA_VERSION, TABLES, StageName, table_from_rows
+from tests.ospo_core.artifacts.conftest import question_table
+
+_PREFIX = prefix_of(StageName.QUESTIONS, "f")
+
+
+def _stage(storage: Storage, parts: Sequence[pa.Table]) -> Manifest:
+    """Write `parts` as the shards of one stage."""
+    shards = tuple(write_shard(storage, f"{_PREFIX}/part-{n:05d}.parquet", part) for n, part in enumerate(parts))
+    rows = sum(part.num_rows for part in parts)
+    return Manifest(stage=StageName.QUESTIONS, fingerprint="f", version=1, shards=shards, rows=rows, items_in=rows)
+
+
+def test_rows_come_back_in_order_and_by_column(storage: Storage) -> None:
+    """Tables, single shards, rows and lazy frames all give what was written."""
+    manifest = _stage(storage, [question_table(0, 3), question_table(3, 2)])
+    whole = question_table(0, 5)
+    assert read_table(storage, manifest).equals(whole)
+    assert read_shard(storage, manifest, 1).equals(question_table(3, 2))
+    assert read_table(storage, manifest, ["prompt"]).column_names == ["prompt"]
+    assert list(iter_rows(storage, manifest)) == whole.to_pylist()
+    found = scan(storage, manifest).filter(pl.col("item_id") == "item-4").select("item_id").collect()
+    assert found["item_id"].to_list() == ["item-4"]
+
+
+def test_an_entry_says_what_the_shard_is(storage: Storage) -> None:
+    """Name, file, table, rows, size and digest of the entry are those of the file that is there."""
+    entry = write_shard(
+        storage, f"{_PREFIX}/part-00007.parquet", question_table(0, 3), drops={"duplicate": 2}, seconds=1
+    )
+    assert (entry.name, entry.file, entry.table, entry.rows) == ("part-00007", "part-00007.parquet", "questions", 3)
+    assert (entry.sha256, entry.bytes) == storage.sha256(f"{_PREFIX}/part-00007.parquet")
+    assert entry.drops == {"duplicate": 2} and entry.seconds == 1
+
+
+def test_the_same_rows_give_the_same_bytes() -> None:
+    """Chunking and foreign metadata leave the file as it is; another order of rows does not."""
+    whole, chunked = question_table(0, 5), pa.concat_tables([question_table(0, 2), question_table(2, 3)])
+    assert encode_table(whole) == encode_table(chunked.replace_schema_metadata({"made": "today"}))
+    assert encode_table(whole) != encode_table(whole.take([1, 0, 2, 3, 4]))
+
+
+def test_files_are_ordinary_parquet_with_table_and_version(local_storage: Storage) -> None:
+    """Other tools can read a shard; zstd, and the schema's name and version in its metadata."""
+    manifest = _stage(local_storage, [question_table(0, 3)])
+    file = pq.ParquetFile(Path(local_storage.uri(manifest.shard_key(0))))
+    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+    assert file.schema_arrow.metadata[b"ospo.table"] == b"questions"
+    assert file.schema_arrow.metadata[b"ospo.schema_version"] == str(SCHEMA_VERSION).encode()
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_every_table_survives_the_round_trip_empty(local_storage: Storage, name: str) -> None:
+    """An empty shard keeps its columns and types, lists of structs included."""
+    manifest = _stage(local_storage, [table_from_rows(name, [])])
+    assert manifest.shards[0].table == name
+    assert read_table(local_storage, manifest).schema.equals(TABLES[name])
+    assert list(iter_rows(local_storage, manifest)) == []
+
+
+def test_tokens_and_pictures_survive_exactly(storage: Storage) -> None:
+    """uint16 codes up to 65535, uint64 seeds and picture bytes come back as they were."""
+    row = {
+        "item_id": "a", "variant": 1, "side": "base", "dense_prompt": "p", "seed": 2**63 - 1,
+        "tokens": np.array([0, 65535], dtype=np.uint16), "image": {"bytes": bytes(range(256)), "path": "a.png"},
+        "mean_logprob": -1.25,
+    }  # fmt: skip
+    manifest = _stage(storage, [table_from_rows("images", [row])])
+    assert next(iter_rows(storage, manifest)) == {**row, "tokens": [0, 65535]}
+
+
+def test_a_changed_or_missing_shard_is_never_read(storage: Storage) -> None:
+    """One flipped byte in the last shard stops the reading there, by name; so does a missing file."""
+    manifest = _stage(storage, [question_table(0, 3), question_table(3, 3)])
+    key = manifest.shard_key(1)
+    data = bytearray(storage.read(key))
+    data[len(data) // 2] ^= 4
+    storage.write(key, bytes(data))
+    rows = iter_rows(storage, manifest)
+    assert [next(rows)["item_id"] for _ in range(3)] == ["item-0", "item-1", "item-2"]
+    with pytest.raises(DamagedArtifactError, match=r"part-00001\.parquet"):
+        next(rows)
+    storage.delete(key)
+    with pytest.raises(DamagedArtifactError, match="missing"):
+        read_table(storage, manifest)
+
+
+def test_streaming_holds_one_shard_at_a_time(local_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard is read only when its first row is asked for, and memory does not grow with their number."""
+    table = question_table(0, 2000)
+    manifest = _stage(local_storage, [table] * 12)
+    reads: list[int] = []
+
+    def recorded(storage: Storage, stage: Manifest, index: int, columns: Sequence[str] | None) -> pa.Table:
+        reads.append(index)
+        return read_shard(storage, stage, index, columns)
+
+    monkeypatch.setattr(tables, "read_shard", recorded)
+    held, most = pa.total_allocated_bytes(), 0
+    for number, _row in enumerate(iter_rows(local_storage, manifest)):
+        assert reads[-1] == number // 2000
+        most = max(most, pa.total_allocated_bytes() - held)
+    assert len(reads) == 12
+    assert most < 4 * table.nbytes
+
+
+def test_unknown_columns_and_empty_stages_are_told(local_storage: Storage) -> None:
+    """A misspelt column and a stage without shards are errors that name the place."""
+    manifest = _stage(local_storage, [question_table(0, 1)])
+    with pytest.raises(StageError, match="promt"):
+        read_table(local_storage, manifest, ["promt"])
+    empty = manifest.model_copy(update={"shards": ()})
+    for read in (read_table, scan):
+        with pytest.raises(StageError, match="no shards"):
+            read(local_storage, empty)

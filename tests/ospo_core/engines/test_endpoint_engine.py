@@ -1,0 +1,128 @@
+"""The endpoint engine against a real HTTP server on this machine: bodies, order, retries, refusals."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from ospo_core.config.sections import EngineConfig
+from ospo_core.engines import Request, endpoint_engine
+from ospo_core.engines.endpoint_engine import ATTEMPTS, EndpointEngine
+from ospo_core.errors import StageError
+
+Reply = Callable[[dict[str, Any], int], tuple[int, Any]]
+
+
+def echo(body: dict[str, Any], number: int) -> tuple[int, Any]:
+    choice = {"text": f" {body['prompt']} {body['seed']} end rest", "finish_reason": "stop"}
+    return 200, {"choices": [choice], "usage": {"completion_tokens": 7}}
+
+
+class Server:
+    """An OpenAI-compatible server that answers by a function of (body, number of the request)."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.seen: list[tuple[str, dict[str, Any], str | None]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.seen.append((self.path, body, self.headers.get("Authorization")))
+                status, answer = reply(body, len(server.seen))
+                text = answer if isinstance(answer, str) else json.dumps(answer)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+
+@contextmanager
+def serving(reply: Reply) -> Iterator[tuple[Server, EndpointEngine, list[float]]]:
+    server, waits = Server(reply), list[float]()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    config = EngineConfig(kind="endpoint", base_url=server.url, served_model="tiny")
+    try:
+        with EndpointEngine(config, wait=waits.append) as engine:
+            yield server, engine, waits
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+        thread.join()
+
+
+def requests(count: int) -> list[Request]:
+    return [Request(f"p{number}", number, 0.5, 9, stop=("end",)) for number in range(count)]
+
+
+def test_answers_come_back_in_order_and_cut_at_the_stop_string() -> None:
+    with serving(echo) as (server, engine, _):
+        done = engine.generate(requests(20))
+    assert [answer.text for answer in done] == [f"p{number} {number}" for number in range(20)]
+    assert {(answer.tokens, answer.finish) for answer in done} == {(7, "stop")}
+    path, body, _ = next(seen for seen in server.seen if seen[1]["prompt"] == "p3")
+    assert path == "/v1/completions"
+    assert body == {"model": "tiny", "prompt": "p3", "seed": 3, "temperature": 0.5, "max_tokens": 9, "stop": ["end"]}
+
+
+def test_a_length_limit_is_reported() -> None:
+    answer = {"choices": [{"text": "cut", "finish_reason": "length"}]}
+    with serving(lambda body, number: (200, answer)) as (_, engine, _):
+        assert engine.generate(requests(1))[0].finish == "length"
+
+
+def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "word")
+    with serving(echo) as (server, engine, _):
+        engine.generate(requests(1))
+    assert server.seen[0][2] == "Bearer word"
+
+
+def test_a_busy_server_is_asked_again_with_growing_waits() -> None:
+    with serving(lambda body, number: (503, "busy") if number < 3 else echo(body, number)) as (_, engine, waits):
+        assert engine.generate(requests(1))[0].text == "p0 0"
+    assert waits == [0.5, 1.0]
+
+
+def test_a_server_that_stays_busy_or_away_is_named() -> None:
+    with serving(lambda body, number: (500, "broken")) as (server, engine, waits):
+        with pytest.raises(StageError, match=f"{ATTEMPTS} attempts: status 500"):
+            engine.generate(requests(1))
+        assert len(server.seen) == ATTEMPTS == len(waits) + 1
+    away = EngineConfig(kind="endpoint", base_url=server.url, served_model="tiny")
+    with EndpointEngine(away, wait=lambda seconds: None) as engine, pytest.raises(StageError, match="ConnectError"):
+        engine.generate(requests(1))
+
+
+def test_a_refusal_is_not_repeated_and_shows_the_servers_words() -> None:
+    with serving(lambda body, number: (404, "no model tiny")) as (server, engine, _):
+        with pytest.raises(StageError, match=r"status 404: no model tiny"):
+            engine.generate(requests(1))
+        assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("answer", ["not json", {"choices": []}, {"other": 1}])
+def test_another_kind_of_server_is_recognised(answer: Any) -> None:
+    with serving(lambda body, number: (200, answer)) as (_, engine, _), pytest.raises(StageError, match="OpenAI"):
+        engine.generate(requests(1))
+
+
+def test_a_closed_engine_says_so_and_addresses_may_end_with_v1() -> None:
+    engine = EndpointEngine(EngineConfig(kind="endpoint", base_url="http://host:1/v1/", served_model="tiny"))
+    assert engine.url == endpoint_engine.completions_url("http://host:1") == "http://host:1/v1/completions"
+    engine.close()
+    with pytest.raises(StageError, match="closed"):
+        engine.generate(requests(1))

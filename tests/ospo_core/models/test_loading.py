@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ospo_core.artifacts.models_store import model_digest
+from ospo_core.config.sections import ModelConfig
+from ospo_core.errors import ModelError
+from ospo_core.models.geometry import image_geometry, special_tokens
+from ospo_core.models.loading import LoadedModel, load_model, load_tokenizer, resolve_model
+from ospo_core.models.logprobs import mean_logprob
+from ospo_core.models.sampling import sample_images
+from ospo_core.models.vq import decode_tokens
+from ospo_core.models.vqa import answer_questions
+from tests.support.tiny_janus import load_tiny_janus, make_tokenizer
+
+
+@pytest.fixture
+def copied(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copied"))
+
+
+def edit_json(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_geometry_comes_from_the_configuration(tiny: LoadedModel) -> None:
+    assert (tiny.image_size, tiny.grid, tiny.image_tokens, tiny.codes) == (32, 4, 16, 48)
+
+
+def test_a_loaded_model_is_frozen_in_evaluation_mode_and_knows_its_digest(tiny: LoadedModel, tiny_folder: Path) -> None:
+    assert not tiny.model.training
+    assert not any(weights.requires_grad for weights in tiny.model.parameters())
+    assert (tiny.dtype, tiny.device, tiny.family.name) == (torch.float32, torch.device("cpu"), "shapes")
+    assert tiny.digest == model_digest(tiny_folder)
+
+
+def test_the_asked_type_is_used(tiny_folder: Path) -> None:
+    loaded = load_model(tiny_folder, ModelConfig(device="cpu", dtype="bfloat16"))
+    assert loaded.dtype == torch.bfloat16
+    assert {weights.dtype for weights in loaded.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_bfloat16_model_of_the_other_family_draws_scores_and_answers(tiny_folder: Path) -> None:
+    loaded = load_model(tiny_folder, ModelConfig(family="janus_pro", device="cpu", dtype="bfloat16"))
+    drawn = sample_images(loaded, ["a star", "two red circles"], [1, 2], 3.0, 1.0, batch_size=2)
+    again = mean_logprob(loaded, ["a star", "two red circles"], drawn.tokens, batch_size=2)
+    assert np.allclose(drawn.mean_logprob, again, atol=0.2)  # bfloat16 has 8 bits; cached and whole passes round apart
+    answers = answer_questions(loaded, decode_tokens(loaded, drawn.tokens), [["is it red ?"], ["a ?", "b c ?"]], 2)
+    assert [len(found) for found in answers] == [1, 2]
+    assert all(0 <= chance <= 1 for found in answers for answer in found for chance in answer)
+
+
+def test_loading_shows_no_progress_bar(tiny_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_tiny_janus(tiny_folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_pickled_weights_are_refused(copied: Path) -> None:
+    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"no safetensors weights.*pytorch_model\.bin.*convert them"):
+        load_tiny_janus(copied)
+
+
+def test_another_architecture_is_refused(copied: Path) -> None:
+    edit_json(copied / "config.json", model_type="llama")
+    with pytest.raises(ModelError, match=r"not a Janus model .got 'llama'"):
+        load_tiny_janus(copied)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"janus"'])
+def test_a_damaged_configuration_is_refused(copied: Path, text: str) -> None:
+    (copied / "config.json").write_text(text)
+    with pytest.raises(ModelError, match="not a JSON object"):
+        load_tiny_janus(copied)
+
+
+@pytest.mark.parametrize(("file", "message"), [("config.json", "no config.json"), ("tokenizer.json", "no tokenizer")])
+def test_a_missing_file_is_named(copied: Path, file: str, message: str) -> None:
+    (copied / file).unlink()
+    with pytest.raises(ModelError, match=message):
+        load_tiny_janus(copied)
+
+
+def test_cut_weights_are_refused(copied: Path) -> None:
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="the weights cannot be read"):
+        load_tiny_janus(copied)
+
+
+def test_missing_tensors_are_not_filled_with_random_numbers(copied: Path) -> None:
+    tensors = load_file(copied / "model.safetensors")
+    name = next(name for name in tensors if "generation_head" in name)
+    del tensors[name]
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="1 tensors of the weights are missing") as caught:
+        load_tiny_janus(copied)
+    assert name in str(caught.value)
+
+
+def test_tensors_of_another_shape_are_refused(copied: Path) -> None:
+    tensors = load_file(copied / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("vision_head.weight"))
+    tensors[name] = tensors[name][:-1].clone()
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"cannot be read|do not fit"):
+        load_tiny_janus(copied)
+
+
+def test_a_damaged_tokenizer_is_refused(copied: Path) -> None:
+    (copied / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="the tokenizer cannot be read"):
+        load_tokenizer(copied)
+
+
+def test_missing_special_tokens_are_named(tiny: LoadedModel) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    with pytest.raises(ModelError, match=r"lacks special tokens .*pad"):
+        special_tokens(tokenizer, tiny.model.config)
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "value", "message"),
+    [
+        ("vq_config", "channel_multiplier", [1, 1], "stride 2 does not give the encoder's grid of 4"),
+        ("vision_config", "num_image_tokens", 576, "num_image_tokens is 576, the grid has 16"),
+        ("vq_config", "num_embeddings", 2**16 + 1, "more than 65536 codes"),
+    ],
+)
+def test_a_configuration_that_contradicts_itself_is_refused(
+    tiny_folder: Path, part: str, option: str, value: object, message: str
+) -> None:
+    config = load_tiny_janus(tiny_folder).model.config
+    setattr(getattr(config, part), option, value)
+    with pytest.raises(ModelError, match=message):
+        image_geometry(config)
+
+
+def test_model_paths_are_folders_or_embedded_names(tmp_path: Path) -> None:
+    assert resolve_model(str(tmp_path)) == tmp_path
+    for path in (str(tmp_path / "absent"), "embedded:absent", "embedded:../shapes"):
+        with pytest.raises(ModelError, match=r"model\.path: no such"):
+            resolve_model(path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no GPU")
+def test_a_gpu_that_is_not_there_is_refused(tiny_folder: Path) -> None:
+    with pytest.raises(ModelError, match="no GPU is visible"):
+        load_model(tiny_folder, ModelConfig(device="cuda"))

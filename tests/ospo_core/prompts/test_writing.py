@@ -1,0 +1,101 @@
+"""Writing prompts: quotas, drops that add up, an end to every search, and answers that no batch size changes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from ospo_core.config.sections import PromptsConfig
+from ospo_core.engines.base import Completion, Request
+from ospo_core.prompts import filters
+from ospo_core.prompts.families import family
+from ospo_core.prompts.generate import GeneratedPrompts, write_prompts
+from ospo_core.schema import SubCategory, table_from_rows
+from tests.ospo_core.prompts.fakes import FakeEngine
+
+SHAPES = family("shapes")
+ALWAYS = "a red circle | red circle | none"
+
+
+def varied(request: Request) -> str:
+    """One of 400 prompts, or now and then nonsense, by the request's seed alone."""
+    noise = random.Random(request.seed)
+    color, shape = f"color{noise.randrange(20)}", f"shape{noise.randrange(20)}"
+    return "nonsense" if noise.random() < 0.2 else f"a {color} {shape} | {color} {shape} | none"
+
+
+def write(engine: FakeEngine, quota: int, seed: int = 0, taken: Sequence[str] = (), **config: Any) -> GeneratedPrompts:
+    return write_prompts(engine, SHAPES, SubCategory.COLOR_1, quota, PromptsConfig(**config), seed, taken=taken)
+
+
+def test_a_quota_is_met_with_distinct_rows_and_every_call_is_accounted_for() -> None:
+    done = write(FakeEngine(varied), 60)
+    assert len(done.rows) == len({row["item_id"] for row in done.rows}) == 60
+    assert done.missing == 0 and done.shortfall == ""
+    assert done.calls == len(done.rows) + done.drops.total() and done.tokens == 5 * done.calls
+    assert done.drops[filters.UNPARSABLE] and done.drops[filters.DUPLICATE]
+    assert table_from_rows("prompts", done.rows).num_rows == 60
+
+
+def test_rows_hold_concepts_and_relations() -> None:
+    text = "a red circle left of a star | red circle , star | red circle , left of , star"
+    row = write(FakeEngine(lambda request: text), 1).rows[0]
+    assert row["concepts"] == ["red circle", "star"] and row["relations"] == [["red circle", "left of", "star"]]
+    assert row["category"] == "attribute" and row["sub_category"] == "color_1"
+
+
+def test_a_search_without_success_ends_and_says_why() -> None:
+    engine = FakeEngine(lambda request: ALWAYS)
+    done = write(engine, 10, attempts_per_prompt=3)
+    assert done.calls == 30 and done.missing == 9
+    assert done.shortfall == "color_1: 1 of 10 prompts after 30 calls (duplicate 29)"
+    assert write(engine, 0).calls == 0
+
+
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
+    first, again, other = (write(FakeEngine(varied), 40, seed).rows for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_an_engine_that_splits_its_batches_changes_nothing() -> None:
+    class Split(FakeEngine):
+        def generate(self, requests: Sequence[Request]) -> list[Completion]:
+            return [answer for request in requests for answer in super(Split, self).generate([request])]
+
+    whole, split = write(FakeEngine(varied), 40), write(Split(varied), 40)
+    assert whole.rows == split.rows and whole.drops == split.drops
+
+
+def test_every_call_has_its_own_seed_and_few_calls_of_the_engine_are_made() -> None:
+    engine = FakeEngine(varied)
+    done = write(engine, 50)
+    requests = [request for call in engine.calls for request in call]
+    assert len({request.seed for request in requests}) == len(requests) == done.calls
+    assert len(engine.calls) <= 5
+
+
+def test_examples_are_redrawn_from_accepted_prompts() -> None:
+    engine = FakeEngine(varied)
+    write(engine, 60, redraw_every=20)
+    prompts = [request.prompt for call in engine.calls for request in call]
+    assert len(set(prompts[:20])) == 1 and "a blue square" in prompts[0]
+    assert prompts[20] != prompts[0] and "color" in prompts[20].split("examples")[1]
+
+
+def test_truncated_contaminated_taken_and_large_numbers_are_dropped_by_name() -> None:
+    cut = write(FakeEngine(lambda request: ALWAYS, lambda request: "length"), 1)
+    assert set(cut.drops) == {filters.TRUNCATED}
+    assert set(write(FakeEngine(lambda request: ALWAYS), 1, taken=["a red circle"]).drops) == {filters.DUPLICATE}
+    assert set(write(FakeEngine(lambda request: "six cats | cats | none"), 1).drops) == {filters.NUMBER_ABOVE_FOUR}
+    kept_out = filters.ContaminationCheck(["a red circle"])
+    held = write_prompts(
+        FakeEngine(lambda request: ALWAYS), SHAPES, SubCategory.COLOR_1, 1, PromptsConfig(), 0, contamination=kept_out
+    )
+    assert set(held.drops) == {filters.CONTAMINATED}
+
+
+def test_complex_prompts_are_shown_five_examples() -> None:
+    engine = FakeEngine(lambda request: ALWAYS)
+    write_prompts(engine, SHAPES, SubCategory.COMPLEX, 1, PromptsConfig(), 0)
+    assert engine.calls[0][0].prompt.count(" ; ") == 4

@@ -1,0 +1,69 @@
+"""At any time one engine or one model is held, and each is started once for as long as it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ospo_core.config.sections import EngineConfig, ModelConfig
+from ospo_core.stages import resources as module
+from ospo_core.stages.resources import Resources, shared_resources
+from tests.support.scripted_text import ScriptedEngine
+
+ENDPOINT = EngineConfig(kind="endpoint", base_url="http://localhost", served_model="m")
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
+    started: list[ScriptedEngine] = []
+
+    def build(config: EngineConfig, folder: Path) -> ScriptedEngine:
+        started.append(ScriptedEngine())
+        return started[-1]
+
+    monkeypatch.setattr(module, "build_engine", build)
+    return started
+
+
+def test_engine_is_started_once_until_given_back(tmp_path: Path, engines: list[ScriptedEngine]) -> None:
+    held = Resources()
+    first = held.text_engine(ENDPOINT, tmp_path, "a", tmp_path)
+    assert held.text_engine(ENDPOINT, tmp_path, "a", tmp_path) is first
+    assert held.starts == {"text": 1}
+    held.give_back()
+    held.give_back()
+    assert engines[0].closed
+    assert held.text_engine(ENDPOINT, tmp_path, "a", tmp_path) is not first
+
+
+def test_another_model_closes_the_first(tmp_path: Path, engines: list[ScriptedEngine]) -> None:
+    held = Resources()
+    held.text_engine(ENDPOINT, tmp_path, "a", tmp_path)
+    held.text_engine(ENDPOINT, tmp_path, "b", tmp_path)
+    assert [engine.closed for engine in engines] == [True, False]
+
+
+def test_loading_a_model_closes_the_engine(
+    tmp_path: Path, engines: list[ScriptedEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ospo_core.models.loading.load_model", lambda folder, config: f"loaded {folder.name}")
+    held = Resources()
+    held.text_engine(ENDPOINT, tmp_path, "a", tmp_path)
+    assert held.image_model(ModelConfig(), tmp_path / "m", "a") == f"loaded {'m'}"
+    assert engines[0].closed and held.starts == {"text": 1, "image": 1}
+
+
+def test_failed_start_leaves_nothing_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: EngineConfig, folder: Path) -> ScriptedEngine:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "build_engine", fail)
+    held = Resources()
+    with pytest.raises(MemoryError):
+        held.text_engine(ENDPOINT, tmp_path, "a", tmp_path)
+    assert not held.starts
+
+
+def test_process_has_one_owner() -> None:
+    assert shared_resources() is shared_resources()

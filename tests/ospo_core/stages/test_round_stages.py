@@ -1,0 +1,147 @@
+"""The stages of a round fit each other: ids, variants, seeds and shards line up from prompts to promotion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from ospo_core.artifacts.models_store import model_digest
+from ospo_core.errors import StageError
+from ospo_core.schema import StageName, table_from_rows
+from ospo_core.selection.scoring import answer_score
+from ospo_core.stages import STAGES
+from ospo_core.stages.model_ref import model_folder
+from ospo_core.stages.pairs import PairsStage
+from ospo_core.stages.runner import run_stage
+from ospo_core.stages.training import trained_model
+from tests.ospo_core.stages.conftest import SmallRound
+from tests.support.rounds import context
+
+
+def test_every_stage_has_the_same_shards_and_accounts_for_its_items(small: SmallRound) -> None:
+    for name in list(StageName)[:6]:
+        manifest = small.manifests[name]
+        assert [shard.name for shard in manifest.shards] == ["part-00000", "part-00001"]
+        assert manifest.items_in == manifest.rows + sum(manifest.drops.values()), name
+        assert {shard.table for shard in manifest.shards} == {STAGES[name].table}
+
+
+def test_one_engine_start_and_few_model_loads(small: SmallRound) -> None:
+    assert small.resources.starts == {"text": 1, "image": 3}
+    assert small.resources.engine.closed
+
+
+def test_both_images_of_a_variant_share_their_noise(small: SmallRound) -> None:
+    images = small.rows(StageName.IMAGES)
+    seeds: dict[tuple[str, int], set[int]] = {}
+    for row in images:
+        seeds.setdefault((row["item_id"], row["variant"]), set()).add(row["seed"])
+    assert all(len(found) == 1 for found in seeds.values())
+    assert len({next(iter(found)) for found in seeds.values()}) == len(seeds)
+    assert Counter(row["side"] for row in images) == {"base": len(seeds), "negative": len(seeds)}
+
+
+def test_scores_ask_every_question_of_the_base_prompt(small: SmallRound) -> None:
+    questions = {(row["item_id"], row["of"]): row["questions"] for row in small.rows(StageName.QUESTIONS)}
+    variants = Counter(row["item_id"] for row in small.rows(StageName.PERTURBATIONS))
+    for row in small.rows(StageName.SCORES):
+        assert [answer["question"] for answer in row["answers"]] == questions[row["item_id"], "base"]
+        assert len(row["logprob_negatives"]) == variants[row["item_id"]]
+        assert row["logprob_base"] < 0 and all(value < 0 for value in row["logprob_negatives"])
+        scores = [answer_score(answer["p_yes"], answer["p_no"]) for answer in row["answers"]]
+        assert row["score"] == pytest.approx(sum(scores) / len(scores))
+        assert row["negative_answers"] == []  # unfiltered pairs need none of them
+
+
+def test_rule_v2_asks_the_negatives_questions_of_images_that_could_be_chosen(small: SmallRound) -> None:
+    selection = small.config.selection.model_copy(update={"filtering": True})
+    config = small.config.model_copy(update={"selection": selection})
+    ctx = context(config, small.resources, small.manifests, small.model)
+    spec = STAGES[StageName.SCORES].shards(ctx, [])[0]
+    rows = STAGES[StageName.SCORES].run_shard(ctx, spec).table.to_pylist()
+    negatives = {(row["item_id"], str(row["variant"])) for row in small.rows(StageName.PERTURBATIONS)}
+    asked = [row for row in rows if row["negative_answers"]]
+    assert 0 < len(asked) < len(rows)
+    for row in rows:
+        could = all(answer_score(answer["p_yes"], answer["p_no"]) > 0 for answer in row["answers"])
+        assert bool(row["negative_answers"]) == could
+        assert {(row["item_id"], str(a["variant"])) for a in row["negative_answers"]} <= negatives
+
+
+def test_pairs_join_tokens_and_prompts_of_their_item(small: SmallRound) -> None:
+    images = {(row["item_id"], row["variant"], row["side"]): row for row in small.rows(StageName.IMAGES)}
+    prompts = {row["item_id"]: row["prompt"] for row in small.rows(StageName.PROMPTS)}
+    pairs = small.rows(StageName.PAIRS)
+    assert len(pairs) == 8
+    for pair in pairs:
+        assert pair["prompt"] == prompts[pair["item_id"]] != pair["negative_prompt"]
+        for side in ("chosen", "rejected"):
+            image = images[pair["item_id"], pair[f"{side}_variant"], pair[f"{side}_side"]]
+            assert image["tokens"] == pair[f"{side}_tokens"] and pair[f"{side}_mask"] is None
+
+
+def test_object_masks_are_computed_where_training_weighs_by_them(small: SmallRound) -> None:
+    loss = small.config.training.loss.model_copy(update={"object_weight": 1.0})
+    training = small.config.training.model_copy(update={"loss": loss})
+    config = small.config.model_copy(update={"training": training})
+    ctx = context(config, small.resources, small.manifests, small.model)
+    stage = PairsStage()
+    assert stage.fields(config) != stage.fields(small.config)
+    rows = stage.run_shard(ctx, stage.shards(ctx, [])[0]).table.to_pylist()
+    for row in rows:
+        assert len(row["chosen_mask"]) == len(row["chosen_tokens"])
+        assert all(0 <= weight <= 1 for weight in row["chosen_mask"] + row["rejected_mask"])
+
+
+def test_nothing_to_train_on_is_refused_with_the_reasons(small: SmallRound) -> None:
+    selection = small.config.selection.model_copy(update={"filtering": True, "v2_answer_threshold": 1.0})
+    config = small.config.model_copy(update={"selection": selection})
+    ctx = context(config, small.resources, small.manifests, small.model)
+    with pytest.raises(StageError, match=r"filtered out.*no_chosen_candidate.*selection"):
+        run_stage(ctx, PairsStage())
+
+
+def test_prompt_without_perturbations_is_counted(small: SmallRound) -> None:
+    ctx = context(small.config, small.resources, small.manifests, small.model)
+    kept = {name: ctx.rows(name, 0) for name in PairsStage.upstream}
+    lost = kept[StageName.PROMPTS][0]["item_id"]
+
+    class Shortened(type(ctx)):  # type: ignore[misc]  # a context that has lost one prompt's perturbations
+        def rows(self, stage: StageName, index: int) -> list[dict[str, object]]:
+            return [r for r in kept[stage] if stage is StageName.PROMPTS or r["item_id"] != lost]
+
+    short = Shortened(ctx.config, ctx.storage, ctx.model, ctx.upstream, ctx.resources)
+    made = PairsStage().run_shard(short, PairsStage().shards(ctx, [])[0])
+    assert made.drops["no_perturbation"] == 1 and made.items_in == 4
+
+
+def test_training_stores_a_model_that_the_next_round_can_start_from(small: SmallRound, tmp_path: Path) -> None:
+    manifest = small.manifests[StageName.TRAINING]
+    child = trained_model(manifest)
+    assert child.digest == manifest.extra["model_digest"] == manifest.extra["digest"] != small.model.digest
+    folder = model_folder(child, small.storage, tmp_path)
+    assert model_digest(folder) == child.digest
+    with safe_open(folder / "model.safetensors", framework="np") as weights:
+        assert len(list(weights.keys())) > 10
+    assert any(key.endswith("adapter_model.safetensors") for key in small.storage.list(manifest.extra["adapter"]))
+    metrics = {row["name"] for row in small.rows(StageName.TRAINING)}
+    assert "loss" in metrics and "step" not in metrics
+    assert not (Path(small.config.storage.scratch) / "training" / manifest.fingerprint).exists()
+
+
+def test_evaluation_pairs_parent_and_child_and_decides(small: SmallRound) -> None:
+    manifest = small.manifests[StageName.EVALUATION]
+    rows = small.rows(StageName.EVALUATION)
+    drawn = {label: {(r["item_id"], r["sample"], r["seed"]) for r in rows if r["model"] == label} for label in
+             ("parent", "child")}
+    assert drawn["parent"] == drawn["child"] and len(rows) == 8
+    assert isinstance(manifest.extra["decision"]["promote"], bool) and manifest.extra["decision"]["metric"] == "vqa"
+    assert manifest.extra["child"] == small.manifests[StageName.TRAINING].extra["digest"]
+
+
+def test_rows_of_another_schema_are_refused() -> None:
+    with pytest.raises(StageError, match="item_id"):
+        table_from_rows("questions", [{"item_id": "a"}])

@@ -1,0 +1,182 @@
+"""The parent's side, with real processes and real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from ospo_core.errors import TrainingError
+from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob
+from ospo_core.training.metrics import Metrics, read_metrics
+from ospo_core.training.process import end_group, launch_command, run_training, visible_gpus
+from ospo_core.training.run import run_job
+from ospo_core.training.stopping import StopRequest
+from tests.ospo_core.training.jobs import job
+
+ENDLESS = 1_000_000
+ROOT = Path(__file__).parents[3]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait until something is true; fail after a while."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def start(training: TrainingJob) -> subprocess.Popen[bytes]:
+    """Start the process of a job as its parent does, in a group of its own."""
+    files = JobFiles(training.out_dir)
+    training.out_dir.mkdir(parents=True, exist_ok=True)
+    files.job.write_text(training.model_dump_json())
+    with files.log.open("ab") as log:
+        return subprocess.Popen(
+            launch_command(training, gpus=0),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def signal_at_step(training: TrainingJob, step: int, number: signal.Signals) -> int:
+    """Start a job, send its process a signal once it has made a step, and return the exit code."""
+    process = start(training)
+    try:
+        wait_for(lambda: process.poll() is not None or steps_made(training) >= step)
+        process.send_signal(number)
+        return process.wait(60)
+    finally:
+        end_group(process, 0.0)
+
+
+def steps_made(training: TrainingJob) -> int:
+    """Return the last step in the metrics of a job."""
+    rows = read_metrics(JobFiles(training.out_dir).metrics)
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended (one that nobody has collected yet counts as ended)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_run_that_was_stopped_then_killed_ends_with_the_adapter_of_an_undisturbed_one(
+    model_folder: Path, pairs_path: Path, tmp_path: Path
+) -> None:
+    options = {"steps": 120, "checkpoint_every": 10, "batch_size": 2, "accumulation": 2}
+    through = job(model_folder, pairs_path, tmp_path / "through", **options)
+    through.out_dir.mkdir()
+    assert run_job(through, StopRequest())
+
+    disturbed = job(model_folder, pairs_path, tmp_path / "disturbed", **options)
+    checkpoints = JobFiles(disturbed.out_dir).checkpoints
+    assert signal_at_step(disturbed, 13, signal.SIGTERM) == EXIT_STOPPED
+    stopped = steps_made(disturbed)
+    assert 13 <= stopped < 120
+    assert (checkpoints / f"step-{stopped:06d}").is_dir()
+
+    assert signal_at_step(disturbed, stopped + 12, signal.SIGKILL) == -signal.SIGKILL
+    seen: list[Metrics] = []
+    result = run_training(disturbed, seen.append, poll_s=0.05)
+    assert 0 < result.resumed_from < 120
+    assert [row["step"] for row in read_metrics(JobFiles(disturbed.out_dir).metrics)] == list(range(1, 121))
+    assert [row["step"] for row in seen] == list(range(1, 121))
+    ours, theirs = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (result.adapter, JobFiles(through.out_dir).adapter)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].allclose(theirs[name], rtol=0, atol=1e-6) for name in theirs)
+
+
+def test_cancelling_the_parent_stops_the_child_with_a_checkpoint(
+    model_folder: Path, pairs_path: Path, tmp_path: Path
+) -> None:
+    training = job(
+        model_folder, pairs_path, tmp_path, steps=ENDLESS, batch_size=1, accumulation=1, checkpoint_every=ENDLESS
+    )
+    files = JobFiles(tmp_path)
+    pids: list[int] = []
+
+    def cancel(metrics: Metrics) -> None:
+        pids.append(int(files.heartbeat.read_text()))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(training, cancel, poll_s=0.05)
+    assert is_gone(pids[0])
+    assert (files.checkpoints / f"step-{steps_made(training):06d}").is_dir()
+
+
+def test_a_child_whose_parent_was_killed_stops_by_itself(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
+    training = job(
+        model_folder, pairs_path, tmp_path, steps=ENDLESS, batch_size=1, accumulation=1, checkpoint_every=ENDLESS
+    )
+    (tmp_path / "given.json").write_text(training.model_dump_json())
+    code = (
+        "from pathlib import Path; from ospo_core.training.process import run_training; "
+        "from ospo_core.training.job import TrainingJob; "
+        f"run_training(TrainingJob.model_validate_json(Path({str(tmp_path / 'given.json')!r}).read_text()))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    try:
+        wait_for(lambda: steps_made(training) > 0)
+    finally:
+        parent.kill()
+        parent.wait()
+    pid = int(JobFiles(tmp_path).heartbeat.read_text())
+    wait_for(lambda: is_gone(pid), seconds=30)
+    assert (JobFiles(tmp_path).checkpoints / f"step-{steps_made(training):06d}").is_dir()
+
+
+def test_ending_a_process_ends_its_whole_group_also_what_ignores_the_request(tmp_path: Path) -> None:
+    script = f"trap '' TERM; (trap '' TERM; echo $BASHPID > {tmp_path}/grandchild; exec sleep 600) & wait; sleep 600"
+    process = subprocess.Popen(["bash", "-c", script], start_new_session=True)
+    wait_for(lambda: (tmp_path / "grandchild").exists() and bool((tmp_path / "grandchild").read_text().strip()))
+    grandchild = int((tmp_path / "grandchild").read_text())
+    end_group(process, grace_s=0.2)
+    assert process.returncode == -signal.SIGKILL
+    wait_for(lambda: is_gone(grandchild), seconds=5)
+
+
+def test_ending_sweeps_what_a_process_that_ended_left_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(["bash", "-c", f"sleep 600 & echo $! > {tmp_path}/left"], start_new_session=True)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    left = int((tmp_path / "left").read_text())
+    assert not is_gone(left)
+    end_group(process, grace_s=5.0)
+    wait_for(lambda: is_gone(left), seconds=5)
+    assert process.returncode == 0
+
+
+def test_a_process_without_a_sign_of_life_is_ended(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no sign of life"):
+        run_training(job(model_folder, pairs_path, tmp_path), heartbeat_timeout_s=0.0, poll_s=0.1, grace_s=0.0)
+
+
+@pytest.mark.parametrize(("gpus", "accumulation", "processes"), [(0, 4, 1), (1, 4, 1), (4, 4, 4), (8, 4, 4), (3, 4, 2)])
+def test_as_many_gpus_are_used_as_share_a_step_evenly(
+    tmp_path: Path, gpus: int, accumulation: int, processes: int
+) -> None:
+    command = launch_command(job(tmp_path, tmp_path, tmp_path, accumulation=accumulation), gpus)
+    assert (f"--num_processes={processes}" in command) == (processes > 1)
+    assert ("accelerate.commands.launch" in command) == (processes > 1)
+    assert command[command.index("ospo_core.training.run") - 1] == "-m"
+
+
+def test_the_cpu_has_no_gpus() -> None:
+    assert visible_gpus("cpu") == 0

@@ -1,0 +1,1 @@
+"""Helpers of the tests: servers and tiny models made on the spot."""
