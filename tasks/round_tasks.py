@@ -12,6 +12,7 @@ from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
 from ospo_core.stages.current import ModelPointer, Promotion, promote
 from ospo_core.stages.model_ref import ModelRef, starting_model
+from ospo_core.stages.plan import report_key
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
 from tasks.jobs import storage_of
 from tasks.retries import RETRIED, UNCACHED
@@ -37,7 +38,7 @@ def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
     """Make the child the current model if the gate says so; a refused child stays where it is, explained."""
     decision: dict[str, Any] = manifests[StageName.EVALUATION].extra["decision"]
     if not decision["promote"]:
-        outcome = Promotion(changed=False, reason=f"refused: {decision['reason']}")
+        outcome = Promotion(changed=False, reason="the gate refused the trained model")
     else:
         training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
         pointer = ModelPointer(
@@ -63,12 +64,6 @@ def report(config: RoundConfig, manifests: Manifests, ran: list[StageName]) -> s
     address = storage.uri(key)
     create_link_artifact(address, link_text="Report", key="ospo-report", description="Report of the round")
     return address
-
-
-def report_key(manifests: Manifests) -> str:
-    """Return where the report of a round lies: it is named after the round's last stage."""
-    last = manifests[[name for name in StageName if name in manifests][-1]]
-    return f"reports/{last.stage}-{last.fingerprint[:16]}.html"
 
 
 def decision_markdown(decision: dict[str, Any], outcome: Promotion) -> str:

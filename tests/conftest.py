@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.prefect_harness import prefect_server  # noqa: F401 - a fixture; sets Prefect up before its import
 from tests.support.s3_server import PACKAGES, S3Server, missing_programs, s3_server
 
 _INSTALL_TIMEOUT = 300

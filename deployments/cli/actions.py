@@ -15,7 +15,7 @@ from ospo_core.errors import ConfigError, OspoError, StageError
 from ospo_core.schema import StageName
 from ospo_core.stages.current import current_model
 from ospo_core.stages.model_ref import starting_model
-from ospo_core.stages.plan import plan_round
+from ospo_core.stages.plan import plan_round, report_key
 from ospo_core.stages.progress import listening
 
 
@@ -95,9 +95,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
         raise StageError(
             "nothing of this round is there yet", field=storage.uri(), remedy="Run `ospo round` with the same options"
         )
-    last = manifests[[name for name in StageName if name in manifests][-1]]
-    key = f"reports/{last.stage}-{last.fingerprint[:16]}.html"
-    output.show_round(manifests, None, None, write_html(storage, manifests, config, key))
+    output.show_round(manifests, None, None, write_html(storage, manifests, config, report_key(manifests)))
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def pretrain(
     """Train the embedded model from nothing."""
     from ospo_core.shapes import cli_actions
 
-    cli_actions.pretrain(out, steps, device, resume)
+    typer.echo(f"Written to {cli_actions.pretrain(out, steps, device, resume)}")
 
 
 @shapes.command()
@@ -144,9 +144,12 @@ def measure(
     n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 600,
 ) -> None:
     """Measure how well a model draws and judges, by the oracle."""
-    from ospo_core.shapes import cli_actions
+    from ospo_core.evaluation.embedded import measure_model
+    from ospo_core.models.locate import resolve_model
 
-    cli_actions.measure(model, n)
+    figures = measure_model(model or resolve_model("embedded:shapes"), n)
+    for name, value in figures.items():
+        typer.echo(f"{name:<40} {value:.3f}")
 
 
 @shapes.command()
@@ -160,4 +163,4 @@ def draw(
     """Draw pictures of a prompt."""
     from ospo_core.shapes import cli_actions
 
-    cli_actions.draw(prompt, out, model, n, guidance)
+    typer.echo(f"Written to {cli_actions.draw(prompt, out, model, n, guidance)}")

@@ -111,6 +111,18 @@ def _free_gpu_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def _whole_prompts(config: EngineConfig) -> dict[str, Any]:
+    """Return options that make vLLM read every prompt in one go.
+
+    A prompt cut into chunks takes a number from its own seeded generator too early, and vLLM puts that back with a
+    call that generators on a CPU do not have: the engine dies as soon as a batch is longer than its token budget.
+    """
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": config.max_model_len * config.max_num_seqs,
+    }
+
+
 def _start(config: EngineConfig, model_folder: Path) -> LLM:
     """Load the model into vLLM."""
     import torch
@@ -131,6 +143,7 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
             use_tqdm_on_load=False,
             generation_config="vllm",
             trust_remote_code=False,
+            **({} if on_gpu else _whole_prompts(config)),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(

@@ -6,7 +6,6 @@ transformers alone would fill it with random numbers and only log that it did.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, JanusConfig, JanusForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, JanusForConditionalGeneration, PreTrainedTokenizerBase
 
-import ospo_core
 from ospo_core.artifacts.models_store import model_digest
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
@@ -29,6 +27,7 @@ from ospo_core.models.geometry import (
     special_tokens,
     to_pixels,
 )
+from ospo_core.models.locate import check_folder, resolve_model
 from ospo_core.models.quiet import quiet_transformers
 from ospo_core.prompts.families import PromptFamily, family
 
@@ -48,7 +47,6 @@ __all__ = [
     "wrap_model",
 ]
 
-EMBEDDED_PREFIX = "embedded:"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 
@@ -103,34 +101,6 @@ class LoadedModel:
         return model_digest(self.folder)
 
 
-def resolve_model(path: str) -> Path:
-    """Return the folder that a model path means: `embedded:NAME` is shipped with the package, else a local folder.
-
-    Raises:
-        ModelError: there is no such folder.
-    """
-    if path.startswith(EMBEDDED_PREFIX):
-        name = path.removeprefix(EMBEDDED_PREFIX)
-        folder = Path(ospo_core.__file__).parent / name / "weights"
-        if not name.isidentifier() or not (folder / "config.json").is_file():
-            raise ModelError(
-                "no such embedded model",
-                field="model.path",
-                value=path,
-                remedy="Use embedded:shapes, or a local folder",
-            )
-        return folder
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise ModelError(
-            "no such folder",
-            field="model.path",
-            value=path,
-            remedy="Give a local folder in transformers' format, or embedded:shapes",
-        )
-    return folder
-
-
 def load_model(folder: Path, config: ModelConfig) -> LoadedModel:
     """Load the Janus checkpoint in `folder` for inference.
 
@@ -167,36 +137,6 @@ def wrap_model(
         special=special_tokens(tokenizer, model.config),
         geometry=image_geometry(model.config),
     )
-
-
-def check_folder(folder: Path) -> None:
-    """Check that `folder` looks like a Janus checkpoint in safetensors, before anything large is read.
-
-    Raises:
-        ModelError: what is missing or wrong, with the file it concerns.
-    """
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise ModelError("no config.json", field=str(folder), remedy="Give a folder in transformers' format")
-    try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ModelError("config.json is not a JSON object", field=str(config_file)) from error
-    if model_type != JanusConfig.model_type:
-        raise ModelError(
-            "not a Janus model", field=f"{config_file}: model_type", value=model_type, remedy="Use a Janus checkpoint"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            "no safetensors weights",
-            field=str(folder),
-            value=sorted(file.name for file in folder.glob("*.bin")) or None,
-            remedy="Pickled weights are not read: convert them to safetensors",
-        )
-    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
-        raise ModelError(
-            "no tokenizer", field=str(folder), remedy="Copy tokenizer.json and tokenizer_config.json there"
-        )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

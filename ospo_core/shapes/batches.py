@@ -31,8 +31,8 @@ class LessonPlan:
     """How much of everything a step holds, and the shares of the captions' flaws."""
 
     drawings: int = 48
-    texts: int = 24
-    pictures: int = 24
+    texts: int = 16
+    pictures: int = 32
     questions: int = 4
     wrong_share: float = 0.4
     drop_share: float = 0.1
@@ -51,6 +51,7 @@ class Batch:
         text_ids, text_labels: [T, S].
         look_ids, look_labels, look_positions: [P, S]; a picture's placeholders, then all that is asked about it.
         look_segments: [P, S] 0 for the picture, 1.. for what is asked, -1 for padding; see `looking_mask`.
+        look_codes: [P, GRID * GRID] codes of the pictures shown.
         pixels: [P, 3, H, W] in -1..1.
     """
 
@@ -63,6 +64,7 @@ class Batch:
     look_labels: Tensor
     look_positions: Tensor
     look_segments: Tensor
+    look_codes: Tensor
     pixels: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -132,7 +134,7 @@ class Lessons(Dataset[Batch]):
         return ids, labels
 
     def _pictures(self, rng: random.Random) -> tuple[Tensor, ...]:
-        """Return ids, labels, positions and segments of the lessons about pictures, and the pictures' pixels."""
+        """Return ids, labels, positions, segments of the lessons about pictures, and the pictures' codes and pixels."""
         grids, rows = [], []
         for image in range(self.plan.pictures):
             grid, about = looking_lessons(rng, image, self.plan.questions)
@@ -145,7 +147,8 @@ class Lessons(Dataset[Batch]):
         pictures: NDArray[np.float32] = render(np.stack(grids)).astype(np.float32)
         pictures += self.plan.pixel_noise * noise.standard_normal(pictures.shape, dtype=np.float32)
         pixels = torch.from_numpy(pictures.clip(0, 255) / 127.5 - 1.0).permute(0, 3, 1, 2).contiguous()
-        return (*packed.unbind(-1), pixels)
+        codes = torch.from_numpy(np.stack(grids).reshape(len(grids), -1).astype(np.int64))
+        return (*packed.unbind(-1), codes, pixels)
 
     def _packed(self, lessons: list[TextLesson]) -> list[tuple[int, int, int, int]]:
         """Return (id, label, position, segment) of every token: the picture once, then each lesson about it."""

@@ -12,7 +12,8 @@ from PIL import Image
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ConfigError
-from ospo_core.models.loading import load_model, resolve_model
+from ospo_core.models.loading import load_model
+from ospo_core.models.locate import resolve_model
 from ospo_core.models.sampling import sample_images
 from ospo_core.models.vq import decode_tokens
 from ospo_core.shapes.pretrain import Recipe

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import JanusForConditionalGeneration
+from transformers import GenerationConfig, JanusForConditionalGeneration
 
 from ospo_core.shapes.pretrain import Recipe, build_model, train
 from ospo_core.shapes.pretrain_vq import VqRecipe, train_vq
-from ospo_core.shapes.tokenizer import build_tokenizer
+from ospo_core.shapes.tokenizer import BEGIN_IMAGE, build_tokenizer, token_id
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,15 @@ def save_model(model: JanusForConditionalGeneration, folder: Path) -> None:
         codebook = model.model.vqmodel.quantize.embedding.weight
         codebook.copy_(F.normalize(codebook, dim=1))
     nn.Module.to(model, device="cpu", dtype=torch.bfloat16)
+    tokenizer = build_tokenizer()
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        generation_kwargs={"boi_token_id": token_id(tokenizer, BEGIN_IMAGE)},
+    )
     model.save_pretrained(folder, max_shard_size="100MB")
-    build_tokenizer().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def short_recipe(recipe: Recipe, steps: int | None) -> Recipe:

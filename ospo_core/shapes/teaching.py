@@ -37,20 +37,26 @@ def text_loss(model: JanusForConditionalGeneration, batch: Batch) -> Tensor:
 
 
 def looking_mask(segments: Tensor) -> Tensor:
-    """Return the attention mask [P, 1, S, S] of packed lessons: each sees its picture and itself, up to its own place.
+    """Return what is added to the attention logits [P, 1, S, S] of packed lessons: 0 where seen, else very negative.
 
-    Padding sees the first token only, so that no row of the mask is empty.
+    Each lesson sees its picture and itself, up to its own place. Padding sees the first token only, so that no row is
+    empty. The mask is additive since plain attention adds it: a boolean mask would hide nothing there.
     """
     length = segments.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     key, query = segments[:, None, :], segments[:, :, None]
     seen = causal & ((key == 0) | (key == query)) & (key >= 0)
     seen[:, :, 0] = True
-    return seen.unsqueeze(1)
+    hidden = torch.finfo(torch.float32).min
+    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, hidden).unsqueeze(1)
 
 
-def looking_loss(model: JanusForConditionalGeneration, batch: Batch) -> Tensor:
-    """Return the loss of questions and captions; a picture and its placeholders are computed once for all of them."""
+def looking_losses(model: JanusForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the loss of questions and captions, and that of naming the code of every cell seen.
+
+    A picture and its placeholders are computed once for all that is asked about it. Naming the codes, with the head
+    that draws them, is what gets the vision encoder going; without it, a thousand steps taught it nothing.
+    """
     features = model.model.aligner(model.model.vision_model(batch.pixels).last_hidden_state)
     embeddings = model.get_input_embeddings()(batch.look_ids)
     slots = (batch.look_ids == model.config.image_token_id).unsqueeze(-1)
@@ -61,4 +67,6 @@ def looking_loss(model: JanusForConditionalGeneration, batch: Batch) -> Tensor:
         position_ids=batch.look_positions,
         use_cache=False,
     ).last_hidden_state
-    return answer_loss(model, hidden, batch.look_labels)
+    seen = model.model.generation_head(hidden[slots.squeeze(-1)])
+    reading = F.cross_entropy(seen.float(), batch.look_codes.reshape(-1))
+    return answer_loss(model, hidden, batch.look_labels), reading

@@ -37,7 +37,13 @@ def tiny_config(vocabulary: int, special: dict[str, int]) -> JanusConfig:
         pad_token_id=special["pad"],
         tie_word_embeddings=False,
     )
-    vision = JanusVisionConfig(
+    ids: dict[str, Any] = {f"{name}_token_id": special[name] for name in ("bos", "eos", "pad", "image")}
+    return JanusConfig(text_config=text, vision_config=_vision(), vq_config=_vq(), tie_word_embeddings=False, **ids)
+
+
+def _vision() -> JanusVisionConfig:
+    """Return the encoder's part: one patch a cell."""
+    return JanusVisionConfig(
         hidden_size=VISION_HIDDEN,
         num_hidden_layers=VISION_LAYERS,
         num_attention_heads=4,
@@ -46,7 +52,11 @@ def tiny_config(vocabulary: int, special: dict[str, int]) -> JanusConfig:
         projection_dim=HIDDEN,
         num_image_tokens=GRID * GRID,
     )
-    vq = JanusVQVAEConfig(
+
+
+def _vq() -> JanusVQVAEConfig:
+    """Return the VQ model's part: four halvings make one latent a cell."""
+    return JanusVQVAEConfig(
         embed_dim=32,
         num_embeddings=CODES,
         latent_channels=64,
@@ -57,5 +67,3 @@ def tiny_config(vocabulary: int, special: dict[str, int]) -> JanusConfig:
         projection_dim=HIDDEN,
         image_token_embed_dim=HIDDEN,
     )
-    ids: dict[str, Any] = {f"{name}_token_id": special[name] for name in ("bos", "eos", "pad", "image")}
-    return JanusConfig(text_config=text, vision_config=vision, vq_config=vq, tie_word_embeddings=False, **ids)

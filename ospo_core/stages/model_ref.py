@@ -43,7 +43,7 @@ def starting_model(config: RoundConfig, storage: Storage) -> ModelRef:
                 remedy="Run a round from a named model first",
             )
         return stored_ref(pointer.digest, pointer.key)
-    from ospo_core.models.loading import check_folder, resolve_model
+    from ospo_core.models.locate import check_folder, resolve_model
 
     folder = resolve_model(config.model.path)
     check_folder(folder)
@@ -57,7 +57,7 @@ def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
         ModelError: the folder is not there, or its content is not what the reference says.
         StorageError: the stored folder cannot be read.
     """
-    from ospo_core.models.loading import resolve_model
+    from ospo_core.models.locate import resolve_model
 
     if not ref.source.startswith(STORED):
         return _verified(resolve_model(ref.source), ref)

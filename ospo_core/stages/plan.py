@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from ospo_core.artifacts.manifest import Manifest
@@ -57,6 +57,12 @@ def plan_round(
         if manifest is not None:
             manifests[name] = manifest
     return plans, manifests
+
+
+def report_key(manifests: Mapping[StageName, Manifest]) -> str:
+    """Return where the report of a round lies: it is named after the last stage that is done."""
+    last = manifests[[name for name in StageName if name in manifests][-1]]
+    return f"reports/{last.stage}-{last.fingerprint[:16]}.html"
 
 
 def _plan_stage(ctx: StageContext, stage: Stage, refresh: bool) -> tuple[StagePlan, Manifest | None]:

@@ -8,19 +8,20 @@ follows one to one.
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ospo_core.artifacts.ids import derive_seed
+from ospo_core.artifacts.ids import derive_seed, digest_of
 from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.artifacts.shardlog import load_shard_entry
 from ospo_core.artifacts.tables import read_shard, write_shard
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError
+from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator
 from ospo_core.prompts.generate import write_prompts
@@ -65,10 +66,10 @@ class PromptsStage(Stage):
     table: ClassVar[str] = "prompts"
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return quotas, templates' options, engine, seed, shard size, and the content of contamination lists."""
+        """Return quotas, templates' options, engine, seed, shard size, and a digest of the prompts kept out."""
         return {
             "prompts": config.prompts.model_dump(mode="json", exclude={"contamination_lists", "on_unmet_quota"}),
-            "contamination": [hashlib.sha256(_list_bytes(name)).hexdigest() for name in _lists(config)],
+            "contamination": digest_of(kept_out(config)),
             "engine": engine_fields(config.engine),
             "seed": config.seed,
             "shard_size": config.storage.shard_size,
@@ -138,13 +139,19 @@ class PromptsStage(Stage):
 
 
 def contamination_check(config: RoundConfig) -> ContaminationCheck:
-    """Return the check against the evaluation prompts of `prompts.contamination_lists`, one a line.
+    """Return the check of written prompts against those kept out."""
+    return ContaminationCheck(kept_out(config))
+
+
+def kept_out(config: RoundConfig) -> list[str]:
+    """Return all prompts of the round's own evaluation, used or not, and those of `prompts.contamination_lists`.
 
     Raises:
-        ConfigError: a list cannot be read.
+        ConfigError: the evaluation's prompts or a list cannot be read.
     """
+    held_out = load_evaluation_prompts(config.evaluation.model_copy(update={"limit": sys.maxsize}))
     lines = (line.strip() for name in _lists(config) for line in _list_bytes(name).decode("utf-8").splitlines())
-    return ContaminationCheck([line for line in lines if line])
+    return sorted({prompt.prompt for prompt in held_out} | {line for line in lines if line})
 
 
 def _lists(config: RoundConfig) -> tuple[str, ...]:

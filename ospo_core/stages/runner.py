@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, publish_manifest
 from ospo_core.artifacts.shardlog import load_shard_entry, publish_shard
+from ospo_core.errors import StorageError
 from ospo_core.schema import SCHEMA_VERSION
 from ospo_core.stages.base import ITEMS_IN, ShardSpec, Stage, StageContext
 from ospo_core.stages.fingerprint import identify
+
+_DISK_FAULTS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only disk"}
 
 
 def stage_manifest(ctx: StageContext, stage: Stage, verify: bool = True) -> Manifest | None:
@@ -48,7 +53,8 @@ def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntr
     if found is not None:
         return found
     started = time.monotonic()
-    result = stage.run_shard(ctx, spec)
+    with _disk_faults(ctx):
+        result = stage.run_shard(ctx, spec)
     return publish_shard(
         ctx.storage,
         identify(ctx, stage).prefix,
@@ -59,6 +65,21 @@ def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntr
         seconds=time.monotonic() - started,
         extra=dict(result.extra),
     )
+
+
+@contextmanager
+def _disk_faults(ctx: StageContext) -> Iterator[None]:
+    """Turn a full or read-only disk under the scratch folder into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FAULTS:
+            raise
+        raise StorageError(
+            _DISK_FAULTS[error.errno],
+            field=str(error.filename or ctx.scratch),
+            remedy="Free space there, or choose another storage.scratch, and run again",
+        ) from error
 
 
 def publish_stage(ctx: StageContext, stage: Stage, done: Sequence[ShardEntry]) -> Manifest:

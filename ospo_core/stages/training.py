@@ -19,7 +19,7 @@ from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.models_store import model_digest
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
-from ospo_core.schema import StageName, table_from_rows
+from ospo_core.schema import TABLES, StageName, table_from_rows
 from ospo_core.stages.base import Outcome, ShardResult, ShardSpec, Stage, StageContext, shard_name
 from ospo_core.stages.fingerprint import identify
 from ospo_core.stages.model_ref import ModelRef, stored_ref
@@ -109,9 +109,10 @@ def _local_pairs(ctx: StageContext, out: Path) -> Path:
     manifest = ctx.upstream[StageName.PAIRS]
     out.mkdir(parents=True, exist_ok=True)
     path, draft = out / "pairs.parquet", out / "pairs.parquet.tmp"
+    columns = [name for name in TABLES["pairs"].names if not name.endswith(("_image", "_answers"))]
     writer: pq.ParquetWriter | None = None
     for index in range(len(manifest.shards)):
-        table: pa.Table = read_shard(ctx.storage, manifest, index)
+        table: pa.Table = read_shard(ctx.storage, manifest, index, columns)
         writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd")
         writer.write_table(table)
     if writer is not None:

@@ -88,8 +88,7 @@ def ospo_loss(
         rejected: `[B]`, `l(y_l|x)`; may be None where `w_simpo` is 0.
         negative: `[B]`, `l(y_w|x~)`; may be None where `w_cond` is 0.
         config: weights, `b` and `g`.
-        sft: `[B]`, log-probabilities for the SFT term where they differ from `chosen`: rows whose caption was dropped
-            have `l(y_w)` there.
+        sft: `[B]`, `chosen` with `l(y_w)` in the rows whose caption was dropped; None if there are none.
 
     Raises:
         ValueError: the log-probabilities of a weighted term are missing.

@@ -15,18 +15,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ospo_core.errors import OspoError
 from ospo_core.models.adapters import merge_adapter, save_adapter
-from ospo_core.models.loading import LoadedModel, load_model
+from ospo_core.models.loading import load_model
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.data import PairData
 from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.loop import Outcome, Trainer
 from ospo_core.training.metrics import MetricsWriter, read_metrics
-from ospo_core.training.policy import build_policy
+from ospo_core.training.policy import Policy, build_policy
 from ospo_core.training.stopping import StopRequest
 from ospo_core.training.team import Team, join_team
 
@@ -79,19 +77,7 @@ def run_job(job: TrainingJob, stop: StopRequest) -> bool:
     logger.info("%d pairs, step %d of %d, %d process(es)", len(pairs), resumed, job.training.steps, team.size)
     outcome = _train(trainer, files, team, resumed, stop)
     if outcome.finished and team.rank == 0:
-        save_adapter(policy.adapted, files.adapter)
-        _finish(job, files, loaded, outcome)
-        result = TrainingResult(
-            identity=identity,
-            steps=outcome.step,
-            resumed_from=resumed,
-            pairs=len(pairs),
-            seconds=time.monotonic() - began,
-            adapter=files.adapter,
-            merged=files.merged,
-            metrics=outcome.metrics or read_metrics(files.metrics)[-1],
-        )
-        _write_whole(files.result, result.model_dump_json(indent=1))
+        _publish(job, policy, outcome, identity, resumed, len(pairs), began)
     team.wait()
     return outcome.finished
 
@@ -107,12 +93,26 @@ def _train(trainer: Trainer, files: JobFiles, team: Team, resumed: int, stop: St
         metrics.close()
 
 
-def _finish(job: TrainingJob, files: JobFiles, loaded: LoadedModel, outcome: Outcome) -> None:
-    """Write the merged model; the one in training makes room for it on the device first."""
+def _publish(
+    job: TrainingJob, policy: Policy, outcome: Outcome, identity: str, resumed: int, pairs: int, began: float
+) -> None:
+    """Write the adapter, the merged model and, last, the result that says that both are whole."""
+    files = JobFiles(job.out_dir)
     logger.info("merging after step %d", outcome.step)
+    save_adapter(policy.adapted, files.adapter)
     files.heartbeat.touch()
-    loaded.model.to(torch.device("cpu"))
     merge_adapter(job.model_folder, files.adapter, files.merged)
+    result = TrainingResult(
+        identity=identity,
+        steps=outcome.step,
+        resumed_from=resumed,
+        pairs=pairs,
+        seconds=time.monotonic() - began,
+        adapter=files.adapter,
+        merged=files.merged,
+        metrics=outcome.metrics or read_metrics(files.metrics)[-1],
+    )
+    _write_whole(files.result, result.model_dump_json(indent=1))
 
 
 def _is_done(files: JobFiles, identity: str) -> bool:

@@ -183,4 +183,4 @@ class TestWithPrefect:
         monkeypatch.setattr(compute_shard, "retries", 0)
         fakes.trouble = full
         code, _, err = run("stage", "prompts", "--profile", profile)
-        assert code == 1 and "No space left" in err and "Traceback" not in err
+        assert code == 1 and "disk full" in err and "Traceback" not in err

@@ -86,6 +86,14 @@ def test_bars_follow_waves_and_cached_stages(monkeypatch: pytest.MonkeyPatch) ->
         listener(Event("advanced", StageName.IMAGES, 1, 2, "half"))
         listener(Event("started", StageName.IMAGES, 2, 3))
         listener(Event("finished", StageName.IMAGES))
-        listener(Event("started", StageName.IMAGES, 0, 4))
     shown = screen.getvalue()
-    assert "cached" in shown and "3/3" in shown and "0/4" in shown
+    assert "cached" in shown and "3/3" in shown
+
+
+def test_bar_of_a_stage_that_starts_again_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=100))
+    with progress.progress_bars() as (listener, _):
+        listener(Event("cached", StageName.IMAGES))
+        listener(Event("started", StageName.IMAGES, 0, 4))
+    assert "0/4" in screen.getvalue()

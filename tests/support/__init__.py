@@ -1,1 +1,1 @@
-"""Helpers of the tests: servers and tiny models made on the spot."""
+"""Support of the tests: servers and tiny models made on the spot."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.embedded import configure_prefect
+from flows.embedded import configure_prefect, set_defaults
+
+set_defaults()  # before any test imports Prefect, which reads its settings then
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,11 @@ from tests.support.scripted_text import ScriptedEngine
 
 
 def small_round(root: Path, **sections: Any) -> RoundConfig:
-    """Return a round of 8 prompts in 2 shards, in folders below `root`; sections are merged over it."""
+    """Return a round of 8 prompts in 2 shards, in folders below `root`; sections are merged over it.
+
+    Its held-out prompts are written to `root`, since the first stage keeps them out of what it writes.
+    """
+    write_heldout(root)
     document: dict[str, Any] = {
         "name": "small",
         "storage": {"root": str(root / "store"), "scratch": str(root / "scratch"), "shard_size": 4},
@@ -42,6 +46,7 @@ def small_round(root: Path, **sections: Any) -> RoundConfig:
 
 def write_heldout(root: Path) -> None:
     """Write four held-out prompts of two sub-categories where `small_round` looks for them."""
+    root.mkdir(parents=True, exist_ok=True)
     prompts = [("color_2", "a red circle and a blue star"), ("color_2", "a green star and a red square")]
     prompts += [("spatial_2d", "a red circle above a blue star"), ("spatial_2d", "a green star left of a red square")]
     lines = [json.dumps({"sub_category": name, "prompt": text}) for name, text in prompts]

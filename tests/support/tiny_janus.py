@@ -120,16 +120,6 @@ def _config(tokenizer: PreTrainedTokenizerFast, tied: bool, codes: int) -> Janus
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=tied,
     )
-    vision = JanusVisionConfig(
-        hidden_size=HIDDEN,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH,
-        mlp_ratio=2.0,
-        projection_dim=HIDDEN,
-        num_image_tokens=TOKENS,
-    )
     vq = JanusVQVAEConfig(
         embed_dim=8,
         num_embeddings=codes,
@@ -142,8 +132,22 @@ def _config(tokenizer: PreTrainedTokenizerFast, tied: bool, codes: int) -> Janus
     )
     return JanusConfig(
         text_config=text,
-        vision_config=vision,
+        vision_config=_vision(),
         vq_config=vq,
         image_token_id=tokenizer.get_vocab()["<image_placeholder>"],
         tie_word_embeddings=tied,
+    )
+
+
+def _vision() -> JanusVisionConfig:
+    """Return the tiny vision encoder's configuration."""
+    return JanusVisionConfig(
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH,
+        mlp_ratio=2.0,
+        projection_dim=HIDDEN,
+        num_image_tokens=TOKENS,
     )

@@ -9,9 +9,10 @@ from prefect.client.orchestration import get_client
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.schema import StageName
 from ospo_core.stages.current import Promotion
+from ospo_core.stages.plan import report_key
 from ospo_core.stages.progress import Event, emit
 from tasks import showing
-from tasks.round_tasks import decision_markdown, report_key
+from tasks.round_tasks import decision_markdown
 
 MANIFEST = Manifest(
     stage=StageName.PERTURBATIONS,

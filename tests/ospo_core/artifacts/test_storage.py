@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import StorageError
 
 _WRITERS = 32
+_PROJECT = Path(__file__).parents[3]
 
 
 def test_what_is_written_is_read_listed_and_deleted(storage: Storage) -> None:
@@ -74,6 +78,25 @@ def test_readers_see_old_or_new_bytes_never_a_part(storage: Storage) -> None:
             reads.append(storage.read("key"))
         writing.result()
     assert all(read in values for read in reads)
+
+
+def test_a_killed_writer_leaves_whole_bytes(local_storage: Storage) -> None:
+    """SIGKILL in the middle of overwriting leaves a whole object; drafts are not listed and go with the folder."""
+    values = [bytes([number]) * 4_000_000 for number in range(2)]
+    local_storage.write("stage/key", values[0])
+    code = (
+        "import sys; from ospo_core.artifacts.storage import Storage; storage = Storage(sys.argv[1])\n"
+        "sys.stdout.write('go'); sys.stdout.flush()\n"
+        "for number in range(100000): storage.write('stage/key', bytes([number % 2]) * 4_000_000)"
+    )
+    command = [sys.executable, "-c", code, local_storage.root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=_PROJECT) as writer:
+        assert writer.stdout is not None and writer.stdout.read(2) == b"go"
+        time.sleep(0.1)
+        writer.kill()
+    assert local_storage.read("stage/key") in values and local_storage.list() == ["stage/key"]
+    local_storage.delete_folder("stage")
+    assert list(Path(local_storage.root).iterdir()) == []
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a\\b", "s3://b/k", "a\0b", "."])

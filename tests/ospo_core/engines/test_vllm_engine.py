@@ -17,16 +17,18 @@ from tests.support.tiny_llama import make_tiny_llama
 PROMPTS = ["<|User|> : write a prompt <|Assistant|> :", "a", "is there a red circle left of the blue star ?", "two red"]
 GREEDY = [Request(prompt, 0, 0.0, 12) for prompt in PROMPTS]
 STOPPED = [Request(prompt, 0, 0.0, 12, stop=("blue", "the")) for prompt in PROMPTS]
+LONG = [Request("is there a red circle left of the blue star ? " * 4, seed, 1.0, 2) for seed in range(120)]
 SAMPLED = [Request(prompt, 2**63 - 1 - seed, 1.0, 12) for seed, prompt in enumerate(PROMPTS * 2)]
 
 
 def use_vllm(folder: Path) -> tuple[list[Completion], list[Completion], list[Completion]]:
     """Greedy, stopped and sampled answers; the sampled ones are checked to be the same in another order."""
-    config = EngineConfig(kind="vllm", kv_cache_gib=0.02, max_num_seqs=4, max_model_len=64)
+    config = EngineConfig(kind="vllm", kv_cache_gib=0.02, max_num_seqs=128, max_model_len=64)
     with build_engine(config, folder) as engine:
         assert engine.generate([]) == []
         sampled = engine.generate(SAMPLED)
         assert engine.generate(SAMPLED[::-1])[::-1] == sampled
+        assert len(engine.generate(LONG)) == len(LONG), "seeded prompts longer together than one step's tokens"
         answers = engine.generate(GREEDY), engine.generate(STOPPED), sampled
     engine.close()
     with pytest.raises(StageError, match="closed"):

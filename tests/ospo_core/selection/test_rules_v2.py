@@ -128,9 +128,15 @@ def test_no_image_at_all_is_a_drop() -> None:
     assert select([]) == Dropped(NO_IMAGES)
 
 
-@pytest.mark.parametrize("field", ["score", "logprob_base"])
-def test_a_number_that_is_not_finite_is_a_drop(field: str) -> None:
-    broken = replace(image(0, BASE, (0.9,)), **{field: math.nan})
+@pytest.mark.parametrize(
+    "broken",
+    [
+        replace(image(0, BASE, (0.9,)), score=math.nan),
+        replace(image(0, BASE, (0.9,)), logprob_base=-math.inf),
+        replace(image(0, BASE, (0.9,)), negative_answers={0: (math.nan,)}),
+    ],
+)
+def test_a_number_that_is_not_finite_is_a_drop(broken: Candidate) -> None:
     assert select([broken, image(1, BASE, (-0.9,))]) == Dropped(NOT_FINITE)
 
 

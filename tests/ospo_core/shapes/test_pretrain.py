@@ -16,7 +16,7 @@ from ospo_core.shapes.heldout import draw_heldout, heldout_texts, invent_for_tra
 from ospo_core.shapes.lessons import SHAPES_FAMILY, drawing_lesson, looking_lessons, text_lesson
 from ospo_core.shapes.pretrain import Recipe, build_model, learning_rate_at, train
 from ospo_core.shapes.pretrain_vq import VqRecipe, random_grids, train_vq
-from ospo_core.shapes.teaching import answer_loss, looking_loss
+from ospo_core.shapes.teaching import answer_loss, looking_losses
 from ospo_core.shapes.tokenizer import build_tokenizer
 
 SMALL = LessonPlan(drawings=4, texts=3, pictures=3, questions=2)
@@ -42,8 +42,10 @@ def test_lessons_depend_on_seed_and_step_alone() -> None:
     assert first.draw_codes.shape != other.draw_codes.shape or not torch.equal(first.draw_codes, other.draw_codes)
 
 
-def test_packed_lessons_have_the_loss_of_separate_ones() -> None:
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packed_lessons_have_the_loss_of_separate_ones(attention: str) -> None:
     model = build_model(0).eval()
+    model.model.language_model.set_attn_implementation(attention)
     batch = Lessons(build_tokenizer(), SMALL, 4, 10, 5)[0]
     total, count = 0.0, 0
     with torch.no_grad():
@@ -57,7 +59,7 @@ def test_packed_lessons_have_the_loss_of_separate_ones() -> None:
                 hidden = model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
                 labelled = int((labels != IGNORED).sum())
                 total, count = total + float(answer_loss(model, hidden, labels)) * labelled, count + labelled
-        assert float(looking_loss(model, batch)) == pytest.approx(total / count, rel=1e-4)
+        assert float(looking_losses(model, batch)[0]) == pytest.approx(total / count, rel=1e-4)
 
 
 def test_an_interrupted_pretraining_ends_like_an_undisturbed_one(tmp_path: Path) -> None:

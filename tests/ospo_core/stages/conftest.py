@@ -16,7 +16,7 @@ from ospo_core.artifacts.tables import read_table
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
-from tests.support.rounds import ScriptedResources, run_stages, small_round, write_heldout
+from tests.support.rounds import ScriptedResources, run_stages, small_round
 
 
 class LenientOracle:
@@ -47,7 +47,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallRound]:
 
     root: Path = tmp_path_factory.mktemp("round")
     make_tiny_janus(root / "model")
-    write_heldout(root)
     config, resources = small_round(root), ScriptedResources()
     model = ModelRef(digest=model_digest(root / "model"), source=str(root / "model"))
     with pytest.MonkeyPatch.context() as patch:

@@ -92,5 +92,5 @@ def _nothing() -> object:
 
 def test_missing_contamination_list_is_named(tmp_path: Path) -> None:
     config = small_round(tmp_path, prompts={"contamination_lists": ["/nowhere/list.txt"]})
-    with pytest.raises(ConfigError, match="/nowhere/list.txt"):
+    with pytest.raises(ConfigError, match=r"/nowhere/list\.txt"):
         run_stage(text_context(config, ScriptedResources()), PromptsStage())

@@ -9,7 +9,7 @@ from tests.ospo_core.training.jobs import job, write_pairs
 
 
 def test_places_and_checkpoint_interval_do_not_count(tmp_path: Path, pairs_path: Path) -> None:
-    copied = shutil.copy(pairs_path, tmp_path / "copy.parquet")
+    copied = Path(shutil.copy(pairs_path, tmp_path / "copy.parquet"))
     one = job(tmp_path / "a", pairs_path, tmp_path / "x", checkpoint_every=2)
     other = job(tmp_path / "b", copied, tmp_path / "y", checkpoint_every=7)
     assert one.identity("model") == other.identity("model")

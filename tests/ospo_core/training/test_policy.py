@@ -51,10 +51,10 @@ def test_batch_1_times_accumulation_8_gives_the_gradient_of_8_times_1(model_fold
 def test_a_fresh_adapter_gives_the_log_probabilities_that_scoring_gives(loaded: LoadedModel, pairs_path: Path) -> None:
     options = config(caption_dropout=0.0)
     batch = PairData(pairs_path, loaded, options, seed=3).micro_batch(0, 0)
-    prompts = [
+    texts = [
         loaded.tokenizer.decode([i for i in row if i != loaded.special.pad]) for row in batch.input_ids[:4].tolist()
     ]
-    plain = [text.split(" : ", 1)[1].split(" <|Assistant|>")[0] for text in prompts]
+    plain = [str(text).split(" : ", 1)[1].split(" <|Assistant|>")[0] for text in texts]
     expected = mean_logprob(loaded, plain, batch.tokens[:4].numpy(), 4)
     _, figures = batch_loss(build_policy(loaded, options, seed=0), batch, options.loss)
     assert figures["chosen_logprob"].item() == pytest.approx(expected.mean(), abs=1e-5)

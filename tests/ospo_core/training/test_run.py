@@ -6,11 +6,13 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peft import PeftModel
 from transformers import JanusForConditionalGeneration
 
+from ospo_core.config.sections import LossConfig
 from ospo_core.errors import TrainingError
 from ospo_core.models.loading import load_model
 from ospo_core.training.collapse import CollapseError
@@ -51,7 +53,7 @@ def test_a_run_leaves_an_adapter_a_merged_model_metrics_and_a_result(
     base = JanusForConditionalGeneration.from_pretrained(model_folder)
     layer = "model.language_model.layers.0.self_attn.q_proj.weight"
     before = base.state_dict()[layer].clone()
-    assert PeftModel.from_pretrained(base, result.adapter).peft_config["default"].r == 4
+    assert PeftModel.from_pretrained(base, result.adapter).peft_config["default"].to_dict()["r"] == 4
     merged = load_model(result.merged, training.model)
     assert not merged.model.state_dict()[layer].equal(before)
 
@@ -80,9 +82,13 @@ def test_an_expected_failure_reaches_the_parent_with_its_remedy(model_folder: Pa
 
 
 def test_a_collapse_reaches_the_parent_as_such(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
-    training = job(
-        model_folder, pairs_path, tmp_path, learning_rate=0.3, collapse_drop=0.1, collapse_patience=1, steps=30
-    )
+    options: dict[str, Any] = {
+        "loss": LossConfig(w_sft=0.0),
+        "learning_rate": 30.0,
+        "collapse_drop": 0.1,
+        "collapse_patience": 1,
+    }
+    training = job(model_folder, pairs_path, tmp_path, steps=20, **options)
     assert start(training) == 1
     with pytest.raises(CollapseError):
         read_result(1, JobFiles(tmp_path))

@@ -1,0 +1,48 @@
+"""The shipped model: small enough, plain safetensors, and good enough at each of its jobs for a round to work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ospo_core.evaluation.embedded import measure_model
+from ospo_core.models.loading import resolve_model
+
+MEBIBYTE = 1024**2
+
+
+@pytest.fixture(scope="module")
+def weights() -> Path:
+    return resolve_model("embedded:shapes")
+
+
+@pytest.fixture(scope="module")
+def figures(weights: Path) -> dict[str, float]:
+    return measure_model(weights, 120, guidances=(1.0,), device="cpu")
+
+
+def test_the_weights_are_small_and_have_a_model_card(weights: Path) -> None:
+    files = [path for path in weights.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 20 * MEBIBYTE
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+    assert (weights / "README.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("figure", "bar"),
+    [
+        ("vq_keeps_scene", 0.97),
+        ("prompts/valid", 0.8),
+        ("perturbations/valid", 0.8),
+        ("dense/keeps_meaning", 0.8),
+        ("questions/cover", 0.8),
+        ("guidance_1/judge_accuracy", 0.8),
+    ],
+)
+def test_every_job_is_done_well_enough(figures: dict[str, float], figure: str, bar: float) -> None:
+    assert figures[figure] >= bar, figures
+
+
+def test_there_is_room_to_improve(figures: dict[str, float]) -> None:
+    assert 0.1 <= figures["guidance_1/accuracy"] <= 0.9

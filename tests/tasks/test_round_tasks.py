@@ -1,0 +1,84 @@
+"""Opening a round, the gate's verdict made real, and the report that is not written twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.errors import StorageError
+from ospo_core.schema import StageName
+from ospo_core.stages.current import current_model
+from tasks import round_tasks
+from tasks.jobs import StageJob, storage_of
+from tests.ospo_core.stages.test_models_and_pointer import model_files
+from tests.support.rounds import made_up_model, small_round
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+GROUP = {"name": "all", "prompts": 4, "parent": 0.2, "child": 0.5}
+GROUP |= {"difference": 0.3, "difference_low": 0.1, "difference_high": 0.5}
+
+
+def finished(promote: bool) -> dict[StageName, Manifest]:
+    decision = {"promote": promote, "reason": "so it is", "metric": "vqa", "overall": GROUP, "categories": []}
+    extras: Mapping[StageName, dict[str, Any]] = {
+        StageName.TRAINING: {"model_digest": "b", "merged": "models/b", "parent_digest": "a"},
+        StageName.EVALUATION: {"decision": decision},
+    }
+    return {
+        name: Manifest(stage=name, fingerprint="f" * 64, version=1, rows=0, items_in=0, extra=extra)
+        for name, extra in extras.items()
+    }
+
+
+def test_promoted_child_becomes_the_current_model(tmp_path: Path) -> None:
+    config = small_round(tmp_path)
+    assert round_tasks.apply_decision.fn(config, finished(promote=True)).changed
+    pointer = current_model(storage_of(config))
+    assert pointer is not None and (pointer.digest, pointer.parent) == ("b", "a")
+    assert not round_tasks.apply_decision.fn(config, finished(promote=True)).changed
+
+
+def test_refused_child_changes_nothing_and_is_explained(tmp_path: Path) -> None:
+    config = small_round(tmp_path)
+    outcome = round_tasks.apply_decision.fn(config, finished(promote=False))
+    assert not outcome.changed and "refused" in outcome.reason
+    assert current_model(storage_of(config)) is None
+
+
+def test_report_is_written_unless_all_was_cached_and_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def write(storage: Storage, manifests: Any, config: Any, key: str, ran: Any) -> str:
+        written.append(key)
+        storage.write(key, b"<html>")
+        return storage.uri(key)
+
+    monkeypatch.setattr("ospo_core.report.html.write_report", write)
+    config = small_round(tmp_path)
+    for ran in ([], [], [StageName.EVALUATION]):
+        address = round_tasks.report.fn(config, finished(promote=True), ran)
+    assert len(written) == 2 and Path(address).read_bytes() == b"<html>"
+
+
+def test_opening_a_round_tries_the_storage_and_finds_the_model(tmp_path: Path) -> None:
+    model_files(tmp_path / "model")
+    ref = round_tasks.open_round.fn(small_round(tmp_path))
+    assert ref.source == str(tmp_path / "model")
+    (tmp_path / "blocked").write_text("a file", encoding="utf-8")
+    with pytest.raises(StorageError):
+        round_tasks.open_round.fn(small_round(tmp_path, storage={"root": str(tmp_path / "blocked" / "store")}))
+
+
+def test_job_crosses_process_borders_as_json(tmp_path: Path) -> None:
+    config = small_round(tmp_path)
+    job = StageJob(config=config, stage=StageName.PAIRS, model=made_up_model(config), upstream=finished(promote=True))
+    assert StageJob.model_validate_json(job.model_dump_json()) == job
+    assert job.implementation().name is StageName.PAIRS
