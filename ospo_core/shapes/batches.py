@@ -30,9 +30,9 @@ _ASKED = "@question@"
 class LessonPlan:
     """How much of everything a step holds, and the shares of the captions' flaws."""
 
-    drawings: int = 48
-    texts: int = 16
-    pictures: int = 32
+    drawings: int = 44
+    texts: int = 56
+    pictures: int = 20
     questions: int = 4
     wrong_share: float = 0.4
     drop_share: float = 0.1

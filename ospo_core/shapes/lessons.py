@@ -134,7 +134,14 @@ def _decomposing(rng: random.Random) -> TextLesson:
     return TextLesson(SHAPES_FAMILY.decompose(sentence.text()), SHAPES_FAMILY.format_questions(asked))
 
 
-_TEXT_TASKS: tuple[Callable[[random.Random], TextLesson], ...] = (_writing, _perturbing, _densifying, _decomposing)
+_TEXT_TASKS: tuple[Callable[[random.Random], TextLesson], ...] = (
+    _writing,
+    _perturbing,
+    _perturbing,
+    _perturbing,
+    _densifying,
+    _decomposing,
+)
 
 
 def text_lesson(rng: random.Random) -> TextLesson:

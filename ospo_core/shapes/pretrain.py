@@ -2,7 +2,7 @@
 
 The VQ model is trained apart (`pretrain_vq`) and stays frozen here. Its codes are the glyph numbers, so the codes of a
 picture are known without encoding it. Learning rate: warm-up, constant, linear decay; captions turn partly wrong for
-the last part (`hedge_share`), see `lessons`.
+the last part (`hedge_share`), see `lessons`; by default none are, since the model is not yet good enough to be spoilt.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of the pretraining; the defaults made the shipped weights."""
+    """Numbers of the pretraining; docs/lab-notes.md says how the shipped weights came about."""
 
-    steps: int = 5500
+    steps: int = 6000
     learning_rate: float = 1e-3
     warmup_steps: int = 150
     decay_share: float = 0.3
     hedge_share: float = 0.0
     weight_decay: float = 0.02
-    text_weight: float = 0.5
+    text_weight: float = 1.0
     looking_weight: float = 1.5
     reading_weight: float = 0.3
     checkpoint_every: int = 100
@@ -82,11 +82,13 @@ def train(
     device: torch.device,
     compiled: bool = False,
     stop_at: int | None = None,
+    workers: int = 1,
 ) -> None:
     """Train in place, from the checkpoint in `folder` if there is one; metrics go to `metrics.jsonl` there.
 
     Sequences are short, so plain attention is faster than the fused kernel on a CPU; `compiled` costs two minutes at
-    the start and saves a third of every step. `stop_at` ends the run early, as an interruption would.
+    the start and saves a third of every step. `stop_at` ends the run early, as an interruption would;
+    `workers` processes make the lessons ahead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     nn.Module.to(model, device).train()
@@ -99,8 +101,8 @@ def train(
     start = _resume(model, optimiser, folder / "checkpoint.pt")
     hedge_from = int(recipe.steps * (1 - recipe.hedge_share))
     lessons = Lessons(build_tokenizer(), recipe.plan, recipe.seed, recipe.steps, hedge_from)
-    sampler = range(start, stop_at or recipe.steps)
-    loader = DataLoader(lessons, batch_size=None, sampler=sampler, num_workers=1, prefetch_factor=8)
+    sampler, ahead = range(start, stop_at or recipe.steps), 8 if workers else None
+    loader = DataLoader(lessons, batch_size=None, sampler=sampler, num_workers=workers, prefetch_factor=ahead)
     began = time.monotonic()
     with (folder / "metrics.jsonl").open("a") as log:
         for step, batch in enumerate(loader, start=start):

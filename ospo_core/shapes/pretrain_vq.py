@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VqRecipe:
-    """Numbers of the VQ model's training; the defaults made the shipped weights."""
+    """Numbers of the VQ model's training; docs/lab-notes.md says how the shipped weights came about."""
 
     steps: int = 4000
     encoder_steps: int = 700
