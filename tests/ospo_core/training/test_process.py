@@ -18,8 +18,6 @@ from ospo_core.errors import TrainingError
 from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob
 from ospo_core.training.metrics import Metrics, read_metrics
 from ospo_core.training.process import end_group, launch_command, run_training, visible_gpus
-from ospo_core.training.run import run_job
-from ospo_core.training.stopping import StopRequest
 from tests.ospo_core.training.jobs import job
 
 ENDLESS = 1_000_000
@@ -83,8 +81,7 @@ def test_a_run_that_was_stopped_then_killed_ends_with_the_adapter_of_an_undistur
 ) -> None:
     options: dict[str, Any] = {"steps": 80, "checkpoint_every": 10, "batch_size": 2, "accumulation": 2}
     through = job(model_folder, pairs_path, tmp_path / "through", **options)
-    through.out_dir.mkdir()
-    assert run_job(through, StopRequest())
+    run_training(through, lambda row: None, poll_s=0.05)  # a process too: libraries change how this one calculates
 
     disturbed = job(model_folder, pairs_path, tmp_path / "disturbed", **options)
     checkpoints = JobFiles(disturbed.out_dir).checkpoints
