@@ -133,7 +133,7 @@ def test_a_stop_before_the_first_step_saves_nothing(make: Make, tmp_path: Path) 
 
 def test_a_collapsed_model_stops_the_run(make: Make) -> None:
     unbound = LossConfig(w_sft=0.0)
-    trainer, _ = make(steps=20, loss=unbound, learning_rate=30.0, collapse_drop=0.1, collapse_patience=2)
+    trainer, _ = make(steps=20, loss=unbound, learning_rate=0.3, collapse_drop=0.1, collapse_patience=2)
     steps: list[Figures] = []
     with pytest.raises(CollapseError, match="log-probability fell"):
         trainer.run(steps.append)

@@ -84,7 +84,7 @@ def test_an_expected_failure_reaches_the_parent_with_its_remedy(model_folder: Pa
 def test_a_collapse_reaches_the_parent_as_such(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "loss": LossConfig(w_sft=0.0),
-        "learning_rate": 30.0,
+        "learning_rate": 0.3,
         "collapse_drop": 0.1,
         "collapse_patience": 1,
     }
