@@ -1,11 +1,12 @@
-"""Collation: lessons as right-padded tensors, one batch a step, each a function of the seed and the step alone.
+"""Collation: passages packed into rows, one batch a step, each a function of the seed and the step alone.
 
-Shape letters: D drawings, L their length, T text lessons, P pictures, S other lengths.
+Shape letters: N rows, S their length, P pictures looked at.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,27 +17,24 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ospo_core.artifacts.ids import derive_seed
-from ospo_core.prompts.base_family import IMAGE_MARKER
-from ospo_core.shapes.lessons import SHAPES_FAMILY, TextLesson, drawing_lesson, looking_lessons, text_lesson
+from ospo_core.shapes.lessons import drawing_lesson, looking_lessons, text_lesson
+from ospo_core.shapes.passages import NOTHING, Field, Passage, Passages
 from ospo_core.shapes.render import render
-from ospo_core.shapes.tokenizer import BEGIN_IMAGE, BOS, IMAGE, PAD, token_id
-from ospo_core.shapes.world import GRID
-
-IGNORED = -100
-_ASKED = "@question@"
+from ospo_core.shapes.world import Grid
 
 
 @dataclass(frozen=True)
 class LessonPlan:
     """How much of everything a step holds, and the shares of the captions' flaws."""
 
-    drawings: int = 44
-    texts: int = 56
-    pictures: int = 20
-    questions: int = 4
+    drawings: int = 64
+    texts: int = 64
+    pictures: int = 24
+    questions: int = 6
+    row_length: int = 160
     wrong_share: float = 0.4
     drop_share: float = 0.1
-    dense_share: float = 0.5
+    dense_share: float = 0.4
     pixel_noise: float = 5.0
 
 
@@ -45,26 +43,21 @@ class Batch:
     """One step's tensors.
 
     Attributes:
-        draw_ids: [D, L] prompt, then GRID * GRID image slots, then padding.
-        draw_slots: [D, L] True at the image slots.
-        draw_codes: [D, GRID * GRID] codes of the picture.
-        text_ids, text_labels: [T, S].
-        look_ids, look_labels, look_positions: [P, S]; a picture's placeholders, then all that is asked about it.
-        look_segments: [P, S] 0 for the picture, 1.. for what is asked, -1 for padding; see `looking_mask`.
-        look_codes: [P, GRID * GRID] codes of the pictures shown.
-        pixels: [P, 3, H, W] in -1..1.
+        tokens: [N, S] ids; padding where nothing stands.
+        parts: [N, S] the `Part` that a token is learnt by, or NOTHING.
+        positions: [N, S] places within the passage.
+        passages, segments: [N, S] which passage of the row, and which segment of it; NOTHING for padding.
+        drawn, seen: [N, S] codes to draw, codes looked at, or NOTHING.
+        pixels: [P, 3, H, W] in -1..1, in the order in which their placeholders stand.
     """
 
-    draw_ids: Tensor
-    draw_slots: Tensor
-    draw_codes: Tensor
-    text_ids: Tensor
-    text_labels: Tensor
-    look_ids: Tensor
-    look_labels: Tensor
-    look_positions: Tensor
-    look_segments: Tensor
-    look_codes: Tensor
+    tokens: Tensor
+    parts: Tensor
+    positions: Tensor
+    passages: Tensor
+    segments: Tensor
+    drawn: Tensor
+    seen: Tensor
     pixels: Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -78,9 +71,8 @@ class Lessons(Dataset[Batch]):
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, plan: LessonPlan, seed: int, steps: int, hedge_from: int
     ) -> None:
-        self.tokenizer, self.plan, self.seed, self.steps, self.hedge_from = tokenizer, plan, seed, steps, hedge_from
-        self.pad = token_id(tokenizer, PAD)
-        self.kept = {token_id(tokenizer, token) for token in (BOS, BEGIN_IMAGE)}
+        self.plan, self.seed, self.steps, self.hedge_from = plan, seed, steps, hedge_from
+        self.make = Passages(tokenizer)
 
     def __len__(self) -> int:
         """Return the number of steps."""
@@ -88,77 +80,57 @@ class Lessons(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step."""
-        rng = random.Random(derive_seed("lessons", self.seed, step))
-        wrong = self.plan.wrong_share if step >= self.hedge_from else 0.0
-        drawings = self._drawings(rng, wrong)
-        texts = self._texts([text_lesson(rng) for _ in range(self.plan.texts)])
-        return Batch(*drawings, *texts, *self._pictures(rng))
+        plan, rng = self.plan, random.Random(derive_seed("lessons", self.seed, step))
+        wrong = plan.wrong_share if step >= self.hedge_from else 0.0
+        drawings = (drawing_lesson(rng, wrong, plan.drop_share, plan.dense_share) for _ in range(plan.drawings))
+        passages = [self.make.drawing(lesson) for lesson in drawings]
+        passages += [self.make.text(text_lesson(rng)) for _ in range(plan.texts)]
+        grids: dict[int, Grid] = {}
+        for _ in range(plan.pictures):
+            grid, about = looking_lessons(rng, plan.questions)
+            grids[len(passages)] = grid
+            passages.append(self.make.looking(grid, about))
+        rows = pack([passage.shape[1] for passage in passages], plan.row_length)
+        pixels = self._pixels([grids[k] for row in rows for k in row if k in grids], rng)
+        return collate([[passages[k] for k in row] for row in rows], self.make.pad, pixels)
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text)["input_ids"])
-
-    def _drawings(self, rng: random.Random, wrong: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ids, slots and codes of the drawing lessons."""
-        plan = self.plan
-        lessons = [drawing_lesson(rng, wrong, plan.drop_share, plan.dense_share) for _ in range(plan.drawings)]
-        prompts = [self._ids(SHAPES_FAMILY.generation_text(lesson.prompt)) for lesson in lessons]
-        for lesson, prompt in zip(lessons, prompts, strict=True):
-            if lesson.unconditional:
-                prompt[:] = [token if token in self.kept else self.pad for token in prompt]
-        slots = GRID * GRID
-        length = max(map(len, prompts)) + slots
-        ids = torch.full((len(prompts), length), self.pad)
-        where = torch.zeros(len(prompts), length, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-            where[row, len(prompt) : len(prompt) + slots] = True
-        codes = np.stack([lesson.grid.reshape(-1) for lesson in lessons]).astype(np.int64)
-        return ids, where, torch.from_numpy(codes)
-
-    def _answer_ids(self, text: str) -> list[int]:
-        """Return the ids of a text that goes on: no begin of sequence, but its end."""
-        return [*self._ids(text)[1:], int(self.tokenizer.eos_token_id)]
-
-    def _texts(self, lessons: list[TextLesson]) -> tuple[Tensor, Tensor]:
-        """Return ids and labels; only answers and the end of sequence are labelled."""
-        rows: list[tuple[list[int], int]] = []
-        for lesson in lessons:
-            before = self._ids(SHAPES_FAMILY.chat_text(lesson.instruction))
-            rows.append((before + self._answer_ids(lesson.answer), len(before)))
-        length = max(len(ids) for ids, _ in rows)
-        ids = torch.full((len(rows), length), self.pad)
-        labels = torch.full((len(rows), length), IGNORED)
-        for row, (sequence, start) in enumerate(rows):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            labels[row, start : len(sequence)] = torch.tensor(sequence[start:])
-        return ids, labels
-
-    def _pictures(self, rng: random.Random) -> tuple[Tensor, ...]:
-        """Return ids, labels, positions, segments of the lessons about pictures, and the pictures' codes and pixels."""
-        grids, rows = [], []
-        for image in range(self.plan.pictures):
-            grid, about = looking_lessons(rng, image, self.plan.questions)
-            grids.append(grid)
-            rows.append(self._packed(about))
-        length = max(len(row) for row in rows)
-        blank = (self.pad, IGNORED, 0, -1)
-        packed = torch.tensor([[*row, *[blank] * (length - len(row))] for row in rows])
+    def _pixels(self, grids: Sequence[Grid], rng: random.Random) -> Tensor:
+        """Return the noisy pictures [P, 3, H, W] of grids."""
         noise = np.random.default_rng(rng.getrandbits(32))
         pictures: NDArray[np.float32] = render(np.stack(grids)).astype(np.float32)
         pictures += self.plan.pixel_noise * noise.standard_normal(pictures.shape, dtype=np.float32)
-        pixels = torch.from_numpy(pictures.clip(0, 255) / 127.5 - 1.0).permute(0, 3, 1, 2).contiguous()
-        codes = torch.from_numpy(np.stack(grids).reshape(len(grids), -1).astype(np.int64))
-        return (*packed.unbind(-1), codes, pixels)
+        return torch.from_numpy(pictures.clip(0, 255) / 127.5 - 1.0).permute(0, 3, 1, 2).contiguous()
 
-    def _packed(self, lessons: list[TextLesson]) -> list[tuple[int, int, int, int]]:
-        """Return (id, label, position, segment) of every token: the picture once, then each lesson about it."""
-        head, tail = SHAPES_FAMILY.vqa_text(_ASKED).replace(IMAGE_MARKER, IMAGE * (GRID * GRID)).split(f" {_ASKED} ")
-        prefix = self._ids(head)
-        row = [(token, IGNORED, position, 0) for position, token in enumerate(prefix)]
-        for segment, lesson in enumerate(lessons, start=1):
-            asked = self._ids(f"{lesson.instruction} {tail}")[1:]
-            said = self._answer_ids(lesson.answer)
-            labels = [IGNORED] * len(asked) + said
-            for offset, (token, label) in enumerate(zip(asked + said, labels, strict=True)):
-                row.append((token, label, len(prefix) + offset, segment))
-        return row
+
+def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    """Return which items share a row: longest first, each into the first row with room (first fit decreasing).
+
+    An item longer than a row gets one of its own.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for item in sorted(range(len(lengths)), key=lambda k: (-lengths[k], k)):
+        row = next((r for r, left in enumerate(room) if left >= lengths[item]), None)
+        if row is None:
+            row = len(rows)
+            rows.append([])
+            room.append(max(row_length, lengths[item]))
+        rows[row].append(item)
+        room[row] -= lengths[item]
+    return rows
+
+
+def collate(rows: Sequence[Sequence[Passage]], pad: int, pixels: Tensor) -> Batch:
+    """Return rows of passages as tensors, padded on the right."""
+    length = max(sum(passage.shape[1] for passage in row) for row in rows)
+    table = np.full((len(Field) + 1, len(rows), length), NOTHING, dtype=np.int64)
+    table[Field.TOKEN], table[Field.POSITION] = pad, 0
+    for number, row in enumerate(rows):
+        start = 0
+        for which, passage in enumerate(row):
+            end = start + passage.shape[1]
+            table[: len(Field), number, start:end] = passage
+            table[len(Field), number, start:end] = which
+            start = end
+    tokens, parts, positions, segments, drawn, seen, passages = torch.from_numpy(table).unbind(0)
+    return Batch(tokens, parts, positions, passages, segments, drawn, seen, pixels)

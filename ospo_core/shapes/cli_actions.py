@@ -23,8 +23,10 @@ from ospo_core.shapes.ship import pretrain_model, short_recipe
 EMBEDDED = "embedded:shapes"
 
 
-def pretrain(out: Path, steps: int | None, device: str, resume: bool) -> Path:
+def pretrain(out: Path, steps: int | None, device: str, resume: bool, compiled: bool = False) -> Path:
     """Pretrain the embedded model into `out`; goes on from the checkpoint in `out/work` if `resume` is set.
+
+    `compiled` compiles the language model first.
 
     Raises:
         ConfigError: `out` holds a checkpoint and `resume` is not set, or the device does not exist.
@@ -37,7 +39,7 @@ def pretrain(out: Path, steps: int | None, device: str, resume: bool) -> Path:
             remedy="Add --resume to go on with it, or choose another folder",
         )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    return pretrain_model(out, short_recipe(Recipe(), steps), VqRecipe(), _device(device))
+    return pretrain_model(out, short_recipe(Recipe(), steps), VqRecipe(), _device(device), compiled)
 
 
 def _device(name: str) -> torch.device:

@@ -29,16 +29,15 @@ SUB_CATEGORIES = tuple(SubCategory)
 
 @dataclass(frozen=True)
 class TextLesson:
-    """An instruction and the answer to learn; `image` numbers the picture shown before it, -1 for none."""
+    """An instruction and the answer to learn."""
 
     instruction: str
     answer: str
-    image: int = -1
 
 
 @dataclass(frozen=True)
 class DrawingLesson:
-    """A prompt (None: no prompt at all) and the grid to draw."""
+    """A prompt, the grid to draw, and whether the prompt is hidden (for guidance)."""
 
     prompt: str
     grid: Grid
@@ -139,6 +138,7 @@ _TEXT_TASKS: tuple[Callable[[random.Random], TextLesson], ...] = (
     _perturbing,
     _perturbing,
     _perturbing,
+    _perturbing,
     _densifying,
     _decomposing,
 )
@@ -159,7 +159,7 @@ def disturbed(grid: Grid, rng: random.Random) -> Grid:
     return changed
 
 
-def looking_lessons(rng: random.Random, image: int, questions: int) -> tuple[Grid, list[TextLesson]]:
+def looking_lessons(rng: random.Random, questions: int) -> tuple[Grid, list[TextLesson]]:
     """Return a picture's grid with a caption (if it was drawn well) and questions, half of them to be denied."""
     sub_category, sentence, cells = sketch(rng)
     grid = paint(sentence, cells, rng)
@@ -167,16 +167,16 @@ def looking_lessons(rng: random.Random, image: int, questions: int) -> tuple[Gri
     if rng.random() < 0.3:
         grid = disturbed(grid, rng)
     elif rng.random() < 0.5:
-        lessons.append(TextLesson(DESCRIBE_CELLS, sentence.text(cells), image))
+        lessons.append(TextLesson(DESCRIBE_CELLS, sentence.text(cells)))
     else:
-        lessons.append(TextLesson(DESCRIBE, sentence.text(), image))
+        lessons.append(TextLesson(DESCRIBE, sentence.text()))
     scene = read_scene(grid)
     pool = _question_pool(sentence, sub_category, rng)
     truths = {question: answer(question, scene) for question in pool}
     for wanted in (True, False):
         fitting = [question for question in pool if truths[question] is wanted]
         for question in rng.sample(fitting, min(len(fitting), questions // 2)):
-            lessons.append(TextLesson(question.text, SHAPES_FAMILY.yes[0] if wanted else SHAPES_FAMILY.no[0], image))
+            lessons.append(TextLesson(question.text, SHAPES_FAMILY.yes[0] if wanted else SHAPES_FAMILY.no[0]))
     return grid, lessons
 
 

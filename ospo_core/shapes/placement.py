@@ -26,7 +26,7 @@ Cells = tuple[tuple[Cell, ...], ...]
 """Cells of the things of each noun, in the order of the sentence."""
 
 _ALL = [(row, column) for row in range(GRID) for column in range(GRID)]
-_TRIES = 60
+_TRIES = 120
 
 
 class PlacementError(ValueError):
@@ -89,16 +89,35 @@ def fits(sentence: Sentence, cells: Cells) -> bool:
 
 
 def place(sentence: Sentence, rng: random.Random) -> Cells:
-    """Return random cells for a sentence.
+    """Return random cells for a sentence; what `and` joins stands in reading order, as people name things.
 
     Raises:
         PlacementError: no arrangement was found in a fair number of tries.
     """
     for _ in range(_TRIES):
-        cells = _propose(sentence, rng)
+        proposed = _propose(sentence, rng)
+        cells = _in_reading_order(sentence, proposed) if proposed is not None else None
         if cells is not None and fits(sentence, cells):
             return cells
     raise PlacementError(f"no arrangement found for {sentence.text()!r}")
+
+
+def _in_reading_order(sentence: Sentence, cells: Cells) -> Cells | None:
+    """Return the same cells dealt out anew, so that what `and` joins stands in the order of the sentence.
+
+    Nouns without relations share out their cells in that order. Where a group of related nouns would begin after what
+    comes later in the sentence, there is no such arrangement of these cells: None.
+    """
+    related = {k for i, _, j in sentence.relations for k in (i, j)}
+    alone = [k for k in range(len(cells)) if k not in related]
+    spots = sorted(cell for k in alone for cell in cells[k])
+    dealt = list(cells)
+    for k in alone:
+        dealt[k], spots = tuple(spots[: len(cells[k])]), spots[len(cells[k]) :]
+    second = {j for _, _, j in sentence.relations}
+    groups = [k for k in range(len(cells)) if k not in second]
+    starts = [min((*dealt[k], *(dealt[k + 1] if k + 1 in second else ()))) for k in groups]
+    return tuple(dealt) if starts == sorted(starts) else None
 
 
 @cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import JanusVQVAE
 
+from ospo_core.artifacts.ids import derive_seed
+from ospo_core.shapes.checkpoints import load_checkpoint, save_checkpoint
 from ospo_core.shapes.render import BACKGROUND, Pictures, render
 from ospo_core.shapes.world import GRID, Grid, glyphs
 
@@ -36,6 +39,7 @@ class VqRecipe:
     temperature: float = 0.05
     empty_share: float = 0.3
     noise: float = 0.03
+    checkpoint_every: int = 200
     seed: int = 11
 
 
@@ -82,32 +86,43 @@ def train_vq(
     recipe: VqRecipe,
     device: torch.device,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
-    start: int = 0,
+    checkpoint: Path | None = None,
+    stop_at: int | None = None,
 ) -> None:
-    """Train the VQ model in place, from step `start`; deterministic for a recipe on one machine.
+    """Train the VQ model in place, from `checkpoint` if that file exists; deterministic for a recipe on one machine.
 
-    The encoder and the code vectors are done after `encoder_steps`; from there on only the decoder learns.
+    The encoder and the code vectors are done after `encoder_steps`; from there on only the decoder learns. `stop_at`
+    ends the run early, as an interruption would.
     """
-    generator = np.random.default_rng(recipe.seed + start)
-    torch.manual_seed(recipe.seed + start)
     nn.Module.to(vq, device).train()
     optimiser = torch.optim.AdamW(vq.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    for step in range(start, recipe.steps):
+    start = load_checkpoint(checkpoint, vq, optimiser) if checkpoint is not None else 0
+    for step in range(start, recipe.steps if stop_at is None else stop_at):
+        if step == start or step == recipe.encoder_steps:
+            for part in (vq.encoder, vq.quant_conv, vq.quantize):
+                part.requires_grad_(step < recipe.encoder_steps)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (step - start + 1) / 50, 0.02 + 2 * (1 - step / recipe.steps))
-        if step == recipe.encoder_steps or step == start > recipe.encoder_steps:
-            vq.encoder.requires_grad_(False)
-            vq.quant_conv.requires_grad_(False)
-            vq.quantize.requires_grad_(False)
-        grids = random_grids(recipe.batch_size, generator, recipe.empty_share)
-        codes = torch.from_numpy(grids.astype(np.int64)).to(device)
-        pixels = to_unit(render(grids), device)
-        draw, error = decoder_loss(vq, pixels, codes)
-        classify = encoder_loss(vq, pixels, codes, recipe) if step < recipe.encoder_steps else draw.new_zeros(())
-        optimiser.zero_grad(set_to_none=True)
-        (classify + draw).backward()
-        nn.utils.clip_grad_norm_(vq.parameters(), 1.0)
-        optimiser.step()
+            group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / 50, 0.02 + 2 * (1 - step / recipe.steps))
+        figures = _step(vq, optimiser, step, recipe, device)
         if on_step is not None and (step % 50 == 0 or step == recipe.steps - 1):
-            on_step(step, {"classify": float(classify.detach()), "draw": float(draw.detach()), "mse": float(error)})
+            on_step(step, figures)
+        if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
+            save_checkpoint(checkpoint, vq, optimiser, step + 1)
     vq.requires_grad_(True).eval()
+
+
+def _step(
+    vq: JanusVQVAE, optimiser: torch.optim.Optimizer, step: int, recipe: VqRecipe, device: torch.device
+) -> dict[str, float]:
+    """Take one step on pictures that depend on the seed and the step alone; return the figures of its loss."""
+    grids = random_grids(recipe.batch_size, np.random.default_rng([recipe.seed, step]), recipe.empty_share)
+    torch.manual_seed(derive_seed("vq noise", recipe.seed, step))
+    codes = torch.from_numpy(grids.astype(np.int64)).to(device)
+    pixels = to_unit(render(grids), device)
+    draw, error = decoder_loss(vq, pixels, codes)
+    classify = encoder_loss(vq, pixels, codes, recipe) if step < recipe.encoder_steps else draw.new_zeros(())
+    optimiser.zero_grad(set_to_none=True)
+    (classify + draw).backward()
+    nn.utils.clip_grad_norm_(vq.parameters(), 1.0)
+    optimiser.step()
+    return {"classify": float(classify.detach()), "draw": float(draw.detach()), "mse": float(error)}

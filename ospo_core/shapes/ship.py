@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,10 +20,16 @@ from ospo_core.shapes.tokenizer import BEGIN_IMAGE, build_tokenizer, token_id
 logger = logging.getLogger(__name__)
 
 VQ_FILE = "vq.pt"
+VQ_CHECKPOINT = "vq-checkpoint.pt"
 
 
-def pretrain_model(folder: Path, recipe: Recipe, vq_recipe: VqRecipe, device: torch.device) -> Path:
+def pretrain_model(
+    folder: Path, recipe: Recipe, vq_recipe: VqRecipe, device: torch.device, compiled: bool = False
+) -> Path:
     """Train (or go on training) both parts in `folder/work`, then write the finished model into `folder`.
+
+    The parts do not depend on each other, since the codes of a picture are known without its VQ model. `compiled`: see
+    `train`.
 
     Returns:
         the folder of the model, loadable by `JanusForConditionalGeneration.from_pretrained`.
@@ -32,20 +39,21 @@ def pretrain_model(folder: Path, recipe: Recipe, vq_recipe: VqRecipe, device: to
     work.mkdir(parents=True, exist_ok=True)
     model = build_model(recipe.seed)
     _pretrain_vq(model, vq_recipe, work / VQ_FILE, device)
-    train(model, recipe, work, device)
+    train(model, recipe, work, device, compiled=compiled)
+    model.model.vqmodel.load_state_dict(torch.load(work / VQ_FILE, weights_only=True, map_location="cpu"))
     save_model(model, folder)
     return folder
 
 
 def _pretrain_vq(model: JanusForConditionalGeneration, recipe: VqRecipe, path: Path, device: torch.device) -> None:
     """Train the VQ model, unless `path` already holds a finished one."""
+    if path.exists():
+        return
     vq = model.model.vqmodel
-    if not path.exists():
-        train_vq(vq, recipe, device, lambda step, figures: logger.info("vq %d/%d %s", step, recipe.steps, figures))
-        temporary = path.with_suffix(".partial")
-        torch.save(vq.state_dict(), temporary)
-        os.replace(temporary, path)
-    vq.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    train_vq(vq, recipe, device, partial(logger.info, "vq %d %s"), path.with_name(VQ_CHECKPOINT))
+    temporary = path.with_suffix(".partial")
+    torch.save(vq.state_dict(), temporary)
+    os.replace(temporary, path)
 
 
 def save_model(model: JanusForConditionalGeneration, folder: Path) -> None:

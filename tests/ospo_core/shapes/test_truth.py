@@ -53,6 +53,21 @@ def test_perturbations_are_valid_and_can_be_placed_like_the_base(sub_category: S
         assert shows(read_scene(paint(made.sentence, others, rng)), made.sentence)
 
 
+@given(sub_category=st.sampled_from([SubCategory.COLOR_2, SubCategory.NUMERACY_2]), seed=st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_what_and_joins_stands_in_reading_order(sub_category: SubCategory, seed: int) -> None:
+    rng = random.Random(seed)
+    first, second = place(invent(sub_category, rng), rng)
+    assert max(first) < min(second)
+
+
+def test_a_group_that_comes_later_begins_later() -> None:
+    sentence = parse("a red circle above a blue square and a green heart left of a yellow star")
+    for seed in range(20):
+        cells = place(sentence, random.Random(seed))
+        assert min(*cells[0], *cells[1]) < min(*cells[2], *cells[3])
+
+
 @pytest.mark.parametrize(
     ("question", "expected"),
     [

@@ -79,9 +79,16 @@ def is_gone(pid: int) -> bool:
 def test_a_run_that_was_stopped_then_killed_ends_with_the_adapter_of_an_undisturbed_one(
     model_folder: Path, pairs_path: Path, tmp_path: Path
 ) -> None:
+    """Equal up to rounding: now and then a process adds up in another order, and Adam makes that last digit larger.
+
+    What such a run may differ by is a hundredth of the way that training went; a resume without the optimiser's state
+    differs by a tenth, see `test_loop` for equality to the bit within one process.
+    """
     options: dict[str, Any] = {"steps": 80, "checkpoint_every": 10, "batch_size": 2, "accumulation": 2}
     through = job(model_folder, pairs_path, tmp_path / "through", **options)
     run_training(through, lambda row: None, poll_s=0.05)  # a process too: libraries change how this one calculates
+    begun = job(model_folder, pairs_path, tmp_path / "begun", **{**options, "steps": 1})
+    run_training(begun, lambda row: None, poll_s=0.05)
 
     disturbed = job(model_folder, pairs_path, tmp_path / "disturbed", **options)
     checkpoints = JobFiles(disturbed.out_dir).checkpoints
@@ -96,12 +103,15 @@ def test_a_run_that_was_stopped_then_killed_ends_with_the_adapter_of_an_undistur
     assert 0 < result.resumed_from < 80
     assert [row["step"] for row in read_metrics(JobFiles(disturbed.out_dir).metrics)] == list(range(1, 81))
     assert [row["step"] for row in seen] == list(range(1, 81))
-    ours, theirs = (
-        load_file(folder / "adapter_model.safetensors")
-        for folder in (result.adapter, JobFiles(through.out_dir).adapter)
-    )
+    theirs = JobFiles(through.out_dir).adapter
+    assert parted(result.adapter, theirs) < 0.01 * parted(JobFiles(begun.out_dir).adapter, theirs)
+
+
+def parted(one: Path, other: Path) -> float:
+    """Return the distance of two adapters, as a norm over all weights."""
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))
     assert ours.keys() == theirs.keys()
-    assert all(ours[name].allclose(theirs[name], rtol=0, atol=1e-6) for name in theirs)
+    return float(sum((ours[name] - theirs[name]).square().sum() for name in theirs)) ** 0.5
 
 
 @slow_start
