@@ -90,9 +90,7 @@ def _check_answers(address: str) -> None:
 
 
 def _end_with_us(pid: int) -> None:
-    watcher = subprocess.Popen(
-        ["/bin/sh", "-c", _WATCH, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True
-    )
+    watcher = subprocess.Popen(["/bin/sh", "-c", _WATCH, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
 
     def dismiss() -> None:
         watcher.kill()

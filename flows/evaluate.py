@@ -9,20 +9,24 @@ from flows.steps import run_stage
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
+from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.resources import shared_resources
 from tasks.jobs import StageJob
 from tasks.round_tasks import open_round
 
 
 @flow(flow_run_name="{config.name}: {config.model.path}", task_runner=task_runner(), persist_result=False)
-def evaluate(config: RoundConfig, refresh: bool = False) -> Manifest:
-    """Evaluate the model that `config.model.path` names on the held-out prompts; the accuracy is in `extra`.
+def evaluate(config: RoundConfig, refresh: bool = False, start: ModelRef | None = None) -> Manifest:
+    """Evaluate a model on the held-out prompts; the accuracy is in `extra`.
 
     Args:
         config: `model` and `evaluation` count.
         refresh: evaluate anew although it is cached.
+        start: the model; by default the one that `config.model.path` names.
     """
     model = open_round(config)
+    if start is not None:
+        model = start
     job = StageJob(config=config, stage=StageName.EVALUATION, model=model, upstream={}, alone=True)
     try:
         manifest, _ = run_stage(job, refresh)

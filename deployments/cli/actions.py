@@ -31,19 +31,17 @@ def run_round(
     """Run a round, up to `until` if given, and show its summary."""
     config = load_profile(profile, overrides)
     _check_refresh(refresh, until)
-    with _prefect(config, verbose):
+    with embedded_prefect(config, verbose):
         from flows.round import self_improvement_round
 
         result = self_improvement_round(config, refresh=refresh, until=until)
     output.show_round(result.manifests, result.ran, result.promotion, result.report)
 
 
-def run_improve(
-    profile: str, overrides: Sequence[str], refresh: list[StageName], rounds: int, verbose: bool
-) -> None:
+def run_improve(profile: str, overrides: Sequence[str], refresh: list[StageName], rounds: int, verbose: bool) -> None:
     """Run several rounds and show the summary of each."""
     config = load_profile(profile, overrides)
-    with _prefect(config, verbose):
+    with embedded_prefect(config, verbose):
         from flows.improve import self_improve
 
         results = self_improve(config, rounds=rounds, refresh=refresh)
@@ -55,7 +53,7 @@ def run_improve(
 def run_evaluate(profile: str, overrides: Sequence[str], refresh: bool, verbose: bool) -> None:
     """Evaluate one model and show its accuracy."""
     config = load_profile(profile, overrides)
-    with _prefect(config, verbose):
+    with embedded_prefect(config, verbose):
         from flows.evaluate import evaluate
 
         manifest = evaluate(config, refresh)
@@ -99,7 +97,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def _prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
+def embedded_prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
     """Configure Prefect, start its embedded server if needed, and draw progress while the block runs."""
     configure_prefect(Path(config.storage.scratch), verbose)
     try:

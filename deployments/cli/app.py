@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 shapes = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(shapes, name="shapes")
+experiments = typer.Typer(help="Comparisons of configurations over seeds.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(experiments, name="experiments")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -165,3 +167,28 @@ def draw(
     from ospo_core.shapes import cli_actions
 
     typer.echo(f"Written to {cli_actions.draw(prompt, out, model, n, guidance)}")
+
+
+@experiments.command("run")
+def run_experiment(
+    name: Annotated[str, typer.Argument(help="A shipped experiment, or the path of a folder with `experiment.yaml`.")],
+    out: OutFolder = Path("results"),
+    overrides: Overrides = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train and evaluate every arm with every seed; what is cached is not computed again."""
+    from deployments.cli import experiments as actions
+
+    actions.run(name, overrides or [], out, verbose)
+
+
+@experiments.command("list")
+def list_experiments() -> None:
+    """Show the shipped experiments and their arms."""
+    from ospo_core.config import experiment_names, load_experiment
+
+    for name in experiment_names():
+        experiment = load_experiment(name)
+        typer.echo(f"{name}: {experiment.title}")
+        for arm in experiment.arms:
+            typer.echo(f"  {arm.name:<22} {arm.title}")

@@ -25,6 +25,4 @@ Refresh = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's logs.")]
 Rounds = Annotated[int, typer.Option("--rounds", "-n", min=1, help="Rounds; each starts from the one before.")]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
-ModelFolder = Annotated[
-    Path | None, typer.Option("--model", "-m", help="Model folder; by default the embedded model.")
-]
+ModelFolder = Annotated[Path | None, typer.Option("--model", "-m", help="Model folder; by default the embedded model.")]

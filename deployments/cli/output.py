@@ -28,6 +28,11 @@ def show_title(text: str) -> None:
     console().print(f"\n[bold]{text}[/bold]")
 
 
+def show_text(text: str) -> None:
+    """Show text as it is."""
+    console().print(text, markup=False, soft_wrap=True)
+
+
 def show_round(
     manifests: Mapping[StageName, Manifest],
     ran: Collection[StageName] | None,

@@ -1,5 +1,6 @@
 """Configuration: frozen sections, and the profile that puts them together."""
 
+from ospo_core.config.experiment import Arm, ExperimentConfig, experiment_names, load_experiment
 from ospo_core.config.profile import RoundConfig, load_profile, profile_names, profiles_dir
 from ospo_core.config.sections import (
     EngineConfig,
@@ -20,8 +21,10 @@ from ospo_core.config.sections import (
 )
 
 __all__ = [
+    "Arm",
     "EngineConfig",
     "EvaluationConfig",
+    "ExperimentConfig",
     "ImagesConfig",
     "LoraSettings",
     "LossConfig",
@@ -36,6 +39,8 @@ __all__ = [
     "SelectionConfig",
     "StorageConfig",
     "TrainingConfig",
+    "experiment_names",
+    "load_experiment",
     "load_profile",
     "profile_names",
     "profiles_dir",

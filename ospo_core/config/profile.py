@@ -81,7 +81,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> RoundConfi
         ConfigError: the profile is missing or not YAML, or options are unknown or unusable; all of them are listed.
     """
     path = _find(name_or_path)
-    document = {"name": path.stem, **_read(path)}
+    document = {"name": path.stem, **read_yaml(path)}
     for override in overrides:
         _apply(document, override)
     try:
@@ -106,8 +106,12 @@ def _find(name_or_path: str) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return the mapping in the YAML file `path`."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in the YAML file `path`.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or holds something else.
+    """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

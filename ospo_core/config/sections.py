@@ -110,7 +110,10 @@ class ScoresConfig(Section):
 class SelectionConfig(Section):
     """Filter and pair rules (method, section 3)."""
 
-    rule: Literal["v2", "v3"] = "v2"
+    rule: Literal["v2", "v3", "best_of_n"] = Field("v2", description="best_of_n: SILMM's way, without hard negatives.")
+    v2_rejected: Literal["smallest_gap", "same_noise"] = Field(
+        "smallest_gap", description="Paper v2: the hardest; same_noise: the other image of the chosen one's variant."
+    )
     v2_answer_threshold: float = Field(0.5, ge=-1, le=1, description="Paper v2: every s_k > 0.5; some s_k < -0.5.")
     v3_score_threshold: float = Field(0.6, ge=-1, le=1, description="Paper v3: S >= 0.6.")
     filtering: bool = Field(True, description="False pairs each variant's two images unfiltered (ablation).")
@@ -147,6 +150,7 @@ class TrainingConfig(Section):
     warmup_fraction: Fraction = 0.0
     min_learning_rate: float = Field(1e-7, ge=0)
     steps: Positive = Field(500, description="Optimiser steps; paper v2: 500.")
+    max_pairs: Positive | None = Field(None, description="Train on so many pairs, drawn by the seed; None: on all.")
     batch_size: Positive = Field(32, description="Pairs a forward pass.")
     accumulation: Positive = Field(4, description="Forward passes a step: global batch = batch_size x accumulation.")
     caption_dropout: Fraction = Field(0.1, description="Share of SFT terms trained unconditionally, to keep guidance.")

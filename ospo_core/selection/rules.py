@@ -37,7 +37,7 @@ DROP_REASONS: dict[str, str] = {
     NOT_FINITE: "a score or a log-probability is infinite or not a number",
     NO_CHOSEN_CANDIDATE: "no image is good enough to be chosen",
     NO_REJECTED_CANDIDATE: "no image is bad enough to be rejected",
-    NO_PAIR_OF_ONE_VARIANT: "v3: no variant has both a chosen and a rejected candidate",
+    NO_PAIR_OF_ONE_VARIANT: "same noise asked for (v3): no variant has both a chosen and a rejected candidate",
     SCORE_NOT_LARGER: "no rejected candidate scores lower than the chosen image",
     NO_TEXT_NEGATIVE: "v2: no perturbed prompt is clearly wrong for the chosen image",
     NO_COMPLETE_VARIANT: "unfiltered: no variant has both its images",
@@ -122,7 +122,7 @@ def select_pair(
     asked = [candidate for candidate in ordered if candidate.answers]
     if not asked:
         return Dropped(NO_QUESTIONS)
-    select = _select_v2 if config.rule == "v2" else _select_v3
+    select = {"v2": _select_v2, "v3": _select_v3, "best_of_n": _select_best_of_n}[config.rule]
     return select(asked, perturbation_variants, config)
 
 
@@ -136,6 +136,10 @@ def _select_v2(candidates: list[Candidate], variants: Sequence[int], config: Sel
     if not bad:
         return Dropped(NO_REJECTED_CANDIDATE)
     chosen = max(good, key=lambda c: c.score)
+    if config.v2_rejected == "same_noise":
+        bad = [c for c in bad if c.variant == chosen.variant]
+        if not bad:
+            return Dropped(NO_PAIR_OF_ONE_VARIANT)
     lower = [c for c in bad if chosen.score > c.score]
     if not lower:
         return Dropped(SCORE_NOT_LARGER)
@@ -162,6 +166,22 @@ def _select_v3(candidates: list[Candidate], variants: Sequence[int], config: Sel
     if not ranked:
         return Dropped(SCORE_NOT_LARGER)
     chosen, rejected = max(ranked, key=lambda pair: pair[0].score)
+    return _selected(chosen, rejected, chosen.variant, variants)
+
+
+def _select_best_of_n(
+    candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig
+) -> Selected | Dropped:
+    """Pair the best and the worst of the images of the prompt itself (SILMM's way); no thresholds, no hard negatives.
+
+    Such a pair has no text negative of its own: the column names the chosen image's variant.
+    """
+    own = [candidate for candidate in candidates if candidate.side is Side.BASE]
+    if len(own) < 2:
+        return Dropped(NO_REJECTED_CANDIDATE)
+    chosen, rejected = max(own, key=lambda c: c.score), min(own, key=lambda c: c.score)
+    if chosen.score <= rejected.score:
+        return Dropped(SCORE_NOT_LARGER)
     return _selected(chosen, rejected, chosen.variant, variants)
 
 

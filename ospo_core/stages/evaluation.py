@@ -81,9 +81,7 @@ class EvaluationStage(Stage):
 
         label, prompts = str(spec.params["label"]), _slices(ctx.config)[spec.index]
         rows = evaluate_model(ctx.image_model(self.model_of(ctx, label)), prompts, ctx.config.evaluation, label)
-        return ShardResult(
-            table=table_from_rows("evaluation", rows), items_in=len(rows), counts={"images": len(rows)}
-        )
+        return ShardResult(table=table_from_rows("evaluation", rows), items_in=len(rows), counts={"images": len(rows)})
 
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
         """Decide, and keep the decision with its figures in `extra`.

@@ -87,7 +87,7 @@ class PairData:
 
     def __init__(self, path: Path, loaded: LoadedModel, config: TrainingConfig, seed: int) -> None:
         self._loaded, self._config, self._seed = loaded, config, seed
-        table = _read_pairs(path, config)
+        table = _thinned(_read_pairs(path, config), config.max_pairs, seed)
         self._prompts: list[str] = table["prompt"].to_pylist()
         self._negatives: list[str] = table["negative_prompt"].to_pylist()
         self._tokens = [_matrix(table, name, np.uint16, loaded.image_tokens) for name in _TOKEN_COLUMNS]
@@ -167,6 +167,14 @@ def _read_pairs(path: Path, config: TrainingConfig) -> pa.Table:
                 remedy="Run the pairs stage again with this training configuration",
             )
     return table
+
+
+def _thinned(table: pa.Table, most: int | None, seed: int) -> pa.Table:
+    """Return at most `most` of the pairs, drawn by the seed, in their order."""
+    if most is None or len(table) <= most:
+        return table
+    drawn = np.random.default_rng(derive_seed("pairs trained on", seed)).permutation(len(table))[:most]
+    return table.take(np.sort(drawn))
 
 
 def _matrix(table: pa.Table, name: str, dtype: type[np.generic], width: int) -> NDArray[np.generic]:

@@ -44,8 +44,16 @@ def test_round_shows_stages_accuracy_decision_and_report(capsys: pytest.CaptureF
     promotion = Promotion(changed=True, reason="promoted")
     output.show_round(manifests, [StageName.PROMPTS], promotion, "/somewhere/reports/evaluation-0.html")
     shown = capsys.readouterr().out
-    for words in ("duplicate", "cached", "0.400 (0.300 to 0.500)", "0.600 (0.500 to 0.700)", "+0.200", "Promoted",
-                  "better by 20 points", "/somewhere/reports/evaluation-0.html"):
+    for words in (
+        "duplicate",
+        "cached",
+        "0.400 (0.300 to 0.500)",
+        "0.600 (0.500 to 0.700)",
+        "+0.200",
+        "Promoted",
+        "better by 20 points",
+        "/somewhere/reports/evaluation-0.html",
+    ):
         assert words in shown
 
 

@@ -66,7 +66,5 @@ class SquaresStage(NumbersStage):
     def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
         self.trouble(spec)
         self.computed[spec.name] += 1
-        rows = [
-            _row(row["item_id"], str(int(row["prompt"]) ** 2)) for row in ctx.rows(StageName.PROMPTS, spec.index)
-        ]
+        rows = [_row(row["item_id"], str(int(row["prompt"]) ** 2)) for row in ctx.rows(StageName.PROMPTS, spec.index)]
         return ShardResult(table_from_rows("prompts", rows), items_in=1)

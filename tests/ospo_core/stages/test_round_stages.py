@@ -140,8 +140,10 @@ def test_training_stores_a_model_that_the_next_round_can_start_from(small: Small
 def test_evaluation_pairs_parent_and_child_and_decides(small: SmallRound) -> None:
     manifest = small.manifests[StageName.EVALUATION]
     rows = small.rows(StageName.EVALUATION)
-    drawn = {label: {(r["item_id"], r["sample"], r["seed"]) for r in rows if r["model"] == label} for label in
-             ("parent", "child")}
+    drawn = {
+        label: {(r["item_id"], r["sample"], r["seed"]) for r in rows if r["model"] == label}
+        for label in ("parent", "child")
+    }
     assert drawn["parent"] == drawn["child"] and len(rows) == 8
     assert isinstance(manifest.extra["decision"]["promote"], bool) and manifest.extra["decision"]["metric"] == "vqa"
     assert manifest.extra["child"] == small.manifests[StageName.TRAINING].extra["digest"]

@@ -30,6 +30,19 @@ def test_an_epoch_holds_every_pair_once_and_the_next_has_another_order(pairs_pat
     assert first.tolist() != second.tolist()
 
 
+def test_so_many_pairs_as_asked_are_drawn_by_the_seed(pairs_path: Path, loaded: LoadedModel) -> None:
+    whole = data(pairs_path, loaded)
+    few, again, other = (data(pairs_path, loaded, seed, max_pairs=5) for seed in (3, 3, 4))
+    assert len(few) == 5 and len(data(pairs_path, loaded, max_pairs=50)) == len(whole)
+
+    def images(pairs: PairData) -> set[tuple[int, ...]]:
+        steps = range(len(pairs))
+        return {tuple(row) for step in steps for row in pairs.micro_batch(step, 0).tokens[:1].tolist()}
+
+    assert images(few) == images(again) != images(other)
+    assert images(few) <= images(whole)
+
+
 def test_a_step_may_run_over_into_the_next_epoch_and_need_more_pairs_than_there_are(
     pairs_path: Path, loaded: LoadedModel
 ) -> None:

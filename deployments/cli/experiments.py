@@ -1,0 +1,67 @@
+"""What `ospo experiments …` does: run the flow, compare the arms, write the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.cli import output
+from deployments.cli.actions import embedded_prefect
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import iter_rows
+from ospo_core.config import ExperimentConfig, load_experiment
+
+if TYPE_CHECKING:
+    from flows.experiment import Measurement
+    from ospo_core.report.experiment import Results
+
+_COLUMNS = ["item_id", "category", "oracle_correct", "vqa_correct"]
+
+
+def run(name: str, overrides: Sequence[str], out: Path, verbose: bool) -> None:
+    """Run an experiment and write `results.md` with its curves into `out`."""
+    experiment = load_experiment(name, tuple(overrides))
+    with embedded_prefect(experiment.arms[0].config, verbose):
+        from flows.experiment import run_experiment
+
+        measured = run_experiment(experiment)
+    from ospo_core.report.experiment import results_markdown, write_results
+
+    results = compared(experiment, measured)
+    output.show_title(f"Written to {write_results(results, out)}")
+    output.show_text(results_markdown(results))
+
+
+def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> Results:
+    """Read the verdicts of all measurements and compare the arms with the base."""
+    from flows.experiment import BASE
+    from ospo_core.evaluation import metric_column
+    from ospo_core.evaluation.comparison import Key, compare, verdicts
+    from ospo_core.report.experiment import Results
+
+    config = experiment.arms[0].config
+    storage = Storage(config.storage.root, config.storage.endpoint_url)
+    found = {}
+    for one in measured:
+        rows = list(iter_rows(storage, one.evaluation, _COLUMNS))
+        _, column = metric_column(rows, config.promotion.metric)
+        found[Key(one.arm, one.seed, one.guidance)] = verdicts(rows, column)
+    gains = [asdict(gain) for gain in compare(found, BASE, config.evaluation.bootstrap)]
+    titles = {BASE: "base", **{arm.name: arm.title for arm in experiment.arms}}
+    prompts = len(next(iter(found.values())).right)
+    return Results(
+        experiment.name, experiment.title, titles, gains, prompts, experiment.seeds, _notes(experiment, measured)
+    )
+
+
+def _notes(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> dict[str, str]:
+    """Return for each arm how many pairs it was trained on and how many steps."""
+    notes: dict[str, str] = {}
+    for arm in experiment.arms:
+        trainings = [one.training for one in measured if one.arm == arm.name and one.training is not None]
+        pairs = sorted({int(training.counts["pairs"]) for training in trainings})
+        words = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+        notes[arm.name] = f"{words} pairs, {arm.config.training.steps} steps"
+    return notes

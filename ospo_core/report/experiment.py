@@ -1,0 +1,111 @@
+"""The results of an experiment for people: tables in Markdown, curves as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+ALL = "all"
+CURVES = "guidance.svg"
+
+
+Gain = Mapping[str, Any]
+"""Fields of `evaluation.comparison.Gain`."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is reported of an experiment.
+
+    Attributes:
+        name, title: of the experiment.
+        titles: arm to how the tables call it, in the order of the tables.
+        gains: of every arm, guidance and category; prompts: held-out prompts; seeds: of the rounds.
+        notes: arm to a few words about its training (pairs, steps).
+    """
+
+    name: str
+    title: str
+    titles: Mapping[str, str]
+    gains: Sequence[Gain]
+    prompts: int
+    seeds: Sequence[int]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def results_markdown(results: Results) -> str:
+    """Return the tables: all categories by guidance, then one table of categories a guidance scale."""
+    scales = list(dict.fromkeys(gain["guidance"] for gain in results.gains))
+    lines = [
+        f"## {results.title}",
+        "",
+        f"`ospo experiments run {results.name}`: {results.prompts} held-out prompts, seeds "
+        f"{', '.join(map(str, results.seeds))}. Pictures that the oracle accepts, in per cent, mean over seeds; in "
+        "brackets the gain over the base in points, with its 95 % interval (seeds and prompts drawn again).",
+        "",
+        f"![Accuracy by guidance]({CURVES})",
+        "",
+    ]
+    heads = [f"guidance {scale:g}" for scale in scales]
+    lines += _table(["", *heads, "each seed", "training"], [_overall(results, arm, scales) for arm in results.titles])
+    groups = [group for group in dict.fromkeys(gain["group"] for gain in results.gains) if group != ALL]
+    for scale in scales:
+        lines += ["", f"By category, guidance {scale:g}:", ""]
+        found = _cells(results, scale)
+        rows = [[title, *(found.get((arm, group), "") for group in groups)] for arm, title in results.titles.items()]
+        lines += _table(["", *groups], rows)
+    return "\n".join(lines) + "\n"
+
+
+def _overall(results: Results, arm: str, scales: Sequence[float]) -> list[str]:
+    """Return an arm's row of the first table; the seeds are those of the first guidance scale."""
+    own = {gain["guidance"]: gain for gain in results.gains if gain["arm"] == arm and gain["group"] == ALL}
+    seeds = ", ".join(f"{100 * value:.1f}" for value in own[scales[0]]["by_seed"])
+    return [results.titles[arm], *(_words(own[scale]) for scale in scales), seeds, results.notes.get(arm, "")]
+
+
+def _cells(results: Results, scale: float) -> dict[tuple[str, str], str]:
+    return {(gain["arm"], gain["group"]): _words(gain) for gain in results.gains if gain["guidance"] == scale}
+
+
+def _words(gain: Gain) -> str:
+    """Return `57.3 (+12.1: +9.0 to +15.2)`; without a gain (the base) just the accuracy."""
+    share, gained = 100 * gain["accuracy"], 100 * gain["gain"]
+    low, high = (100 * end for end in gain["interval"])
+    if low == high == gained == 0:
+        return f"{share:.1f}"
+    return f"{share:.1f} ({gained:+.1f}: {low:+.1f} to {high:+.1f})"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+
+
+def guidance_figure(results: Results) -> Figure:
+    """Draw accuracy over guidance, a line an arm, the range of the seeds as a band."""
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for arm, title in results.titles.items():
+        own = [gain for gain in results.gains if gain["arm"] == arm and gain["group"] == ALL]
+        scales = [gain["guidance"] for gain in own]
+        (line,) = axes.plot(scales, [100 * gain["accuracy"] for gain in own], marker="o", label=title)
+        low, high = ([100 * end(gain["by_seed"]) for gain in own] for end in (min, max))
+        axes.fill_between(scales, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+    axes.set_xlabel("guidance scale of the evaluation")
+    axes.set_ylabel("pictures right, per cent")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def write_results(results: Results, folder: Path) -> Path:
+    """Write `results.md` and its picture into a folder; return the path of the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    guidance_figure(results).savefig(folder / CURVES, metadata={"Date": None})
+    path = folder / "results.md"
+    path.write_text(results_markdown(results), encoding="utf-8")
+    return path

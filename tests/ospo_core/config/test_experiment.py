@@ -1,0 +1,75 @@
+"""Experiments: the shipped ones load, arms differ in what their files say, mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ospo_core.config import experiment_names, load_experiment, load_profile
+from ospo_core.errors import ConfigError
+
+
+def folder(tmp_path: Path, arm: str = "title: An arm\ntraining: {steps: 7}\n", **changes: str) -> str:
+    (tmp_path / "one.yaml").write_text(arm, encoding="utf-8")
+    fields = {
+        "title": "Title",
+        "profile": "smoke",
+        "seeds": "[3, 4]",
+        "guidances": "[1.0]",
+        "arms": "[one]",
+        "common": "{training: {steps: 5, batch_size: 2}}",
+        **changes,
+    }
+    text = "".join(f"{name}: {value}\n" for name, value in fields.items())
+    (tmp_path / "experiment.yaml").write_text(text, encoding="utf-8")
+    return f"{tmp_path}/"
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_shipped_experiments_load(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.name == name and len(experiment.seeds) >= 3
+    assert len({arm.title for arm in experiment.arms}) == len(experiment.arms)
+    others = {path.stem for path in Path(f"deployments/experiments/{name}").glob("*.yaml")} - {"experiment"}
+    assert others == {arm.name for arm in experiment.arms}
+
+
+def test_the_ablation_compares_equal_numbers_of_pairs_and_steps() -> None:
+    trainings = [arm.config.training for arm in load_experiment("ablation").arms]
+    assert len({(training.max_pairs, training.steps, training.batch_size) for training in trainings}) == 1
+    assert trainings[0].max_pairs is not None
+
+
+def test_an_arm_is_put_over_common_options_and_these_over_the_profile(tmp_path: Path) -> None:
+    experiment = load_experiment(folder(tmp_path))
+    config, smoke = experiment.arms[0].config, load_profile("smoke")
+    assert (config.training.steps, config.training.batch_size) == (7, 2)
+    assert config.prompts == smoke.prompts
+    assert experiment.arm_config(experiment.arms[0], 4) == config.model_copy(update={"seed": 4})
+
+
+def test_overrides_come_last(tmp_path: Path) -> None:
+    experiment = load_experiment(folder(tmp_path), ("training.steps=9",))
+    assert experiment.arms[0].config.training.steps == 9
+
+
+@pytest.mark.parametrize(
+    ("arm", "changes", "words"),
+    [
+        ("title: An arm\ntraining: {stepps: 7}\n", {}, "stepps"),
+        ("training: {steps: 7}\n", {}, "title"),
+        ("title: An arm\n", {"seeds": "[]"}, "seeds"),
+        ("title: An arm\n", {"sedes": "[1]"}, "sedes"),
+        ("title: An arm\n", {"arms": "[two]"}, "two.yaml"),
+        ("title: An arm\n", {"profile": "shaps"}, "shapes"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, arm: str, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_experiment(folder(tmp_path, arm, **changes))
+
+
+def test_a_missing_experiment_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="ablation"):
+        load_experiment("ablatoin")
