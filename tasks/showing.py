@@ -53,6 +53,8 @@ def stage_markdown(manifest: Manifest) -> str:
         "",
     ]
     lines += [f"- {name}: {count:g}" for name, count in sorted(manifest.counts.items())]
+    measured = manifest.extra.get("quality") or {}
+    lines += [f"- {name}: {share:.3f}" for name, share in measured.items() if share is not None]
     return "\n".join(lines)
 
 

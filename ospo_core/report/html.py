@@ -98,7 +98,7 @@ def _pairs(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] 
     if manifest is None:
         return None
     examples = collect.pair_examples(storage, manifest, seed, PAIR_EXAMPLES) if manifest.rows else []
-    return {"count": manifest.rows, "examples": examples}
+    return {"count": manifest.rows, "examples": examples, "quality": manifest.extra.get("quality")}
 
 
 def _histograms(storage: Storage, manifests: Manifests) -> list[Markup]:

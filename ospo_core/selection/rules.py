@@ -126,11 +126,25 @@ def select_pair(
     return select(asked, perturbation_variants, config)
 
 
+def may_be_chosen(candidate: Candidate, config: SelectionConfig) -> bool:
+    """Whether an image with its answers is good enough to be chosen (table of method, section 3)."""
+    if config.rule == "v3":
+        return candidate.score >= config.v3_score_threshold and any(map(is_yes, candidate.answers))
+    return bool(candidate.answers) and all(s > config.v2_answer_threshold for s in candidate.answers)
+
+
+def may_be_rejected(candidate: Candidate, config: SelectionConfig) -> bool:
+    """Whether an image with its answers is bad enough to be rejected (table of method, section 3)."""
+    if config.rule == "v3":
+        return not all(map(is_yes, candidate.answers))
+    return any(s < -config.v2_answer_threshold for s in candidate.answers)
+
+
 def _select_v2(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
     """Apply v2: the best image against the hardest bad one, and the hardest wrong prompt."""
     threshold = config.v2_answer_threshold
-    good = [c for c in candidates if all(s > threshold for s in c.answers)]
-    bad = [c for c in candidates if any(s < -threshold for s in c.answers)]
+    good = [c for c in candidates if may_be_chosen(c, config)]
+    bad = [c for c in candidates if may_be_rejected(c, config)]
     if not good:
         return Dropped(NO_CHOSEN_CANDIDATE)
     if not bad:
@@ -153,8 +167,8 @@ def _select_v2(candidates: list[Candidate], variants: Sequence[int], config: Sel
 
 def _select_v3(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
     """Apply v3: the best image whose own variant also has a rejected image, and that image."""
-    good = [c for c in candidates if c.score >= config.v3_score_threshold and any(map(is_yes, c.answers))]
-    bad = [c for c in candidates if not all(map(is_yes, c.answers))]
+    good = [c for c in candidates if may_be_chosen(c, config)]
+    bad = [c for c in candidates if may_be_rejected(c, config)]
     if not good:
         return Dropped(NO_CHOSEN_CANDIDATE)
     if not bad:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from ospo_core.errors import StageError
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.pairs import build_pairs
 from ospo_core.stages.base import Outcome, ShardResult, ShardSpec, Stage, StageContext, one_to_one
+from ospo_core.stages.pair_quality import quality, quality_counts
 
 _MASK_BATCH = 16
 
@@ -49,10 +51,13 @@ class PairsStage(Stage):
             drops["no_perturbation"] = len(prompts) - made.items
         if _wants_masks(ctx.config) and made.rows:
             _add_masks(ctx, made.rows, {row["item_id"]: row["concepts"] for row in prompts})
-        return ShardResult(table=table_from_rows("pairs", made.rows), items_in=len(prompts), drops=drops)
+        counts: dict[str, int] = {}
+        if ctx.config.model.family == "shapes":
+            counts = quality_counts(prompts, images, scores, made.rows, ctx.config.selection)
+        return ShardResult(table=table_from_rows("pairs", made.rows), items_in=len(prompts), drops=drops, counts=counts)
 
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
-        """Add the shards up.
+        """Add the shards up; `extra` says how good the selection is where an oracle knows.
 
         Raises:
             StageError: not one prompt gave a pair; the reasons are listed.
@@ -65,7 +70,7 @@ class PairsStage(Stage):
                 value=dict(outcome.drops),
                 remedy="Lower the thresholds of selection.*, write more prompts, or look at the scores table",
             )
-        return outcome
+        return replace(outcome, extra={**outcome.extra, "quality": quality(outcome.counts)})
 
 
 def _wants_masks(config: RoundConfig) -> bool:

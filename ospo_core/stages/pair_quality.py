@@ -1,0 +1,99 @@
+"""How good the model's own selection is, by the oracle of the embedded world. It measures, and selects nothing.
+
+A picture *counts as good* if the rule would take it as chosen, *as bad* if it would take it as rejected. Precision is
+the share of those that the oracle finds right (or wrong), recall the share of right (or wrong) ones that are found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ospo_core.config.sections import SelectionConfig
+from ospo_core.selection.pairs import candidates_of
+from ospo_core.selection.rules import may_be_chosen, may_be_rejected
+
+Row = Mapping[str, Any]
+
+RIGHT, WRONG = "oracle_right", "oracle_wrong"
+GOOD, GOOD_RIGHT = "good", "good_oracle_right"
+BAD, BAD_WRONG = "bad", "bad_oracle_wrong"
+PAIRS, CHOSEN_RIGHT, REJECTED_WRONG = "pairs_judged", "chosen_oracle_right", "rejected_oracle_wrong"
+
+
+def quality_counts(
+    prompts: Sequence[Row], images: Sequence[Row], scores: Sequence[Row], pairs: Sequence[Row], config: SelectionConfig
+) -> dict[str, int]:
+    """Return the tallies of one shard; what the oracle does not understand is left out."""
+    right = _verdicts(images, {row["item_id"]: row["prompt"] for row in prompts})
+    tally: Counter[str] = Counter()
+    for row in scores:
+        truth = right.get((row["item_id"], row["variant"], row["side"]))
+        if truth is None:
+            continue
+        (candidate,) = candidates_of([row])
+        tally[RIGHT if truth else WRONG] += 1
+        if may_be_chosen(candidate, config):
+            tally[GOOD] += 1
+            tally[GOOD_RIGHT] += truth
+        if may_be_rejected(candidate, config):
+            tally[BAD] += 1
+            tally[BAD_WRONG] += not truth
+    for pair in pairs:
+        chosen, rejected = (
+            right.get((pair["item_id"], pair[f"{place}_variant"], pair[f"{place}_side"]))
+            for place in ("chosen", "rejected")
+        )
+        if chosen is not None and rejected is not None:
+            tally[PAIRS] += 1
+            tally[CHOSEN_RIGHT] += chosen
+            tally[REJECTED_WRONG] += not rejected
+    return dict(tally)
+
+
+def quality(counts: Mapping[str, float]) -> dict[str, float | None] | None:
+    """Return precision and recall of what counts as good and bad, and how many pairs are right; None without oracle."""
+    if not counts.get(RIGHT, 0) + counts.get(WRONG, 0):
+        return None
+    shares = {
+        "good_precision": (GOOD_RIGHT, GOOD),
+        "good_recall": (GOOD_RIGHT, RIGHT),
+        "bad_precision": (BAD_WRONG, BAD),
+        "bad_recall": (BAD_WRONG, WRONG),
+        "chosen_right": (CHOSEN_RIGHT, PAIRS),
+        "rejected_wrong": (REJECTED_WRONG, PAIRS),
+    }
+    return {
+        name: counts.get(part, 0) / counts[whole] if counts.get(whole) else None
+        for name, (part, whole) in shares.items()
+    }
+
+
+def _verdicts(images: Sequence[Row], prompts: Mapping[str, str]) -> dict[tuple[str, int, str], bool]:
+    """Return for each image whether the oracle finds its base prompt in it; other sizes are of another world."""
+    from ospo_core.shapes.grammar import GrammarError, Sentence, parse
+    from ospo_core.shapes.oracle import read_grids
+    from ospo_core.shapes.truth import shows
+    from ospo_core.shapes.world import SIZE, read_scene
+
+    sentences: dict[str, Sentence] = {}
+    for item_id, prompt in prompts.items():
+        try:
+            sentences[item_id] = parse(prompt)
+        except GrammarError:
+            continue
+    asked = [row for row in images if row["item_id"] in sentences]
+    opened = [(row, np.asarray(Image.open(BytesIO(row["image"]["bytes"])).convert("RGB"))) for row in asked]
+    known = [(row, picture) for row, picture in opened if picture.shape[:2] == (SIZE, SIZE)]
+    if not known:
+        return {}
+    grids = read_grids(np.stack([picture for _, picture in known]))
+    return {
+        (row["item_id"], row["variant"], row["side"]): shows(read_scene(grid), sentences[row["item_id"]])
+        for (row, _), grid in zip(known, grids, strict=True)
+    }
