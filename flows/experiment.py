@@ -10,7 +10,7 @@ from prefect import flow
 from flows.evaluate import evaluate
 from flows.round import self_improvement_round
 from ospo_core.artifacts.manifest import Manifest
-from ospo_core.config import Arm, ExperimentConfig
+from ospo_core.config import Arm, ExperimentConfig, RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
@@ -24,7 +24,7 @@ class Measurement(Section):
     """One model, evaluated with one guidance scale.
 
     Args:
-        arm: name of the arm, or BASE.
+        arm: what it is: `ExperimentConfig.label` of an arm's round, or BASE.
         seed: seed of its round.
         guidance: guidance scale.
         evaluation: manifest of the evaluation.
@@ -45,24 +45,34 @@ def run_experiment(experiment: ExperimentConfig) -> list[Measurement]:
     Args:
         experiment: what is compared.
     """
-    first = experiment.arms[0]
-    base = [_measure(experiment, first, experiment.seeds[0], guidance, None) for guidance in experiment.guidances]
+    base = _measure(experiment, BASE, experiment.arms[0].config, experiment.seeds[0], None)
     measured = [one.model_copy(update={"seed": seed}) for seed in experiment.seeds for one in base]
     for seed in experiment.seeds:
         for arm in experiment.arms:
-            trained = self_improvement_round(experiment.arm_config(arm, seed), until=StageName.TRAINING)
-            training = trained.manifests[StageName.TRAINING]
-            measured += [_measure(experiment, arm, seed, guidance, training) for guidance in experiment.guidances]
+            measured += _run_arm(experiment, arm, seed)
+    return measured
+
+
+def _run_arm(experiment: ExperimentConfig, arm: Arm, seed: int) -> list[Measurement]:
+    """Train an arm's rounds one after the other, whatever a promotion gate would say, and evaluate each."""
+    measured: list[Measurement] = []
+    start: ModelRef | None = None
+    for number in range(experiment.rounds):
+        config = experiment.arm_config(arm, seed, number)
+        training = self_improvement_round(config, until=StageName.TRAINING, start=start).manifests[StageName.TRAINING]
+        start = trained_model(training)
+        measured += _measure(experiment, experiment.label(arm, number), config, seed, training)
     return measured
 
 
 def _measure(
-    experiment: ExperimentConfig, arm: Arm, seed: int, guidance: float, training: Manifest | None
-) -> Measurement:
-    """Evaluate an arm's trained model, or without one the model that it starts from."""
-    config = experiment.arm_config(arm, seed)
-    measuring = config.evaluation.model_copy(update={"guidance": guidance})
-    start: ModelRef | None = trained_model(training) if training is not None else None
-    manifest = evaluate(config.model_copy(update={"evaluation": measuring}), start=start)
-    name = BASE if training is None else arm.name
-    return Measurement(arm=name, seed=seed, guidance=guidance, evaluation=manifest, training=training)
+    experiment: ExperimentConfig, label: str, config: RoundConfig, seed: int, training: Manifest | None
+) -> list[Measurement]:
+    """Evaluate a trained model, or without one the model that all start from, at every guidance scale."""
+    start = trained_model(training) if training is not None else None
+    measured: list[Measurement] = []
+    for guidance in experiment.guidances:
+        section = config.evaluation.model_copy(update={"guidance": guidance})
+        manifest = evaluate(config.model_copy(update={"evaluation": section}), start=start)
+        measured.append(Measurement(arm=label, seed=seed, guidance=guidance, evaluation=manifest, training=training))
+    return measured

@@ -49,7 +49,7 @@ def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> R
         _, column = metric_column(rows, config.promotion.metric)
         found[Key(one.arm, one.seed, one.guidance)] = verdicts(rows, column)
     gains = [asdict(gain) for gain in compare(found, BASE, config.evaluation.bootstrap)]
-    titles = {BASE: "base", **{arm.name: arm.title for arm in experiment.arms}}
+    titles = {BASE: "base", **experiment.titles()}
     prompts = len(next(iter(found.values())).right)
     return Results(
         experiment.name, experiment.title, titles, gains, prompts, experiment.seeds, _notes(experiment, measured)
@@ -59,9 +59,9 @@ def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> R
 def _notes(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> dict[str, str]:
     """Return for each arm how many pairs it was trained on and how many steps."""
     notes: dict[str, str] = {}
-    for arm in experiment.arms:
-        trainings = [one.training for one in measured if one.arm == arm.name and one.training is not None]
-        pairs = sorted({int(training.counts["pairs"]) for training in trainings})
+    for label in experiment.titles():
+        trainings = [one.training for one in measured if one.arm == label and one.training is not None]
+        pairs, steps = (sorted({int(training.counts[name]) for training in trainings}) for name in ("pairs", "steps"))
         words = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
-        notes[arm.name] = f"{words} pairs, {arm.config.training.steps} steps"
+        notes[label] = f"{words} pairs, {steps[0]} steps"
     return notes

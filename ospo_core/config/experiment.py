@@ -19,8 +19,12 @@ from ospo_core.config.sections import Section
 from ospo_core.errors import ConfigError
 
 EXPERIMENT_FILE = "experiment.yaml"
+SEED_STEP = 1000
+"""Added to the seed in every further round, so that no round of one seed is the first round of another."""
+
 _Seeds = Annotated[tuple[int, ...], Field(min_length=1, description="Seeds of whole rounds: prompts to training.")]
 _Guidances = Annotated[tuple[float, ...], Field(min_length=1, description="Guidance scales of the evaluation.")]
+_Rounds = Annotated[int, Field(ge=1, description="Rounds of each arm, each from the model that the last one trained.")]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
@@ -39,11 +43,24 @@ class ExperimentConfig(Section):
     title: str = Field(min_length=1)
     seeds: _Seeds
     guidances: _Guidances
+    rounds: _Rounds = 1
     arms: tuple[Arm, ...] = Field(min_length=1)
 
-    def arm_config(self, arm: Arm, seed: int) -> RoundConfig:
-        """Return the configuration of an arm's round with one seed."""
-        return arm.config.model_copy(update={"seed": seed})
+    def arm_config(self, arm: Arm, seed: int, number: int = 0) -> RoundConfig:
+        """Return the configuration of an arm's round `number` (from 0); every round has a seed of its own."""
+        return arm.config.model_copy(update={"seed": seed + SEED_STEP * number})
+
+    def label(self, arm: Arm, number: int) -> str:
+        """Return the name of what round `number` (from 0) of an arm trains: the arm's, if there is one round only."""
+        return arm.name if self.rounds == 1 else f"{arm.name}-round-{number + 1}"
+
+    def titles(self) -> dict[str, str]:
+        """Return how the tables call each label."""
+        return {
+            self.label(arm, number): arm.title if self.rounds == 1 else f"{arm.title}, round {number + 1}"
+            for arm in self.arms
+            for number in range(self.rounds)
+        }
 
 
 class _Document(Section):
@@ -53,6 +70,7 @@ class _Document(Section):
     profile: str
     seeds: _Seeds
     guidances: _Guidances
+    rounds: _Rounds = 1
     arms: tuple[_Name, ...] = Field(min_length=1)
     common: dict[str, Any] = Field(default_factory=dict)
 
@@ -94,6 +112,7 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
         title=document.title,
         seeds=document.seeds,
         guidances=document.guidances,
+        rounds=document.rounds,
         arms=tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms),
     )
 

@@ -49,6 +49,14 @@ def test_an_arm_is_put_over_common_options_and_these_over_the_profile(tmp_path: 
     assert experiment.arm_config(experiment.arms[0], 4) == config.model_copy(update={"seed": 4})
 
 
+def test_rounds_have_seeds_and_names_of_their_own(tmp_path: Path) -> None:
+    experiment = load_experiment(folder(tmp_path, rounds="2"))
+    arm = experiment.arms[0]
+    assert [experiment.arm_config(arm, 3, number).seed for number in (0, 1)] == [3, 1003]
+    assert experiment.titles() == {"one-round-1": "An arm, round 1", "one-round-2": "An arm, round 2"}
+    assert load_experiment(folder(tmp_path)).titles() == {"one": "An arm"}
+
+
 def test_overrides_come_last(tmp_path: Path) -> None:
     experiment = load_experiment(folder(tmp_path), ("training.steps=9",))
     assert experiment.arms[0].config.training.steps == 9
@@ -60,6 +68,7 @@ def test_overrides_come_last(tmp_path: Path) -> None:
         ("title: An arm\ntraining: {stepps: 7}\n", {}, "stepps"),
         ("training: {steps: 7}\n", {}, "title"),
         ("title: An arm\n", {"seeds": "[]"}, "seeds"),
+        ("title: An arm\n", {"rounds": "0"}, "rounds"),
         ("title: An arm\n", {"sedes": "[1]"}, "sedes"),
         ("title: An arm\n", {"arms": "[two]"}, "two.yaml"),
         ("title: An arm\n", {"profile": "shaps"}, "shapes"),
