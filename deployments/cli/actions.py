@@ -14,9 +14,11 @@ from ospo_core.config import RoundConfig, load_profile
 from ospo_core.errors import ConfigError, OspoError, StageError
 from ospo_core.schema import StageName
 from ospo_core.stages.current import current_model
+from ospo_core.stages.lineage import all_manifests, ancestors, cost, find_model, lineage
 from ospo_core.stages.model_ref import starting_model
 from ospo_core.stages.plan import plan_round, report_key
 from ospo_core.stages.progress import listening
+from ospo_core.stages.training import MODEL_DIGEST
 
 
 class InterruptedRunError(OspoError):
@@ -76,6 +78,30 @@ def show_status(profile: str, overrides: Sequence[str]) -> None:
     output.show_models(storage.uri(), model, current_model(storage))
     output.show_plan(plan_round(config, storage, model)[0])
     output.show_inventory({name: _finished(storage, name) for name in StageName})
+
+
+def show_lineage(checkpoint: str, profile: str, overrides: Sequence[str]) -> None:
+    """Show the generations of a trained model.
+
+    Raises:
+        ModelError: the storage has no such model.
+    """
+    storage = _storage(load_profile(profile, overrides))
+    manifests = all_manifests(storage)
+    output.show_lineage(lineage(manifests, find_model(storage, manifests, checkpoint)))
+
+
+def show_cost(profile: str, overrides: Sequence[str]) -> None:
+    """Show what every stage took, over all results, and what every trained model took with all it was made from."""
+    manifests = all_manifests(_storage(load_profile(profile, overrides)))
+    stages = {name.value: cost(one for one in manifests if one.stage is name) for name in StageName}
+    output.show_cost("By stage", {name: took for name, took in stages.items() if took.results})
+    models = {
+        str(one.extra[MODEL_DIGEST])[:12]: cost([one, *ancestors(manifests, one)])
+        for one in manifests
+        if one.stage is StageName.TRAINING
+    }
+    output.show_cost("By trained model, with all that it was made from", models)
 
 
 def write_report(profile: str, overrides: Sequence[str]) -> None:

@@ -127,6 +127,26 @@ def report(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> N
     actions.write_report(profile, overrides or [])
 
 
+@app.command()
+def lineage(
+    checkpoint: Annotated[str, typer.Argument(help="`current`, or the first digits of a trained model's digest.")],
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Walk from a checkpoint to its pairs, pictures, prompts and parents."""
+    from deployments.cli import actions
+
+    actions.show_lineage(checkpoint, profile, overrides or [])
+
+
+@app.command()
+def cost(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Show what all results in the storage took, by stage, and by trained model."""
+    from deployments.cli import actions
+
+    actions.show_cost(profile, overrides or [])
+
+
 @shapes.command()
 def pretrain(
     out: OutFolder,

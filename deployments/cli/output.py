@@ -11,6 +11,7 @@ from rich.table import Table
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.schema import StageName
 from ospo_core.stages.current import ModelPointer, Promotion
+from ospo_core.stages.lineage import Cost, Generation
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.plan import StagePlan
 
@@ -92,6 +93,29 @@ def show_inventory(counts: Mapping[StageName, int]) -> None:
     """Show how many finished results of each stage the storage holds."""
     found = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     console().print(f"Finished in this storage: {found or 'nothing'}")
+
+
+def show_lineage(generations: Sequence[Generation]) -> None:
+    """Show trained models, each with the results that it was made from, and where the line begins."""
+    screen = console()
+    verdicts = {True: "promoted", False: "refused", None: "not evaluated"}
+    for one in generations:
+        screen.print(f"[bold]model {one.model[:12]}[/bold] ({verdicts[one.promoted]})", soft_wrap=True)
+        for manifest in one.stages:
+            made = f"{manifest.stage.value:<14} {manifest.fingerprint[:12]}  {manifest.rows:>7} rows"
+            screen.print(f"  {made}  {manifest.seconds:8.1f} s  {manifest.created_at}", markup=False, soft_wrap=True)
+    screen.print(f"model {generations[-1].parent[:12]} (not trained in this storage)", markup=False)
+
+
+def show_cost(title: str, costs: Mapping[str, Cost]) -> None:
+    """Show what some groups of results took, a line each."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "Results", "Rows", "Wall time, s", "Processor time, s", "Images drawn or judged", "Tokens"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, took in costs.items():
+        figures = (took.results, took.rows, took.seconds, took.cpu_seconds, took.images, took.tokens)
+        table.add_row(name, *(f"{figure:.0f}" for figure in figures))
+    console().print(table)
 
 
 def _comparison(decision: Mapping[str, Any]) -> Table:

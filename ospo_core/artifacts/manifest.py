@@ -34,6 +34,7 @@ class ShardEntry(_Record):
     drops: dict[str, int] = Field(default_factory=dict, description="Items dropped, by reason.")
     counts: dict[str, float] = Field(default_factory=dict, description="Other named figures: tokens, calls, images.")
     seconds: float = Field(0.0, ge=0, description="Wall time of making it.")
+    cpu_seconds: float = Field(0.0, ge=0, description="Processor time of making it, ended child processes included.")
     extra: dict[str, Any] = Field(default_factory=dict, description="What else the stage wants to remember.")
 
 
@@ -52,6 +53,7 @@ class Manifest(_Record):
     counts: dict[str, float] = Field(default_factory=dict, description="Other named figures.")
     extra: dict[str, Any] = Field(default_factory=dict, description="Stage-specific; `digest` enters the digest.")
     seconds: float = Field(0.0, ge=0, description="Wall time of the stage.")
+    cpu_seconds: float = Field(0.0, ge=0, description="Processor time of the stage.")
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property

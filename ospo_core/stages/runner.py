@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntr
     found = find_shard(ctx, stage, spec)
     if found is not None:
         return found
-    started = time.monotonic()
+    started, worked = time.monotonic(), _cpu_seconds()
     with _disk_faults(ctx):
         result = stage.run_shard(ctx, spec)
     return publish_shard(
@@ -64,7 +65,14 @@ def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntr
         counts={**result.counts, ITEMS_IN: result.items_in},
         seconds=time.monotonic() - started,
         extra=dict(result.extra),
+        cpu_seconds=max(0.0, _cpu_seconds() - worked),
     )
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 @contextmanager
@@ -104,6 +112,7 @@ def publish_stage(ctx: StageContext, stage: Stage, done: Sequence[ShardEntry]) -
         counts=dict(outcome.counts),
         extra=dict(outcome.extra),
         seconds=sum(entry.seconds for entry in done) + time.monotonic() - started,
+        cpu_seconds=sum(entry.cpu_seconds for entry in done),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return publish_manifest(ctx.storage, manifest)
