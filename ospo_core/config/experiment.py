@@ -107,14 +107,29 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
         document = _Document.model_validate(read_yaml(folder / EXPERIMENT_FILE))
     except ValidationError as error:
         raise config_error(error, _Document, source=str(folder / EXPERIMENT_FILE)) from None
+    arms = tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms)
+    _check_comparable(arms)
     return ExperimentConfig(
         name=folder.name,
         title=document.title,
         seeds=document.seeds,
         guidances=document.guidances,
         rounds=document.rounds,
-        arms=tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms),
+        arms=arms,
     )
+
+
+def _check_comparable(arms: tuple[Arm, ...]) -> None:
+    """Refuse arms that do not start from one model, or are not measured alike: there is one base for all."""
+    first = arms[0]
+    for arm in arms[1:]:
+        for section in ("storage", "model", "evaluation", "promotion"):
+            if getattr(arm.config, section) != getattr(first.config, section):
+                raise ConfigError(
+                    f"differs from that of arm {first.name!r}, so that the two cannot be compared",
+                    field=f"{arm.name}.yaml: {section}",
+                    remedy=f"Put it under `common` of {EXPERIMENT_FILE}",
+                )
 
 
 def _load_arm(path: Path, document: _Document, overrides: tuple[str, ...]) -> Arm:

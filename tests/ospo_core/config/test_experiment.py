@@ -79,6 +79,13 @@ def test_mistakes_are_named(tmp_path: Path, arm: str, changes: dict[str, str], w
         load_experiment(folder(tmp_path, arm, **changes))
 
 
+@pytest.mark.parametrize("section", ["model: {dtype: bfloat16}", "evaluation: {limit: 9}", "storage: {root: other}"])
+def test_arms_that_cannot_be_compared_are_refused(tmp_path: Path, section: str) -> None:
+    (tmp_path / "two.yaml").write_text(f"title: Another\n{section}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"two\.yaml: {section.split(':')[0]}.*cannot be compared"):
+        load_experiment(folder(tmp_path, arms="[one, two]"))
+
+
 def test_a_missing_experiment_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="ablation"):
         load_experiment("ablatoin")
