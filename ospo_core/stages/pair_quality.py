@@ -2,6 +2,7 @@
 
 A picture *counts as good* if the rule would take it as chosen, *as bad* if it would take it as rejected. Precision is
 the share of those that the oracle finds right (or wrong), recall the share of right (or wrong) ones that are found.
+`best_of_n`, which has no thresholds, is held against those of v2.
 """
 
 from __future__ import annotations

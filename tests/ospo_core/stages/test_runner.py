@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def test_manifest_adds_up_rows_drops_and_counts(tmp_path: Path) -> None:
     assert (made.rows, made.items_in, made.drops, made.counts) == (3, 6, {"odd": 3}, {"calls": 6})
     assert made.rows + sum(made.drops.values()) == made.items_in
     assert made.ingredients["fields"] == {"seed": 0}
+
+
+def test_manifest_adds_up_the_processor_time_of_its_shards(tmp_path: Path) -> None:
+    def work(spec: ShardSpec) -> None:
+        began = time.process_time()
+        while time.process_time() - began < 0.05:
+            pass
+
+    made = run_stage(context(small_round(tmp_path), Resources()), NumbersStage(work))
+    assert made.cpu_seconds == pytest.approx(sum(shard.cpu_seconds for shard in made.shards))
+    assert made.cpu_seconds >= SHARDS * 0.04
 
 
 def test_interrupted_stage_resumes_at_the_first_missing_shard(tmp_path: Path) -> None:
