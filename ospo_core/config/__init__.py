@@ -5,6 +5,7 @@ from ospo_core.config.profile import RoundConfig, load_profile, profile_names, p
 from ospo_core.config.sections import (
     EngineConfig,
     EvaluationConfig,
+    ExecutionConfig,
     ImagesConfig,
     LoraSettings,
     LossConfig,
@@ -24,6 +25,7 @@ __all__ = [
     "Arm",
     "EngineConfig",
     "EvaluationConfig",
+    "ExecutionConfig",
     "ExperimentConfig",
     "ImagesConfig",
     "LoraSettings",

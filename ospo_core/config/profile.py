@@ -14,6 +14,7 @@ from ospo_core.config.problems import config_error
 from ospo_core.config.sections import (
     EngineConfig,
     EvaluationConfig,
+    ExecutionConfig,
     ImagesConfig,
     ModelConfig,
     PerturbationsConfig,
@@ -46,6 +47,7 @@ class RoundConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    execution: ExecutionConfig = ExecutionConfig()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

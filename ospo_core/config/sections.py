@@ -197,3 +197,15 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
     SubCategory.NON_SPATIAL: 80,
     SubCategory.COMPLEX: 80,
 }
+
+
+class ExecutionConfig(Section):
+    """Where the work of a round is done; it changes no result."""
+
+    runner: Literal["local", "ray"] = Field(
+        "local", description="Shards are mapped in this process, or over the nodes of a Ray cluster (prefect-ray)."
+    )
+    ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
+    training_deployment: str | None = Field(
+        None, description="Deployment (`flow/name`) that trains, e.g. on a GPU work pool; None trains where the flow is."
+    )
