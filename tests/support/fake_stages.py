@@ -26,7 +26,10 @@ def _row(item: str, prompt: str) -> dict[str, Any]:
 
 
 class NumbersStage(Stage):
-    """Writes one number a shard; counts what it computes, and does first what `trouble` says."""
+    """Writes one number a shard; counts what it computes, and does first what `trouble` says.
+
+    `offset` is added to every number, unknown to the fingerprint, as where a model answers otherwise the next time.
+    """
 
     name: ClassVar[StageName] = StageName.PROMPTS
     table: ClassVar[str] = "prompts"
@@ -34,6 +37,7 @@ class NumbersStage(Stage):
     def __init__(self, trouble: Callable[[ShardSpec], None] = lambda spec: None) -> None:
         self.computed: Counter[str] = Counter()
         self.trouble = trouble
+        self.offset = 0
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         return {"seed": config.seed}
@@ -47,7 +51,7 @@ class NumbersStage(Stage):
     def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
         self.trouble(spec)
         self.computed[spec.name] += 1
-        rows = [_row(f"item{spec.index}", str(spec.index + ctx.config.seed))]
+        rows = [_row(f"item{spec.index}", str(spec.index + ctx.config.seed + self.offset))]
         return ShardResult(table_from_rows("prompts", rows), items_in=2, drops={"odd": 1}, counts={"calls": 2})
 
 
@@ -56,6 +60,7 @@ class SquaresStage(NumbersStage):
 
     name: ClassVar[StageName] = StageName.PERTURBATIONS
     upstream: ClassVar[tuple[StageName, ...]] = (StageName.PROMPTS,)
+    by_item: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         return {}
@@ -66,5 +71,6 @@ class SquaresStage(NumbersStage):
     def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
         self.trouble(spec)
         self.computed[spec.name] += 1
-        rows = [_row(row["item_id"], str(int(row["prompt"]) ** 2)) for row in ctx.rows(StageName.PROMPTS, spec.index)]
+        numbers = ctx.rows(StageName.PROMPTS, spec.index)
+        rows = [_row(row["item_id"], str(int(row["prompt"]) ** 2 + self.offset)) for row in numbers]
         return ShardResult(table_from_rows("prompts", rows), items_in=1)
