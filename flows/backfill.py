@@ -13,7 +13,7 @@ from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.resources import shared_resources
-from tasks.backfill_tasks import find_outdated, find_round, inputs_of
+from tasks.backfill_tasks import OpenedRound, find_outdated, find_round, inputs_of
 from tasks.jobs import StageJob
 
 
@@ -73,9 +73,12 @@ def backfill(
         manifest, ran = run_stage(job, request)
     finally:
         shared_resources().give_back()
-    outdated = [one.stage for one in find_outdated(opened) if one.standing == "out of date"]
-    redone = None
-    if cascade and outdated:
-        redone = self_improvement_round(opened.config, until=outdated[-1], start=opened.record.model)
-        outdated = []
-    return BackfillResult(round=opened.record.id, manifest=manifest, ran=ran, outdated=tuple(outdated), cascade=redone)
+    late = tuple(one.stage for one in find_outdated(opened) if one.standing == "out of date")
+    done = BackfillResult(round=opened.record.id, manifest=manifest, ran=ran, outdated=late)
+    return _cascade(opened, done) if cascade and late else done
+
+
+def _cascade(opened: OpenedRound, done: BackfillResult) -> BackfillResult:
+    """Do over what is out of date."""
+    redone = self_improvement_round(opened.config, until=done.outdated[-1], start=opened.record.model)
+    return done.model_copy(update={"outdated": (), "cascade": redone})

@@ -68,13 +68,13 @@ def self_improvement_round(
         OspoError: what is wrong with the configuration, the storage, the model or a stage's outcome.
     """
     opened = open_round(config, start)
-    model, refreshed = opened.model, refresh or ()
+    model = opened.model
     manifests: dict[StageName, Manifest] = {}
     ran: list[StageName] = []
     try:
         for name in STAGES:
             job = StageJob(config=config, stage=name, model=model, upstream=dict(manifests), round=opened.id)
-            manifests[name], computed = run_stage(job, RedoRequest() if name in refreshed else None)
+            manifests[name], computed = run_stage(job, RedoRequest() if refresh and name in refresh else None)
             ran += [name] if computed else []
             if name in PHASE_ENDS:
                 shared_resources().give_back()

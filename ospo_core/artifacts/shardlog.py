@@ -45,8 +45,7 @@ def publish_shard(
         counts: other named figures.
         seconds: wall time of making it.
         extra: what else to remember; JSON.
-        cpu_seconds: processor time of making it.
-        gpu_seconds: time of the GPUs that it held.
+        cpu_seconds: processor time of making it; gpu_seconds: time of the GPUs that it held.
 
     Raises:
         StorageError: it cannot be written.

@@ -6,6 +6,7 @@ from typing import Literal
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.errors import DamagedArtifactError, StageError
@@ -76,8 +77,6 @@ def count_chosen(ctx: StageContext, where: str) -> int:
         ConfigError: it cannot be used.
         StageError: no prompt satisfies it.
     """
-    from ospo_core.artifacts.tables import read_shard
-
     prompts = ctx.upstream[StageName.PROMPTS]
     shards = (read_shard(ctx.storage, prompts, index) for index in range(len(prompts.shards)))
     count = sum(len(chosen_items(shard, where)) for shard in shards)

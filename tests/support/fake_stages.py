@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName, table_from_rows
+from ospo_core.stages import STAGES
 from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext, one_to_one, shard_name
 
 SHARDS = 3
+
+
+@contextmanager
+def two_stages_only() -> Iterator[NumbersStage]:
+    """Let a round consist of numbers and squares while the block runs; give the first. The order of stages is kept."""
+    known, numbers = dict(STAGES), NumbersStage()
+    STAGES.clear()
+    STAGES.update({StageName.PROMPTS: numbers, StageName.PERTURBATIONS: SquaresStage()})
+    try:
+        yield numbers
+    finally:
+        STAGES.clear()
+        STAGES.update(known)
 
 
 def _row(item: str, prompt: str) -> dict[str, Any]:
