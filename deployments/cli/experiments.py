@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from deployments.cli import output
 from deployments.cli.actions import embedded_prefect
+from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import iter_rows
 from ospo_core.config import ExperimentConfig, load_experiment
 
 if TYPE_CHECKING:
     from flows.experiment import Measurement
-    from ospo_core.report.experiment import Results
+    from ospo_core.report.experiment import Curve, Results
 
 _COLUMNS = ["item_id", "category", "oracle_correct", "vqa_correct"]
 
@@ -48,19 +49,47 @@ def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> R
         rows = list(iter_rows(storage, one.evaluation, _COLUMNS))
         _, column = metric_column(rows, config.promotion.metric)
         found[Key(one.arm, one.seed, one.guidance)] = verdicts(rows, column)
-    gains = [asdict(gain) for gain in compare(found, BASE, config.evaluation.bootstrap)]
-    titles = {BASE: "base", **experiment.titles()}
-    prompts = len(next(iter(found.values())).right)
-    return Results(
-        experiment.name, experiment.title, titles, gains, prompts, experiment.seeds, _notes(experiment, measured)
+    reference = experiment.reference or ""
+    gains, against = (
+        [asdict(gain) for gain in compare(found, base, config.evaluation.bootstrap)] if base else []
+        for base in (BASE, reference)
     )
+    return Results(
+        experiment.name,
+        experiment.title,
+        {BASE: "base", **experiment.titles()},
+        gains,
+        prompts=len(next(iter(found.values())).right),
+        seeds=experiment.seeds,
+        notes=_notes(experiment, measured),
+        reference=reference,
+        against=against,
+        curves={label: _curves(storage, _trainings(measured, label)) for label in experiment.titles()},
+    )
+
+
+def _trainings(measured: Sequence[Measurement], label: str) -> list[Manifest]:
+    """Return the trainings of an arm's round, each once, in the order of the seeds."""
+    found = {
+        one.training.fingerprint: one.training for one in measured if one.arm == label and one.training is not None
+    }
+    return list(found.values())
+
+
+def _curves(storage: Storage, trainings: Sequence[Manifest]) -> list[Curve]:
+    """Return the log-probability of the chosen image by step of every training."""
+    curves: list[Curve] = []
+    for training in trainings:
+        rows = [row for row in iter_rows(storage, training) if row["name"] == "chosen_logprob"]
+        curves.append(([row["step"] for row in rows], [row["value"] for row in rows]))
+    return curves
 
 
 def _notes(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> dict[str, str]:
     """Return for each arm how many pairs it was trained on and how many steps."""
     notes: dict[str, str] = {}
     for label in experiment.titles():
-        trainings = [one.training for one in measured if one.arm == label and one.training is not None]
+        trainings = _trainings(measured, label)
         pairs, steps = (sorted({int(training.counts[name]) for training in trainings}) for name in ("pairs", "steps"))
         words = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
         notes[label] = f"{words} pairs, {steps[0]} steps"

@@ -25,6 +25,7 @@ SEED_STEP = 1000
 _Seeds = Annotated[tuple[int, ...], Field(min_length=1, description="Seeds of whole rounds: prompts to training.")]
 _Guidances = Annotated[tuple[float, ...], Field(min_length=1, description="Guidance scales of the evaluation.")]
 _Rounds = Annotated[int, Field(ge=1, description="Rounds of each arm, each from the model that the last one trained.")]
+_Reference = Annotated[str | None, Field(description="Arm with which the others are compared too, beside the base.")]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
@@ -44,6 +45,7 @@ class ExperimentConfig(Section):
     seeds: _Seeds
     guidances: _Guidances
     rounds: _Rounds = 1
+    reference: _Reference = None
     arms: tuple[Arm, ...] = Field(min_length=1)
 
     def arm_config(self, arm: Arm, seed: int, number: int = 0) -> RoundConfig:
@@ -71,6 +73,7 @@ class _Document(Section):
     seeds: _Seeds
     guidances: _Guidances
     rounds: _Rounds = 1
+    reference: _Reference = None
     arms: tuple[_Name, ...] = Field(min_length=1)
     common: dict[str, Any] = Field(default_factory=dict)
 
@@ -107,6 +110,7 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
         document = _Document.model_validate(read_yaml(folder / EXPERIMENT_FILE))
     except ValidationError as error:
         raise config_error(error, _Document, source=str(folder / EXPERIMENT_FILE)) from None
+    _check_reference(document, folder / EXPERIMENT_FILE)
     arms = tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms)
     _check_comparable(arms)
     return ExperimentConfig(
@@ -115,8 +119,20 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
         seeds=document.seeds,
         guidances=document.guidances,
         rounds=document.rounds,
+        reference=document.reference,
         arms=arms,
     )
+
+
+def _check_reference(document: _Document, source: Path) -> None:
+    """Refuse a reference that is no arm, or of which several rounds would be meant."""
+    if document.reference is not None and (document.reference not in document.arms or document.rounds > 1):
+        raise ConfigError(
+            "is not an arm of one round",
+            field=f"{source}: reference",
+            value=document.reference,
+            remedy=f"Give one of {', '.join(document.arms)} with rounds: 1, or leave it away",
+        )
 
 
 def _check_comparable(arms: tuple[Arm, ...]) -> None:

@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 ALL = "all"
 CURVES = "guidance.svg"
-
+TRAINING = "training.svg"
+_WINDOW = 9
+"""Steps over which a training curve is averaged."""
 
 Gain = Mapping[str, Any]
 """Fields of `evaluation.comparison.Gain`."""
+
+Curve = tuple[Sequence[int], Sequence[float]]
+"""Steps and values of one figure of a training."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,9 @@ class Results:
         titles: arm to how the tables call it, in the order of the tables.
         gains: of every arm, guidance and category; prompts: held-out prompts; seeds: of the rounds.
         notes: arm to a few words about its training (pairs, steps).
+        reference: arm with which the others are compared too; empty is none.
+        against: the gains over it, as `gains` are those over the base.
+        curves: arm to the mean log-probability of the chosen image by step, a curve each seed.
     """
 
     name: str
@@ -35,6 +44,9 @@ class Results:
     prompts: int
     seeds: Sequence[int]
     notes: Mapping[str, str] = field(default_factory=dict)
+    reference: str = ""
+    against: Sequence[Gain] = ()
+    curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
 
 
 def results_markdown(results: Results) -> str:
@@ -52,12 +64,15 @@ def results_markdown(results: Results) -> str:
     ]
     heads = [f"guidance {scale:g}" for scale in scales]
     lines += _table(["", *heads, "each seed", "training"], [_overall(results, arm, scales) for arm in results.titles])
+    lines += _against(results, scales) if results.reference else []
     groups = [group for group in dict.fromkeys(gain["group"] for gain in results.gains) if group != ALL]
     for scale in scales:
         lines += ["", f"By category, guidance {scale:g}:", ""]
         found = _cells(results, scale)
         rows = [[title, *(found.get((arm, group), "") for group in groups)] for arm, title in results.titles.items()]
         lines += _table(["", *groups], rows)
+    if results.curves:
+        lines += ["", "Log-probability of the chosen images while training:", "", f"![Training]({TRAINING})"]
     return "\n".join(lines) + "\n"
 
 
@@ -66,6 +81,21 @@ def _overall(results: Results, arm: str, scales: Sequence[float]) -> list[str]:
     own = {gain["guidance"]: gain for gain in results.gains if gain["arm"] == arm and gain["group"] == ALL}
     seeds = ", ".join(f"{100 * value:.1f}" for value in own[scales[0]]["by_seed"])
     return [results.titles[arm], *(_words(own[scale]) for scale in scales), seeds, results.notes.get(arm, "")]
+
+
+def _against(results: Results, scales: Sequence[float]) -> list[str]:
+    """Return the table of differences from the reference, all categories together."""
+    cells = {(gain["arm"], gain["guidance"]): gain for gain in results.against if gain["group"] == ALL}
+    others = [arm for arm in results.titles if arm != results.reference]
+    rows = [[results.titles[arm], *(_difference(cells[arm, scale]) for scale in scales)] for arm in others]
+    words = f"Difference from {results.titles[results.reference]!r} in points, with its 95 % interval:"
+    return ["", words, "", *_table(["", *(f"guidance {scale:g}" for scale in scales)], rows)]
+
+
+def _difference(gain: Gain) -> str:
+    """Return `-6.7 (-9.0 to -4.2)`."""
+    low, high = (100 * end for end in gain["interval"])
+    return f"{100 * gain['gain']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _cells(results: Results, scale: float) -> dict[tuple[str, str], str]:
@@ -102,10 +132,30 @@ def guidance_figure(results: Results) -> Figure:
     return figure
 
 
+def training_figure(results: Results) -> Figure:
+    """Draw the log-probability of the chosen image by step, smoothed, a line an arm: the mean over its seeds."""
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    axes = figure.subplots()
+    window = np.ones(_WINDOW) / _WINDOW
+    for arm, curves in results.curves.items():
+        mean = np.mean([values for _, values in curves], axis=0)
+        steps = np.asarray(curves[0][0], dtype=np.float64)
+        smooth = len(mean) >= 2 * _WINDOW
+        along = np.convolve(steps, window, "valid") if smooth else steps
+        axes.plot(along, np.convolve(mean, window, "valid") if smooth else mean, label=results.titles[arm])
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats a token")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
 def write_results(results: Results, folder: Path) -> Path:
-    """Write `results.md` and its picture into a folder; return the path of the first."""
+    """Write `results.md` and its pictures into a folder; return the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     guidance_figure(results).savefig(folder / CURVES, metadata={"Date": None})
+    if results.curves:
+        training_figure(results).savefig(folder / TRAINING, metadata={"Date": None})
     path = folder / "results.md"
     path.write_text(results_markdown(results), encoding="utf-8")
     return path

@@ -86,6 +86,13 @@ def test_arms_that_cannot_be_compared_are_refused(tmp_path: Path, section: str) 
         load_experiment(folder(tmp_path, arms="[one, two]"))
 
 
+def test_reference_is_one_of_the_arms_of_a_single_round(tmp_path: Path) -> None:
+    assert load_experiment(folder(tmp_path, reference="one")).reference == "one"
+    for changes in ({"reference": "two"}, {"reference": "one", "rounds": "2"}):
+        with pytest.raises(ConfigError, match=r"reference: is not an arm of one round .*Give one of one"):
+            load_experiment(folder(tmp_path, **changes))
+
+
 def test_a_missing_experiment_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="ablation"):
         load_experiment("ablatoin")

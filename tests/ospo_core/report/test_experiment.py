@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ospo_core.report.experiment import CURVES, Results, results_markdown, write_results
+import pytest
+
+from ospo_core.report.experiment import CURVES, TRAINING, Results, results_markdown, training_figure, write_results
 
 
 def gain(arm: str, group: str, accuracy: float, gained: float, guidance: float = 1.0) -> dict[str, Any]:
@@ -32,6 +35,9 @@ RESULTS = Results(
     prompts=610,
     seeds=(0, 1),
     notes={"v2": "300 pairs, 120 steps"},
+    reference="v2",
+    against=[gain("base", "all", 0.4, -0.1, scale) for scale in (1.0, 2.0)],
+    curves={"v2": [(range(40), [0.1] * 40), (range(40), [0.3] * 40)]},
 )
 
 
@@ -44,9 +50,23 @@ def test_tables_hold_accuracy_gain_and_interval() -> None:
     assert any("610 held-out prompts, seeds 0, 1" in line for line in lines)
 
 
+def test_other_arms_are_compared_with_the_reference() -> None:
+    lines = results_markdown(RESULTS).splitlines()
+    words = "-10.0 (-15.0 to -5.0)"
+    assert f"| base | {words} | {words} |" in lines and "Difference from 'all of it' in points" in "\n".join(lines)
+    without = replace(RESULTS, reference="", curves={})
+    assert "Difference" not in results_markdown(without) and TRAINING not in results_markdown(without)
+
+
+def test_training_curve_is_the_smoothed_mean_over_seeds() -> None:
+    (line,) = training_figure(RESULTS).axes[0].lines
+    assert len(line.get_xdata()) == 40 - 8 and list(line.get_ydata()) == pytest.approx([0.2] * 32)
+    assert line.get_xdata()[0] == pytest.approx(4.0)
+
+
 def test_results_are_written_with_their_curves(tmp_path: Path) -> None:
     path = write_results(RESULTS, tmp_path / "out")
     assert path.read_text(encoding="utf-8") == results_markdown(RESULTS)
     picture = (tmp_path / "out" / CURVES).read_text(encoding="utf-8")
-    assert "<svg" in picture
+    assert "<svg" in picture and "<svg" in (tmp_path / "out" / TRAINING).read_text(encoding="utf-8")
     assert write_results(RESULTS, tmp_path / "again").read_bytes() == path.read_bytes()
