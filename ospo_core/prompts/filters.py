@@ -49,11 +49,16 @@ _LARGE_NUMBERS = frozenset(
 )
 _APOSTROPHE = re.compile(r"['\u2019]")
 _NOT_WORD = re.compile(r"[\W_]+")
+_ASCII_WORDS = str.maketrans(
+    {code: chr(code).lower() if chr(code).isalnum() else None if chr(code) == "'" else " " for code in range(128)}
+)
 _EDGES = ".,;:!?\"'()[]"
 
 
 def normalise(prompt: str) -> str:
     """Return the text in lower case, in one Unicode form, as words separated by single spaces, without punctuation."""
+    if prompt.isascii():  # the same, and several times faster
+        return " ".join(prompt.translate(_ASCII_WORDS).split())
     text = unicodedata.normalize("NFKC", prompt).casefold()
     return _NOT_WORD.sub(" ", _APOSTROPHE.sub("", text)).strip()
 
