@@ -14,7 +14,6 @@ import pytest
 
 from flows.round import RoundResult, self_improvement_round
 from ospo_core.config import RoundConfig
-from ospo_core.errors import ConfigError
 from ospo_core.schema import StageName
 from tests.support.ray_nodes import HEAD, SECOND, RayNodes, ray_nodes, wait_until, workers
 from tests.support.rounds import small_round

@@ -47,7 +47,8 @@ def workers(title: str) -> dict[int, str]:
     for process in Path("/proc").iterdir():
         if process.name.isdecimal() and _command(process).split("\0")[0].strip() == title:
             raylet = _command(Path("/proc") / _parent(process))
-            found[int(process.name)] = next((node for node in (HEAD, SECOND) if node in raylet), "")
+            here = (node for node in (HEAD, SECOND) if f"--node_ip_address={node}" in raylet)
+            found[int(process.name)] = next(here, "")
     return {pid: node for pid, node in found.items() if node}
 
 
