@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.runners import task_runner
+from flows.runners import LOCAL
 from flows.steps import run_stage
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
@@ -49,7 +49,7 @@ class RoundResult(Section):
         return trained_model(self.manifests[StageName.TRAINING])
 
 
-@flow(flow_run_name="{config.name}, seed {config.seed}", task_runner=task_runner(), persist_result=False)
+@flow(flow_run_name="{config.name}, seed {config.seed}", task_runner=LOCAL, persist_result=False)
 def self_improvement_round(
     config: RoundConfig,
     refresh: list[StageName] | None = None,

@@ -6,6 +6,7 @@ from typing import cast
 
 from prefect import unmapped
 
+from flows.runners import shard_runner
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.redo import RedoRequest
@@ -29,9 +30,10 @@ def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manife
     while specs := plan_wave(job, done):
         total = len(done) + len(specs)
         emit(Event("started", job.stage, done=len(done), total=total))
-        for future in compute_shard.map(unmapped(job), specs):
-            done.append(cast(ShardEntry, future.result()))
-            emit(Event("advanced", job.stage, done=len(done), total=total))
+        with shard_runner(job) as (runner, shard_job):
+            for future in runner.map(compute_shard, {"job": unmapped(shard_job), "spec": specs}):
+                done.append(cast(ShardEntry, future.result()))
+                emit(Event("advanced", job.stage, done=len(done), total=total))
     manifest = publish(job, done)
     emit(Event("finished", job.stage))
     return manifest, True

@@ -12,6 +12,7 @@ from ospo_core.stages.attempts import with_redo
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.redo import Redo
 from ospo_core.stages.resources import shared_resources
+from tasks.credentials import use_credentials
 
 
 class StageJob(Section):
@@ -49,5 +50,11 @@ class StageJob(Section):
 
 
 def storage_of(config: RoundConfig) -> Storage:
-    """Return the artifact storage of a configuration."""
+    """Return the artifact storage of a configuration, with the credentials of its block in this process if it has one.
+
+    Raises:
+        ConfigError: the block cannot be used.
+    """
+    if config.storage.credentials_block is not None:
+        use_credentials(config.storage.credentials_block)
     return Storage(config.storage.root, config.storage.endpoint_url)
