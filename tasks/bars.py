@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from ospo_core.artifacts.faults import redact
 from ospo_core.schema import StageName
 from ospo_core.stages.progress import Event, listening
 from tasks.run_log import run_logger
@@ -61,7 +62,7 @@ class Bar:
                 return
             identity = create_progress_artifact(share, key=self.key, description=words)
         except httpx.HTTPError as error:
-            run_logger().warning("No progress shown, the server refused it: %s", error)
+            run_logger().warning("No progress shown, the server refused it: %s", redact(str(error)))
             return
         if not isinstance(identity, UUID):
             raise TypeError("a progress artifact was awaited in synchronous code")

@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
+from ospo_core.artifacts.faults import redact
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
@@ -46,9 +47,9 @@ def told(run: Callable[Concatenate[StageJob, P], R]) -> Callable[Concatenate[Sta
     return run_and_tell
 
 
-def tag_round(record: RoundRecord, config: RoundConfig) -> None:
-    """Tag the flow run, if there is one, with what it runs: configuration, seed and id of the round."""
-    tag_run("ospo", config.name, f"seed-{config.seed}", f"{record.kind}-{record.id}")
+def tag_round(record: RoundRecord, config: RoundConfig, *more: str) -> None:
+    """Tag the flow run, if there is one, with what it runs: configuration, seed and id of the round, and `more`."""
+    tag_run("ospo", config.name, f"seed-{config.seed}", f"{record.kind}-{record.id}", *more)
 
 
 def tag_run(*wanted: str) -> None:
@@ -119,4 +120,4 @@ def _untroubled(what: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        run_logger().warning("Not shown in the UI (%s): %s", what, error)
+        run_logger().warning("Not shown in the UI (%s): %s", what, redact(str(error)))

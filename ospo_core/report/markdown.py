@@ -6,6 +6,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.report import collect, formats
@@ -13,6 +16,8 @@ from ospo_core.report.pictures import thumbnail
 from ospo_core.report.stages import StageLine, stage_lines, total_seconds
 from ospo_core.schema import StageName
 
+Floats = NDArray[np.float64]
+_STEPS_DRAWN = 240
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!])")
 _MARKS = {"removed": "~~{}~~", "added": "**{}**", "same": "{}"}
 Group = Mapping[str, Any]
@@ -101,11 +106,15 @@ def pairs_page(storage: Storage, manifest: Manifest, seed: int, count: int) -> s
 
 
 def curves_page(storage: Storage, manifest: Manifest) -> str:
-    """Return the training curves as a picture, and where they begin and end as a table."""
+    """Return the training curves as a picture, and where they begin and end as a table.
+
+    Of a long training only so many steps, evenly spread, are drawn, so that the page stays small.
+    """
     from ospo_core.report import plots, svg
 
     series = collect.training_series(storage, manifest)
-    picture = svg.data_uri(svg.sheet(plots.curve_panels(series), columns=2))
+    drawn = {name: _thinned(steps, values) for name, (steps, values) in series.items()}
+    picture = svg.data_uri(svg.sheet(plots.curve_panels(drawn), columns=2))
     rows = [
         [escaped(formats.human(name)), f"{values[0]:.4g}", f"{values[-1]:.4g}"]
         for name, (_, values) in sorted(series.items())
@@ -193,7 +202,13 @@ def _figures(manifest: Manifest) -> list[tuple[str, str]]:
     quality: Mapping[str, float | None] = manifest.extra.get("quality") or {}
     unmet: Mapping[str, int] = manifest.extra.get("unmet_quotas") or {}
     shares = [(name, formats.percent(share)) for name, share in quality.items()]
-    return [*counts, *shares, *((f"missing: {name}", formats.whole(count)) for name, count in unmet.items())]
+    return [*counts, *shares, *((f"missing: {formats.human(name)}", formats.whole(count)) for name, count in unmet.items())]
+
+
+def _thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """Return at most `_STEPS_DRAWN` points, the first and the last among them."""
+    kept = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _STEPS_DRAWN)).round().astype(int))
+    return steps[kept], values[kept]
 
 
 def _whereabouts(storage: Storage, manifest: Manifest) -> list[list[str]]:
@@ -205,12 +220,18 @@ def _whereabouts(storage: Storage, manifest: Manifest) -> list[list[str]]:
         ["fingerprint", f"`{manifest.fingerprint}`"],
         ["digest of the content", f"`{manifest.digest}`"],
         ["made", f"{formats.moment(manifest.created_at)}, in {len(manifest.shards)} files"],
-        ["time", f"{formats.duration(manifest.seconds)}, processors {formats.duration(manifest.cpu_seconds)}"],
+        ["time", _time(manifest)],
     ]
     rows += [["model", f"`{model['digest'][:12]}`"]] if model else []
     rows += [[f"from {escaped(name)}", f"`{content[:12]}`"] for name, content in upstream.items()]
     trained = manifest.extra.get("model_digest")
     return [*rows, *([["trained model", f"`{storage.uri(str(manifest.extra['merged']))}`"]] if trained else [])]
+
+
+def _time(manifest: Manifest) -> str:
+    """Return wall time, processor time and, where one was used, GPU time of a stage."""
+    parts = [formats.duration(manifest.seconds), f"processors {formats.duration(manifest.cpu_seconds)}"]
+    return ", ".join([*parts, *([f"GPU {formats.duration(manifest.gpu_seconds)}"] if manifest.gpu_seconds else [])])
 
 
 def _accuracy_table(decision: Mapping[str, Any]) -> list[str]:
