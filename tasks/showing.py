@@ -23,7 +23,7 @@ from ospo_core.stages.current import Promotion
 from ospo_core.stages.records import RoundRecord
 from tasks.bars import units_counted
 from tasks.jobs import StageJob
-from tasks.run_log import run_logger
+from tasks.run_log import run_logger, tell_the_story
 
 EXAMPLES = 6
 """Pairs shown, one of each sub-category first."""
@@ -53,10 +53,11 @@ def tag_round(record: RoundRecord, config: RoundConfig, *more: str) -> None:
 
 
 def tag_run(*wanted: str) -> None:
-    """Add tags to the flow run in which this is called, if there is one."""
+    """Begin the story of the flow run in which this is called, if there is one: add tags, and quieten its log."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
+    tell_the_story()
     with _untroubled("tags"), get_client(sync_client=True) as client:
         client.update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, *wanted}))
 
@@ -103,10 +104,11 @@ def show_round(
 ) -> None:
     """Log where the report is, and put the whole round on one page of the UI."""
     run_logger().info("report: %s", address)
-    title = f"{config.name}, seed {config.seed}"
+    title, decision = f"{config.name}, seed {config.seed}", manifests[StageName.EVALUATION].extra["decision"]
+    verdict = f"{'promoted' if decision['promote'] else 'refused'}: {decision['reason']}"
     page = markdown.round_page(title, manifests, ran, address)
     with _untroubled("round"):
-        create_markdown_artifact(page, key="ospo-round", description=f"Outcome of {title}; report: {address}")
+        create_markdown_artifact(page, key="ospo-round", description=f"{verdict}; report: {address}")
 
 
 def words_of(outcome: Promotion) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ospo_core.artifacts.ids import derive_seed
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.report import collect, formats
@@ -18,6 +21,7 @@ from ospo_core.schema import StageName
 
 Floats = NDArray[np.float64]
 _STEPS_DRAWN = 240
+_BYTES_READ = 1 << 25
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!])")
 _MARKS = {"removed": "~~{}~~", "added": "**{}**", "same": "{}"}
 Group = Mapping[str, Any]
@@ -83,24 +87,27 @@ def stage_page(storage: Storage, manifest: Manifest) -> str:
 
 
 def pairs_page(storage: Storage, manifest: Manifest, seed: int, count: int) -> str:
-    """Return `count` preference pairs, chosen by the seed, with their pictures and what told them apart."""
-    pairs = collect.pair_examples(storage, manifest, seed, count, show=thumbnail)
-    heads = ["Prompt and its negative", "Chosen", "S", "Rejected", "S"]
-    asked = ["Prompt", "The question that tells them apart", "chosen", "rejected"]
+    """Return `count` preference pairs, chosen by the seed, with their pictures and what told them apart.
+
+    Of large tables only some files are looked into, so that the page costs little.
+    """
+    pairs = collect.pair_examples(storage, _part_of(manifest, seed), seed, count, show=thumbnail)
+    heads = ["Chosen", "Rejected", "Prompt and its negative"]
+    asked = ["Prompt", "S, chosen", "S, rejected", "The question that tells them apart", "chosen", "rejected"]
     return "\n".join(
         [
             f"# {len(pairs)} of {formats.whole(manifest.rows)} preference pairs",
             "",
-            "Chosen by the seed. The hard negative takes ~~this~~ out of the prompt and puts **this** in. "
-            f"S is the model's own score, from {formats.MINUS}1 to +1.",
+            "Chosen by the seed. The hard negative takes ~~this~~ out of the prompt and puts **this** in.",
             "",
-            *table(heads, [_pictured(pair) for pair in pairs], figures=(2, 4)),
+            *table(heads, [_pictured(pair) for pair in pairs]),
             "",
             "## What the model answered",
             "",
-            "The question with the most different answers on the two pictures, and p(yes) on each.",
+            f"S is the model's own score of a picture, from {formats.MINUS}1 to +1. The question is the one with "
+            "the most different answers on the two pictures; p(yes) on each.",
             "",
-            *table(asked, [_telling(pair) for pair in pairs], figures=(2, 3)),
+            *table(asked, [_telling(pair) for pair in pairs], figures=(1, 2, 4, 5)),
         ]
     )
 
@@ -202,7 +209,11 @@ def _figures(manifest: Manifest) -> list[tuple[str, str]]:
     quality: Mapping[str, float | None] = manifest.extra.get("quality") or {}
     unmet: Mapping[str, int] = manifest.extra.get("unmet_quotas") or {}
     shares = [(name, formats.percent(share)) for name, share in quality.items()]
-    return [*counts, *shares, *((f"missing: {formats.human(name)}", formats.whole(count)) for name, count in unmet.items())]
+    return [
+        *counts,
+        *shares,
+        *((f"missing: {formats.human(name)}", formats.whole(count)) for name, count in unmet.items()),
+    ]
 
 
 def _thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
@@ -253,21 +264,30 @@ def _share(group: Group, side: str) -> str:
     return f"{formats.percent(group[side])} ({100 * group[f'{side}_low']:.1f} to {100 * group[f'{side}_high']:.1f})"
 
 
+def _part_of(manifest: Manifest, seed: int) -> Manifest:
+    """Return the manifest with a few shards only, chosen by the seed: at least one, together of a bounded size."""
+    filled = [shard for shard in manifest.shards if shard.rows]
+    random.Random(derive_seed("report", "shards", seed)).shuffle(filled)
+    sizes = itertools.accumulate(shard.bytes for shard in filled)
+    kept = [shard for shard, size in zip(filled, sizes, strict=True) if size <= _BYTES_READ or shard is filled[0]]
+    return manifest.model_copy(update={"shards": tuple(kept)})
+
+
 def _pictured(pair: collect.PairExample) -> list[str]:
-    """Return a pair's cells: the prompt with what the negative changes, and each picture with its score."""
-    cells = [" ".join(_MARKS[op].format(escaped(text)) for op, text in pair.changes)]
-    for side, shown in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        score = formats.signed(pair.row[f"{side}_score"])
-        cells += [f"![{side}, S = {score}]({shown.uri})", score]
-    return cells
+    """Return a pair's cells: both pictures, then the prompt with what the negative changes.
+
+    The pictures come first, since a page may show a long line of text in one line and let the rest be scrolled to.
+    """
+    words = " ".join(_MARKS[op].format(escaped(text)) for op, text in pair.changes)
+    return [f"![chosen]({pair.chosen.uri})", f"![rejected]({pair.rejected.uri})", words]
 
 
 def _telling(pair: collect.PairExample) -> list[str]:
-    """Return a pair's cells: the prompt, the question answered most differently, p(yes) on both pictures."""
+    """Return a pair's cells: prompt, scores, the question answered most differently, p(yes) on both pictures."""
     asked = [(one.text, one.chosen, one.rejected) for one in pair.questions]
     gaps = [(yes - no, text, yes, no) for text, yes, no in asked if yes is not None and no is not None]
-    prompt = escaped(pair.row["prompt"])
+    cells = [escaped(pair.row["prompt"]), *(formats.signed(pair.row[f"{one}_score"]) for one in ("chosen", "rejected"))]
     if not gaps:
-        return [prompt, "", "", ""]
+        return [*cells, "", "", ""]
     _, text, yes, no = max(gaps)
-    return [prompt, escaped(text), formats.decimal(yes), formats.decimal(no)]
+    return [*cells, escaped(text), formats.decimal(yes), formats.decimal(no)]

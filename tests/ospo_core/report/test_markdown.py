@@ -16,7 +16,7 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.report import markdown
 from ospo_core.schema import StageName
-from tests.ospo_core.report.synthetic import metrics_rows, publish, whole_round
+from tests.ospo_core.report.synthetic import metrics_rows, pair_row, publish, whole_round
 
 SMALL = 400_000
 IMAGE = re.compile(r"!\[([^\]]*)\]\(data:image/([\w+]+);base64,([^)]+)\)")
@@ -97,8 +97,20 @@ def test_pairs_page_shows_enlarged_pictures_and_the_telling_question(
             pixels = image.convert("RGB")
             assert all(pixels.getpixel((x, 64)) == pixels.getpixel((x + 1, 65)) for x in range(0, 128, 2))
     assert "# 6 of 24 preference pairs" in page and re.search(r"~~\w+~~ \*\*\w+\*\*", page)
-    assert len(re.findall(r"\| is there a \w+ \w+ \? \| [01]\.\d\d \| 0\.[012]\d \|", page)) == 6
+    answers = r"\| \+\d\.\d\d \| [+\u2212]?\d\.\d\d \| is there a \w+ \w+ \? \| [01]\.\d\d \| 0\.[012]\d \|"
+    assert len(re.findall(answers, page)) == 6
     assert page == markdown.pairs_page(storage, round_made[StageName.PAIRS], seed=0, count=6)
+
+
+def test_pairs_page_looks_into_a_bounded_part_of_a_large_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, rng = Storage(str(tmp_path)), random.Random(0)
+    whole = publish(storage, StageName.PAIRS, "pairs", [pair_row(rng, index) for index in range(4)])
+    (shard,) = whole.shards
+    empty = shard.model_copy(update={"rows": 0, "file": "not-there"})
+    many = whole.model_copy(update={"rows": 40, "shards": (empty, *[shard.model_copy() for _ in range(10)])})
+    monkeypatch.setattr(markdown, "_BYTES_READ", shard.bytes - 1)
+    page = markdown.pairs_page(storage, many, seed=0, count=6)
+    assert "# 4 of 40 preference pairs" in page and len(pictures(page)) == 8
 
 
 def test_curves_are_one_picture_that_stands_alone(storage: Storage, round_made: dict[StageName, Manifest]) -> None:
