@@ -93,7 +93,7 @@ def pairs_page(storage: Storage, manifest: Manifest, seed: int, count: int) -> s
     """
     pairs = collect.pair_examples(storage, _part_of(manifest, seed), seed, count, show=thumbnail)
     heads = ["Chosen", "Rejected", "Prompt and its negative"]
-    asked = ["Prompt", "S, chosen", "S, rejected", "The question that tells them apart", "chosen", "rejected"]
+    asked = ["S, chosen", "rejected", "p(yes), chosen", "rejected", "The question that tells them apart"]
     return "\n".join(
         [
             f"# {len(pairs)} of {formats.whole(manifest.rows)} preference pairs",
@@ -104,10 +104,10 @@ def pairs_page(storage: Storage, manifest: Manifest, seed: int, count: int) -> s
             "",
             "## What the model answered",
             "",
-            f"S is the model's own score of a picture, from {formats.MINUS}1 to +1. The question is the one with "
-            "the most different answers on the two pictures; p(yes) on each.",
+            f"In the same order. S is the model's own score of a picture, from {formats.MINUS}1 to +1; the question is "
+            "the one with the most different answers on the two pictures.",
             "",
-            *table(asked, [_telling(pair) for pair in pairs], figures=(1, 2, 4, 5)),
+            *table(asked, [_telling(pair) for pair in pairs], figures=(0, 1, 2, 3)),
         ]
     )
 
@@ -161,10 +161,10 @@ def round_page(title: str, manifests: Mapping[StageName, Manifest], ran: Collect
     decision = manifests[StageName.EVALUATION].extra["decision"]
     chart = svg.sheet([plots.accuracy_chart([decision["overall"], *decision["categories"]])])
     rows = [
-        [line.name, line.items_in, f"{line.rows} {line.output}", _dropped(line), line.time, line.source]
+        [line.name, line.items_in, f"{line.rows} {line.output}", line.time, line.source, _dropped(line)]
         for line in stage_lines(manifests, ran)
     ]
-    rows.append(["**total**", "", "", "", f"**{formats.duration(total_seconds(manifests))}**", ""])
+    rows.append(["**total**", "", "", f"**{formats.duration(total_seconds(manifests))}**", "", ""])
     return "\n".join(
         [
             decision_page(decision, title=title),
@@ -173,7 +173,7 @@ def round_page(title: str, manifests: Mapping[StageName, Manifest], ran: Collect
             "",
             "## Stages",
             "",
-            *table(["Stage", "in", "out", "dropped, by reason", "time", "source"], rows, figures=(1, 2, 4)),
+            *table(["Stage", "in", "out", "time", "source", "dropped, by reason"], rows, figures=(1, 2, 3)),
             "",
             "## Report",
             "",
@@ -283,11 +283,11 @@ def _pictured(pair: collect.PairExample) -> list[str]:
 
 
 def _telling(pair: collect.PairExample) -> list[str]:
-    """Return a pair's cells: prompt, scores, the question answered most differently, p(yes) on both pictures."""
+    """Return a pair's cells: its scores, and the question answered most differently with p(yes) on both pictures."""
     asked = [(one.text, one.chosen, one.rejected) for one in pair.questions]
     gaps = [(yes - no, text, yes, no) for text, yes, no in asked if yes is not None and no is not None]
-    cells = [escaped(pair.row["prompt"]), *(formats.signed(pair.row[f"{one}_score"]) for one in ("chosen", "rejected"))]
+    scores = [formats.signed(pair.row[f"{one}_score"]) for one in ("chosen", "rejected")]
     if not gaps:
-        return [*cells, "", "", ""]
+        return [*scores, "", "", ""]
     _, text, yes, no = max(gaps)
-    return [*cells, escaped(text), formats.decimal(yes), formats.decimal(no)]
+    return [*scores, formats.decimal(yes), formats.decimal(no), escaped(text)]

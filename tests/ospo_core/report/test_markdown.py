@@ -97,7 +97,7 @@ def test_pairs_page_shows_enlarged_pictures_and_the_telling_question(
             pixels = image.convert("RGB")
             assert all(pixels.getpixel((x, 64)) == pixels.getpixel((x + 1, 65)) for x in range(0, 128, 2))
     assert "# 6 of 24 preference pairs" in page and re.search(r"~~\w+~~ \*\*\w+\*\*", page)
-    answers = r"\| \+\d\.\d\d \| [+\u2212]?\d\.\d\d \| is there a \w+ \w+ \? \| [01]\.\d\d \| 0\.[012]\d \|"
+    answers = r"\| \+\d\.\d\d \| [+\u2212]?\d\.\d\d \| [01]\.\d\d \| 0\.[012]\d \| is there a \w+ \w+ \? \|"
     assert len(re.findall(answers, page)) == 6
     assert page == markdown.pairs_page(storage, round_made[StageName.PAIRS], seed=0, count=6)
 
