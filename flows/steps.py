@@ -11,9 +11,11 @@ from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.redo import RedoRequest
 from tasks.jobs import StageJob
+from tasks.showing import told
 from tasks.stage_tasks import LookedUp, compute_shard, look_up, plan_wave, publish
 
 
+@told
 def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manifest, bool]:
     """Return the stage's manifest, and whether it was computed now (and not found in the storage).
 
