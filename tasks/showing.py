@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
-from prefect import tags
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
@@ -37,11 +36,15 @@ def artifact_key(stage: StageName) -> str:
 
 
 def told(run: Callable[Concatenate[StageJob, P], R]) -> Callable[Concatenate[StageJob, P], R]:
-    """Decorate a function that runs a stage: its task runs bear the stage's tag, its shards are counted in a bar."""
+    """Decorate a function that runs a stage: its shards are counted in a bar.
+
+    Its task runs bear the stage in their names and not as a tag: for every tagged task run Prefect asks the server for
+    a concurrency slot of the tag, whether there is a limit or not, and on SQLite that stalls a run for seconds.
+    """
 
     @wraps(run)
     def run_and_tell(job: StageJob, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with tags(job.stage.value), units_counted(job.stage, f"{artifact_key(job.stage)}-shards"):
+        with units_counted(job.stage, f"{artifact_key(job.stage)}-shards"):
             return run(job, *args, **kwargs)
 
     return run_and_tell

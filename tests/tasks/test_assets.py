@@ -77,7 +77,8 @@ def test_results_are_materialised_once_and_referred_to_afterwards(tmp_path: Path
     assert [(event.event, event.resource.id) for event in second] == [(assets.REFERENCED, key) for key in keys]
     told = "".join(event.model_dump_json() for event in [*first, *second])
     assert not any(secret in told for secret in SECRETS.values())
-    assert {tag for task in task_runs_of(run) for tag in task.tags} == {"prompts", "perturbations"}
+    tagged = [task.name for task in task_runs_of(run) if task.tags]
+    assert tagged == [], "a tagged task run waits for the server's concurrency slots"
     assert "perturbations: publish" in {task.name for task in task_runs_of(run)}
 
 
