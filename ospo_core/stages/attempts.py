@@ -113,8 +113,8 @@ def _check_request(config: RoundConfig, stage: Stage, request: RedoRequest) -> N
             remedy=f"Leave it away, or choose one of: {able}",
         )
     changed = change_config(config, request.overrides)
-    others = [one.name.value for one in STAGES.values() if one.name is not stage.name]
-    spoilt = [name for name in others if _fields(name, config) != _fields(name, changed)]
+    others = [one for one in STAGES.values() if one.name is not stage.name]
+    spoilt = [one.name.value for one in others if one.fields(config) != one.fields(changed)]
     if spoilt or changed.model != config.model or changed.storage != config.storage:
         raise ConfigError(
             f"also changes what other stages make ({', '.join(spoilt) or 'all of them'})",
@@ -122,8 +122,3 @@ def _check_request(config: RoundConfig, stage: Stage, request: RedoRequest) -> N
             value=list(request.overrides),
             remedy=f"Change options of stage {stage.name} only, or start another round with them",
         )
-
-
-def _fields(name: str, config: RoundConfig) -> object:
-    stage = next(one for one in STAGES.values() if one.name.value == name)
-    return stage.fields(config)
