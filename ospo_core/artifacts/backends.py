@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import shutil
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from fsspec import AbstractFileSystem
 
 from ospo_core.artifacts.drafts import draft_file, is_draft
-from ospo_core.artifacts.faults import fault_kinds, is_passing, response_code
+from ospo_core.artifacts.faults import response_code, tried_again
 
 Answer = TypeVar("Answer")
 
 _SINGLE_PUT = 5 * 2**30
 _TAKEN = {"PreconditionFailed", "412"}
 _WRITER = "ospo-writer"
-_TRIES, _FIRST_WAIT_S, _SHARE_FOR_TRIES = 5, 0.1, 0.25
+_SHARE_FOR_TRIES = 0.25
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object: its key, its size in bytes, and when it was last written (seconds since 1970)."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class Backend(Protocol):
@@ -51,6 +63,9 @@ class Backend(Protocol):
 
     def list(self, prefix: str) -> list[str]:
         """Return the keys below the folder `prefix` ("" is the root), in any order."""
+
+    def details(self, prefix: str) -> builtins.list[StoredObject]:
+        """Return the objects below the folder `prefix` with size and time, unfinished ones too, in any order."""
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing there is no error."""
@@ -115,6 +130,17 @@ class LocalBackend:
         """Return the keys of the files below `prefix`, without unfinished ones."""
         files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and not is_draft(path))
         return [path.relative_to(self.root).as_posix() for path in files]
+
+    def details(self, prefix: str) -> builtins.list[StoredObject]:
+        """Return the files below `prefix` with size and time, unfinished ones too, without what vanishes meanwhile."""
+        found: builtins.list[StoredObject] = []
+        for path in (self.root / prefix).rglob("*"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if path.is_file():
+                    key = path.relative_to(self.root).as_posix()
+                    found.append(StoredObject(key, status.st_size, status.st_mtime))
+        return found
 
     def delete(self, key: str) -> None:
         """Remove the file at `key`."""
@@ -189,6 +215,14 @@ class RemoteBackend:
         paths = self._again(lambda: self.filesystem.find(self._path(prefix).rstrip("/") + "/"))
         return [path.removeprefix(self.root).lstrip("/") for path in paths]
 
+    def details(self, prefix: str) -> builtins.list[StoredObject]:
+        """Return the objects below `prefix` with size and time."""
+        found = self._again(lambda: self.filesystem.find(self._path(prefix).rstrip("/") + "/", detail=True))
+        return [
+            StoredObject(path.removeprefix(self.root).lstrip("/"), int(info["size"]), _modified(info))
+            for path, info in found.items()
+        ]
+
     def delete(self, key: str) -> None:
         """Remove the object at `key`."""
         if self.exists(key):
@@ -198,16 +232,8 @@ class RemoteBackend:
                 return
 
     def _again(self, operation: Callable[[], Answer]) -> Answer:
-        """Do `operation`, and again where it fails in passing: a few times, with growing pauses, not for long."""
-        started = time.monotonic()
-        for failures in range(1, _TRIES):
-            try:
-                return operation()
-            except fault_kinds() as error:
-                if not is_passing(error) or time.monotonic() - started > self.patience * _SHARE_FOR_TRIES:
-                    raise
-            time.sleep(_FIRST_WAIT_S * 2**failures)
-        return operation()
+        """Do `operation`, and again where it fails in passing."""
+        return tried_again(operation, self.patience * _SHARE_FOR_TRIES)
 
     def _mark_of(self, key: str) -> str | None:
         """Return the mark of the writer who created the object at `key`; None where it has none, or is gone again."""
@@ -225,6 +251,12 @@ class RemoteBackend:
         if self.protocol != "s3":
             return {}
         return {"chunksize": _SINGLE_PUT, "timeout": self.patience + size / 2**20}
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """Return when an object was last written, as far as the filesystem says; 0 where it does not."""
+    when = info.get("LastModified") or info.get("mtime") or info.get("created")
+    return float(when.timestamp()) if isinstance(when, datetime) else float(when or 0.0)
 
 
 def _write_flushed(path: Path, data: bytes) -> None:

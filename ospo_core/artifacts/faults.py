@@ -6,11 +6,16 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ospo_core.errors import StorageError
 
+Answer = TypeVar("Answer")
+
+_TRIES, _FIRST_WAIT_S = 5, 0.1
 _FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
 _NETWORK_FAULTS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
@@ -79,8 +84,26 @@ def is_passing(error: BaseException) -> bool:
         return False
     code, number = response_code(error), getattr(error, "errno", None)
     if isinstance(error, FileNotFoundError):
-        return code == "NoSuchUpload"  # of an upload that was completed, or given up, by a request whose answer was lost
+        return code == "NoSuchUpload"  # it was completed or given up by a request whose answer was lost
     return code in _PASSING_CODES or (not code and number in _PASSING_NUMBERS) or _is_unreachable(error)
+
+
+def tried_again(operation: Callable[[], Answer], seconds: float) -> Answer:
+    """Return what `operation` gives; where it fails in passing, try a few times more, with growing pauses.
+
+    Args:
+        operation: may be done twice, since the answer may be all that was lost.
+        seconds: no try is begun later than this.
+    """
+    started = time.monotonic()
+    for failures in range(1, _TRIES):
+        try:
+            return operation()
+        except fault_kinds() as error:
+            if not is_passing(error) or time.monotonic() - started > seconds:
+                raise
+        time.sleep(_FIRST_WAIT_S * 2**failures)
+    return operation()
 
 
 def fault_kinds() -> tuple[type[Exception], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,12 +89,21 @@ class TrainingStage(Stage):
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
         """Return the outcome; with the models stored, the scratch folder's copies have served."""
         outcome = super().finalise(ctx, done)
-        self.forget(ctx)
+        with self.alone(ctx):
+            shutil.rmtree(self._out_dir(ctx), ignore_errors=True)
         return outcome
 
-    def forget(self, ctx: StageContext) -> None:
-        """Delete pairs, checkpoints and results of this training from the scratch folder."""
-        shutil.rmtree(self._out_dir(ctx), ignore_errors=True)
+    def alone(self, ctx: StageContext) -> AbstractContextManager[None]:
+        """Return the lock of the scratch folder: of two runs of this training the second waits for the first's."""
+        from ospo_core.training.alone import alone
+
+        return alone(self._out_dir(ctx))
+
+    def gpus(self, ctx: StageContext) -> int:
+        """Return how many GPUs share the forward passes of a step."""
+        from ospo_core.training.process import training_processes
+
+        return min(ctx.gpus_here(), training_processes(ctx.gpus_here(), ctx.config.training.accumulation))
 
     def _out_dir(self, ctx: StageContext) -> Path:
         return ctx.scratch.absolute() / "training" / identify(ctx, self).fingerprint

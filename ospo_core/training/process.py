@@ -20,6 +20,7 @@ from pathlib import Path
 
 import ospo_core
 from ospo_core.errors import TrainingError
+from ospo_core.training.alone import inherited
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.metrics import Metrics, MetricsFollower
@@ -57,7 +58,7 @@ def run_training(
     files.error.unlink(missing_ok=True)
     files.heartbeat.touch()
     follower = MetricsFollower(files.metrics)
-    process = _start(launch_command(job, visible_gpus(job.model.device)), files.log)
+    process = _start(launch_command(job, visible_gpus(job.model.device)), files.log, inherited(job.out_dir))
     try:
         while _is_running(process):
             time.sleep(poll_s)
@@ -75,19 +76,22 @@ def launch_command(job: TrainingJob, gpus: int) -> list[str]:
     Of several GPUs as many are used as share the forward passes of a step (`training.accumulation`) evenly.
     """
     entry = ["-m", _MODULE, "--job", str(JobFiles(job.out_dir).job), "--follow-parent"]
-    processes = max((n for n in range(1, gpus + 1) if job.training.accumulation % n == 0), default=1)
+    processes = training_processes(gpus, job.training.accumulation)
     if processes < gpus:
-        logger.warning("%d of %d GPUs can share an accumulation of %d", processes, gpus, job.training.accumulation)
-    if processes > 1 and importlib.util.find_spec("accelerate") is None:
-        logger.warning(
-            "training on one of %d GPUs, since accelerate is not installed (pip install 'ospo[train]')", gpus
-        )
-        processes = 1
+        why = "accelerate (pip install 'ospo[train]') is missing or cannot share"
+        logger.warning("%d of %d GPUs: %s an accumulation of %d", processes, gpus, why, job.training.accumulation)
     if processes == 1:
         return [sys.executable, *entry]
     options = ["--multi_gpu", "--num_machines=1", f"--num_processes={processes}", "--main_process_port=0"]
     plain = ["--mixed_precision=no", "--dynamo_backend=no"]
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *plain, *entry]
+
+
+def training_processes(gpus: int, accumulation: int) -> int:
+    """Return how many processes train on `gpus` GPUs: what shares a step's passes evenly, one without accelerate."""
+    if importlib.util.find_spec("accelerate") is None:
+        return 1
+    return max((n for n in range(1, gpus + 1) if accumulation % n == 0), default=1)
 
 
 def visible_gpus(device: str) -> int:
@@ -136,7 +140,7 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
     )
 
 
-def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], log: Path, descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
     """Start the child as leader of a new process group, its output appended to a log.
 
     The child finds this very package, also where it is not installed. Its threads are torch's choice unless
@@ -147,7 +151,13 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+            pass_fds=descriptors,
         )
 
 

@@ -93,9 +93,7 @@ def test_silence_is_waited_for_and_survived(broken: Storage, proxy: FaultProxy, 
 
 
 @pytest.mark.parametrize("kind", ["500", "reset"])
-def test_many_creators_without_answers_have_one_winner_who_knows_it(
-    broken: Storage, script: Script, kind: str
-) -> None:
+def test_many_creators_without_answers_have_one_winner_who_knows_it(broken: Storage, script: Script, kind: str) -> None:
     """Every creator loses the answer to its first request; the one whose object is there is told so, no other is."""
     script.breaks("PUT", Fault(kind, True), WRITERS)
     with ThreadPoolExecutor(WRITERS) as pool:
