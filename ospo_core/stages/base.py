@@ -187,7 +187,7 @@ class Stage(ABC):
         return 0 if elsewhere else min(1, ctx.gpus_here())
 
     def alone(self, ctx: StageContext) -> AbstractContextManager[None]:
-        """Return what a run holds while it computes and publishes a unit: nothing, where runs do not disturb another."""
+        """Return what a run holds while it computes and publishes a unit: nothing, where runs do not disturb it."""
         return nullcontext()
 
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:

@@ -22,7 +22,7 @@ import ospo_core
 from ospo_core.errors import TrainingError
 from ospo_core.training.alone import inherited
 from ospo_core.training.collapse import CollapseError
-from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
+from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.metrics import Metrics, MetricsFollower
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,12 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
         kind = CollapseError if error.pop("collapsed") else TrainingError
         problem, shown = error.pop("problem"), error.pop("value")
         raise kind(f"{problem} (got {shown})" if shown else problem, **error)
+    if code == EXIT_FULL:
+        raise TrainingError(
+            "disk full: training cannot write its checkpoints and results",
+            field=str(files.job.parent),
+            remedy="Free space there, or choose another storage.scratch; the next run resumes from the last checkpoint",
+        )
     if code == EXIT_STOPPED:
         raise TrainingError("training was stopped", remedy="The next run resumes from its checkpoint")
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -83,7 +83,7 @@ def test_the_round_completed_with_the_content_of_an_undisturbed_one(
 
 
 def test_nothing_half_written_is_visible(disturbed: Disturbed) -> None:
-    """Every file of a stage verifies and is named; besides, there are the model, the adapter, records and the report."""
+    """Every file of a stage verifies and is named; besides there are the model, records and the report."""
     expected: set[str] = set()
     for manifest in disturbed.result.manifests.values():
         assert damage(disturbed.storage, manifest) == unnamed(disturbed.storage, manifest) == []
