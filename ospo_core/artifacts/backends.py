@@ -6,20 +6,25 @@ import builtins
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from fsspec import AbstractFileSystem
 
 from ospo_core.artifacts.drafts import draft_file, is_draft
-from ospo_core.artifacts.faults import response_code
+from ospo_core.artifacts.faults import response_code, tried_again
+
+Answer = TypeVar("Answer")
 
 _SINGLE_PUT = 5 * 2**30
-_CONFLICTS = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_TAKEN = {"PreconditionFailed", "412"}
+_WRITER = "ospo-writer"
+_SHARE_FOR_TRIES = 0.25
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -145,12 +150,17 @@ class LocalBackend:
 class RemoteBackend:
     """A folder of an fsspec filesystem whose single put is atomic, as S3's is.
 
+    A request that fails in passing (5xx, no answer, an answer cut short) is made again. Its first answer may be all
+    that was lost, so every operation here may be done twice: a put puts the same bytes, a delete finds nothing, an
+    upload starts from its beginning, and `create` knows its own object by a mark.
+
     Args:
         filesystem: the fsspec filesystem.
         root: `bucket/prefix`, without the protocol.
         protocol: `s3`.
         patience: seconds that a put may take before it counts as not answered, beside a second for each MiB. The
-            library's own timeouts do not cover a server that takes the connection and never asks for the body.
+            library's own timeouts do not cover a server that takes the connection and never asks for the body. No
+            new try is begun after a quarter of it.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, root: str, protocol: str, patience: float) -> None:
@@ -162,47 +172,52 @@ class RemoteBackend:
 
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`, in one request."""
-        return cast(bytes, self.filesystem.cat_file(self._path(key)))
+        return cast(bytes, self._again(lambda: self.filesystem.cat_file(self._path(key))))
 
     def open(self, key: str) -> BinaryIO:
-        """Open `key` for reading, block by block."""
-        return cast(BinaryIO, self.filesystem.open(self._path(key), "rb"))
+        """Open `key` for reading, block by block; the filesystem itself reads a block again where that failed."""
+        return cast(BinaryIO, self._again(lambda: self.filesystem.open(self._path(key), "rb")))
 
     def write(self, key: str, data: bytes) -> None:
         """Put `data` in one request (several above S3's 5 GiB)."""
-        self.filesystem.pipe_file(self._path(key), data, **self._put_options(data))
+        self._again(lambda: self.filesystem.pipe_file(self._path(key), data, **self._put_options(len(data))))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put `data` in one conditional request; s3fs reports a refusal as FileExistsError or as OSError(EINVAL)."""
-        try:
-            self.filesystem.pipe_file(self._path(key), data, mode="create", **self._put_options(data))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if response_code(error) not in _CONFLICTS:
-                raise
-            return False
-        return True
+        """Put `data` in one conditional request; an object with this call's mark is its own, whose answer was lost."""
+        mark = uuid.uuid4().hex
+        options = {**self._put_options(len(data)), **({"Metadata": {_WRITER: mark}} if self.protocol == "s3" else {})}
+
+        def put() -> bool:
+            try:
+                self.filesystem.pipe_file(self._path(key), data, mode="create", **options)
+            except OSError as error:
+                if not isinstance(error, FileExistsError) and response_code(error) not in _TAKEN:
+                    raise
+                return self.protocol == "s3" and self._mark_of(key) == mark
+            return True
+
+        return self._again(put)
 
     def upload(self, source: Path, key: str) -> None:
-        """Copy the local file `source`, in parts where it is large."""
-        self.filesystem.put_file(str(source), self._path(key))
+        """Copy the local file `source`, in parts where it is large; from the beginning where that failed in passing."""
+        options = {"timeout": self.patience + source.stat().st_size / 2**20} if self.protocol == "s3" else {}
+        self._again(lambda: self.filesystem.put_file(str(source), self._path(key), **options))
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object at `key`."""
         try:
-            return bool(self.filesystem.info(self._path(key))["type"] == "file")
+            return bool(self._again(lambda: self.filesystem.info(self._path(key)))["type"] == "file")
         except FileNotFoundError:
             return False
 
     def list(self, prefix: str) -> list[str]:
         """Return the keys below `prefix`."""
-        paths = self.filesystem.find(self._path(prefix).rstrip("/") + "/")
+        paths = self._again(lambda: self.filesystem.find(self._path(prefix).rstrip("/") + "/"))
         return [path.removeprefix(self.root).lstrip("/") for path in paths]
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
         """Return the objects below `prefix` with size and time."""
-        found = self.filesystem.find(self._path(prefix).rstrip("/") + "/", detail=True)
+        found = self._again(lambda: self.filesystem.find(self._path(prefix).rstrip("/") + "/", detail=True))
         return [
             StoredObject(path.removeprefix(self.root).lstrip("/"), int(info["size"]), _modified(info))
             for path, info in found.items()
@@ -211,17 +226,31 @@ class RemoteBackend:
     def delete(self, key: str) -> None:
         """Remove the object at `key`."""
         if self.exists(key):
-            self.filesystem.rm_file(self._path(key))
+            try:
+                self._again(lambda: self.filesystem.rm_file(self._path(key)))
+            except FileNotFoundError:
+                return
+
+    def _again(self, operation: Callable[[], Answer]) -> Answer:
+        """Do `operation`, and again where it fails in passing."""
+        return tried_again(operation, self.patience * _SHARE_FOR_TRIES)
+
+    def _mark_of(self, key: str) -> str | None:
+        """Return the mark of the writer who created the object at `key`; None where it has none, or is gone again."""
+        try:
+            return cast("str | None", self._again(lambda: self.filesystem.metadata(self._path(key))).get(_WRITER))
+        except FileNotFoundError:
+            return None
 
     def _path(self, key: str) -> str:
         """Return the filesystem's path of `key`."""
         return f"{self.root}/{key}" if key else self.root
 
-    def _put_options(self, data: bytes) -> dict[str, float]:
-        """Return the options that keep an S3 put in one request and bound its time."""
+    def _put_options(self, size: int) -> dict[str, Any]:
+        """Return the options that keep an S3 put of `size` bytes in one request and bound its time."""
         if self.protocol != "s3":
             return {}
-        return {"chunksize": _SINGLE_PUT, "timeout": self.patience + len(data) / 2**20}
+        return {"chunksize": _SINGLE_PUT, "timeout": self.patience + size / 2**20}
 
 
 def _modified(info: Mapping[str, Any]) -> float:

@@ -6,17 +6,26 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ospo_core.errors import StorageError
 
+Answer = TypeVar("Answer")
+
+_TRIES, _FIRST_WAIT_S = 5, 0.1
 _FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
 _NETWORK_FAULTS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
     "aiohttp": ("ClientError",),
     "fsspec.exceptions": ("FSTimeoutError",),
 }
+_PASSING_CODES = {"500", "502", "503", "504", "409", "InternalError", "ServiceUnavailable", "SlowDown"}
+_PASSING_CODES |= {"ConditionalRequestConflict", "OperationAborted", "IncompleteBody", "RequestTimeout"}
+_PASSING_NUMBERS = {errno.EBUSY, errno.EREMOTEIO}
+"""What s3fs makes of 503 and 500 where it keeps no code."""
 _USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
 _SHORTEST_SECRET = 8
 _SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -55,7 +64,7 @@ def storage_faults(action: str, where: str, endpoint_url: str | None = None) -> 
     """
     try:
         yield
-    except _fault_kinds() as error:
+    except fault_kinds() as error:
         raise _fault(error, action, redact(where), redact(endpoint_url or "")) from None
 
 
@@ -69,7 +78,35 @@ def response_code(error: BaseException | None) -> str:
     return ""
 
 
-def _fault_kinds() -> tuple[type[Exception], ...]:
+def is_passing(error: BaseException) -> bool:
+    """Return whether `error` is a hiccup of the network or of the object store, so that the next try may go well."""
+    if isinstance(error, FileExistsError | PermissionError):
+        return False
+    code, number = response_code(error), getattr(error, "errno", None)
+    if isinstance(error, FileNotFoundError):
+        return code == "NoSuchUpload"  # it was completed or given up by a request whose answer was lost
+    return code in _PASSING_CODES or (not code and number in _PASSING_NUMBERS) or _is_unreachable(error)
+
+
+def tried_again(operation: Callable[[], Answer], seconds: float) -> Answer:
+    """Return what `operation` gives; where it fails in passing, try a few times more, with growing pauses.
+
+    Args:
+        operation: may be done twice, since the answer may be all that was lost.
+        seconds: no try is begun later than this.
+    """
+    started = time.monotonic()
+    for failures in range(1, _TRIES):
+        try:
+            return operation()
+        except fault_kinds() as error:
+            if not is_passing(error) or time.monotonic() - started > seconds:
+                raise
+        time.sleep(_FIRST_WAIT_S * 2**failures)
+    return operation()
+
+
+def fault_kinds() -> tuple[type[Exception], ...]:
     """Return the exceptions that storage raises: OSError, and those of the network libraries that are loaded."""
     kinds: list[type[Exception]] = [OSError]
     for module, names in _NETWORK_FAULTS.items():
@@ -86,6 +123,9 @@ def _fault(error: Exception, action: str, where: str, endpoint: str) -> StorageE
         return StorageError(f"read-only: cannot {action}", field=where, remedy="Choose a storage.root you can write")
     if _is_access(error, code):
         return _access_fault(action, where, code)
+    if is_passing(error) and not _is_unreachable(error):
+        remedy = "Run again when the object store is well; what is complete is kept"
+        return StorageError(f"the object store fails ({code or error}): cannot {action}", field=where, remedy=remedy)
     if _is_unreachable(error):
         return _unreachable_fault(action, where, endpoint)
     if code == "NoSuchBucket":
@@ -118,6 +158,7 @@ def _is_unreachable(error: BaseException | None) -> bool:
     """Return whether `error` or one of its causes is a failure to get an answer over the network."""
     network = {"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"}
     network |= {"ClientConnectorError", "FSTimeoutError", "ProxyConnectionError", "SSLError", "ServerTimeoutError"}
+    network |= {"HTTPClientError", "ClientPayloadError", "IncompleteReadError", "ResponseParserError"}
     while error is not None:
         names = {kind.__name__ for kind in type(error).__mro__}
         if names & network or isinstance(error, (ConnectionError, TimeoutError)):

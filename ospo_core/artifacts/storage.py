@@ -21,6 +21,7 @@ from ospo_core.errors import StorageError
 _BLOCK = 1 << 20
 _PROBE = b"ospo" * 4096
 _PATIENCE, _IMPATIENCE = 120.0, 8.0
+_READ_TIMEOUT, _IMPATIENT_READ_TIMEOUT = 30.0, 3.0
 
 
 class Storage:
@@ -231,7 +232,7 @@ def _remote(root: str, protocol: str, endpoint_url: str | None, patient: bool) -
         options = _s3_options(endpoint_url, patient) if protocol == "s3" else {}
         filesystem = fsspec.filesystem(protocol, **options)
         if protocol == "s3":
-            filesystem.retries = 2 if patient else 1
+            filesystem.retries = 4 if patient else 1
     return RemoteBackend(filesystem, root.rpartition("://")[2], protocol, _PATIENCE if patient else _IMPATIENCE)
 
 
@@ -239,7 +240,7 @@ def _s3_options(endpoint_url: str | None, patient: bool) -> dict[str, Any]:
     """Return s3fs options: no stale listings, bounded waiting, and checksums only where the store requires them."""
     config = {
         "connect_timeout": 2.5,
-        "read_timeout": 30 if patient else 3,
+        "read_timeout": _READ_TIMEOUT if patient else _IMPATIENT_READ_TIMEOUT,
         "retries": {"total_max_attempts": 3 if patient else 2, "mode": "standard"},
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",

@@ -67,7 +67,7 @@ class OracleJudge:
 
     Args:
         satisfies: (picture [H, W, 3] uint8, prompt) -> verdict; by default the oracle of the embedded world, which
-            has no verdict (None) on a prompt outside its language.
+            has no verdict (None) on a prompt outside its language or a picture of another size.
 
     Raises:
         ConfigError: the embedded world is not in this installation.
@@ -90,6 +90,7 @@ def _embedded_oracle() -> Verdict:
     try:
         from ospo_core.shapes.grammar import GrammarError
         from ospo_core.shapes.oracle import satisfies
+        from ospo_core.shapes.world import SIZE
     except ImportError as error:
         raise ConfigError(
             "the embedded world is not in this installation",
@@ -99,6 +100,8 @@ def _embedded_oracle() -> Verdict:
         ) from error
 
     def verdict(picture: Any, prompt: str) -> bool | None:
+        if picture.shape != (SIZE, SIZE, 3):
+            return None
         try:
             return bool(satisfies(picture, prompt))
         except GrammarError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -184,6 +185,10 @@ class Stage(ABC):
         """Return how many GPUs a unit of this stage holds while it runs."""
         elsewhere = self.text_only and ctx.config.engine.kind == "endpoint"
         return 0 if elsewhere else min(1, ctx.gpus_here())
+
+    def alone(self, ctx: StageContext) -> AbstractContextManager[None]:
+        """Return what a run holds while it computes and publishes a unit: nothing, where runs do not disturb it."""
+        return nullcontext()
 
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
         """Turn the published units into the stage's outcome; by default they are its shards and figures add up."""

@@ -44,13 +44,15 @@ def find_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntry |
 
 
 def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntry:
-    """Compute and publish one unit, or return its entry if it was published before."""
-    found = find_shard(ctx, stage, spec)
-    if found is not None:
-        return found
+    """Compute and publish one unit, or return its entry if it was published before, or while this run waited."""
+    with _disk_faults(ctx), stage.alone(ctx):
+        return find_shard(ctx, stage, spec) or _computed(ctx, stage, spec)
+
+
+def _computed(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntry:
+    """Compute and publish one unit."""
     started, worked = time.monotonic(), _cpu_seconds()
-    with _disk_faults(ctx):
-        result = run_part(ctx, stage, spec) if ctx.is_partial else stage.run_shard(ctx, spec)
+    result = run_part(ctx, stage, spec) if ctx.is_partial else stage.run_shard(ctx, spec)
     seconds = time.monotonic() - started
     return publish_shard(
         ctx.storage,

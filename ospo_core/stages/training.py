@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,8 +89,15 @@ class TrainingStage(Stage):
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
         """Return the outcome; with the models stored, the scratch folder's copies have served."""
         outcome = super().finalise(ctx, done)
-        shutil.rmtree(self._out_dir(ctx), ignore_errors=True)
+        with self.alone(ctx):
+            shutil.rmtree(self._out_dir(ctx), ignore_errors=True)
         return outcome
+
+    def alone(self, ctx: StageContext) -> AbstractContextManager[None]:
+        """Return the lock of the scratch folder: of two runs of this training the second waits for the first's."""
+        from ospo_core.training.alone import alone
+
+        return alone(self._out_dir(ctx))
 
     def gpus(self, ctx: StageContext) -> int:
         """Return how many GPUs share the forward passes of a step."""

@@ -13,6 +13,9 @@ from ospo_core.config.sections import ModelConfig, Section, TrainingConfig
 EXIT_STOPPED = 75
 """Exit code of a process that was asked to stop and saved a checkpoint (`EX_TEMPFAIL`: try again)."""
 
+EXIT_FULL = 74
+"""Exit code of a process whose disk is full, so that it cannot leave its reason in a file (`EX_IOERR`)."""
+
 
 class TrainingJob(Section):
     """One training run: everything that decides its outcome, and where to put it."""

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import ospo_core
 from ospo_core.errors import TrainingError
+from ospo_core.training.alone import inherited
 from ospo_core.training.collapse import CollapseError
-from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
+from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.metrics import Metrics, MetricsFollower
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def run_training(
     files.error.unlink(missing_ok=True)
     files.heartbeat.touch()
     follower = MetricsFollower(files.metrics)
-    process = _start(launch_command(job, visible_gpus(job.model.device)), files.log)
+    process = _start(launch_command(job, visible_gpus(job.model.device)), files.log, inherited(job.out_dir))
     try:
         while _is_running(process):
             time.sleep(poll_s)
@@ -129,6 +130,12 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
         kind = CollapseError if error.pop("collapsed") else TrainingError
         problem, shown = error.pop("problem"), error.pop("value")
         raise kind(f"{problem} (got {shown})" if shown else problem, **error)
+    if code == EXIT_FULL:
+        raise TrainingError(
+            "disk full: training cannot write its checkpoints and results",
+            field=str(files.job.parent),
+            remedy="Free space there, or choose another storage.scratch; the next run resumes from the last checkpoint",
+        )
     if code == EXIT_STOPPED:
         raise TrainingError("training was stopped", remedy="The next run resumes from its checkpoint")
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -139,7 +146,7 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
     )
 
 
-def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], log: Path, descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
     """Start the child as leader of a new process group, its output appended to a log.
 
     The child finds this very package, also where it is not installed. Its threads are torch's choice unless
@@ -150,7 +157,13 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+            pass_fds=descriptors,
         )
 
 

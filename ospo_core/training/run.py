@@ -1,15 +1,18 @@
 """The training process: `python -m ospo_core.training.run --job job.json`, alone or under `accelerate launch`.
 
-Exit codes: 0 done, `result.json` written; 75 stopped by SIGTERM or because the parent ended, with a checkpoint; 1
-failed, with `error.json` if the failure is an expected one. Started again, it resumes from its last checkpoint.
+Exit codes: 0 done, `result.json` written; 74 the disk is full; 75 stopped by SIGTERM or because the parent ended, with
+a checkpoint; 1 failed, with `error.json` if the failure is an expected one. Started again, it resumes from its last
+checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ from ospo_core.models.loading import load_model
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.data import PairData
-from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
+from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.loop import Outcome, Trainer
 from ospo_core.training.metrics import MetricsWriter, read_metrics
 from ospo_core.training.policy import Policy, build_policy
@@ -29,6 +32,8 @@ from ospo_core.training.stopping import StopRequest
 from ospo_core.training.team import Team, join_team
 
 logger = logging.getLogger(__name__)
+
+_LITTLE = 64 * 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +52,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if run_job(job, stop) else EXIT_STOPPED
     except OspoError as error:
         logger.exception("training failed")
+        if disk_is_full(error, job.out_dir):
+            return EXIT_FULL
         _write_error(JobFiles(job.out_dir).error, error)
         return error.exit_code
+    except Exception as error:  # torch and safetensors have their own errors for a full disk
+        if not disk_is_full(error, job.out_dir):
+            raise
+        logger.exception("disk full")
+        return EXIT_FULL
+
+
+def disk_is_full(error: BaseException | None, folder: Path) -> bool:
+    """Return whether `error` comes of a full disk: by its number or that of a cause, or as nothing more fits there."""
+    chain = error
+    while chain is not None:
+        if getattr(chain, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        chain = chain.__cause__ or chain.__context__
+    writing = isinstance(error, OspoError | OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
+    return writing and shutil.disk_usage(folder).free < _LITTLE
 
 
 def run_job(job: TrainingJob, stop: StopRequest) -> bool:

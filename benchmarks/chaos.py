@@ -1,0 +1,122 @@
+"""Kills real rounds at random moments, starts them again, and counts how many end with an undisturbed round's digests.
+
+    python -m benchmarks.chaos --kills 50 --seed 0
+
+A round of a tiny model is run by the real command line or by a real Prefect worker. Killed (SIGKILL) is the round's
+process, that and its training process together, the training process alone, or a worker with its flow run. A kill is
+survived if the round, started again, completes with the digests of an undisturbed round for every stage and for the
+trained model, everything published verifies, no file is there that nothing names, and no training process is left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.chaos_aims import PHASES, Aim, aims, timeline_of
+from benchmarks.chaos_runs import Server, prefect_server
+from benchmarks.chaos_trial import Kill, Outcome, Trial, outcome_of
+from ospo_core.config import RoundConfig
+from tests.support.rounds import small_round
+from tests.support.scripted_text import scripted_server
+from tests.support.tiny_janus import make_tiny_janus
+
+KILLS_A_TRIAL = 3
+TRAINING = {"steps": 40, "batch_size": 2, "accumulation": 1, "checkpoint_every": 5, "lora": {"rank": 2, "alpha": 4}}
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=1, help="Kills in all.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of victims and moments.")] = 0,
+    keep: Annotated[bool, typer.Option(help="Keep the folders of trials that failed.")] = True,
+) -> None:
+    """Kill rounds of a tiny model and report how many kills were survived."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    with ExitStack() as stack:
+        address = stack.enter_context(scripted_server())
+        server = stack.enter_context(prefect_server(folder))
+        make_tiny_janus(folder / "model")
+        survived, struck = _trials(folder, address, server, kills, seed)
+    say("\n".join(summary(struck, survived)))
+    if keep and len(survived) < len(struck):
+        say(f"logs: {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    raise typer.Exit(0 if len(survived) == len(struck) else 1)
+
+
+def _trials(folder: Path, address: str, server: Server, kills: int, seed: int) -> tuple[list[Kill], list[Kill]]:
+    """Run trials until so many kills have struck; return the kills that were survived, and all."""
+    began = time.monotonic()
+    calm = Trial(a_round(folder, "calm", address), server, folder / "calm-log")
+    calm.run([])
+    expected, faults = outcome_of(calm.config)
+    if calm.faults or faults:
+        raise RuntimeError(f"the undisturbed round failed: {[*calm.faults, *faults]}, see {folder}")
+    say(f"an undisturbed round took {time.monotonic() - began:.0f} s")
+    survived: list[Kill] = []
+    struck: list[Kill] = []
+    deck = aims(timeline_of(calm.root), seed)
+    number = 0
+    while len(struck) < kills:
+        number += 1
+        wanted = sorted(islice(deck, min(KILLS_A_TRIAL, kills - len(struck))), key=lambda aim: aim.order)
+        trial = Trial(a_round(folder, f"trial-{number}", address), server, folder / f"trial-{number}-log")
+        faults = _outcome(trial, wanted, expected)
+        for kill in trial.kills:
+            struck.append(kill)
+            survived += [] if faults else [kill]
+            say(f"{len(struck):3}  {'LOST: ' + '; '.join(faults) if faults else 'survived'}  {kill}")
+        if not faults:
+            for place in (trial.root, trial.scratch, trial.folder):
+                shutil.rmtree(place, ignore_errors=True)
+    return survived, struck
+
+
+def _outcome(trial: Trial, wanted: list[Aim], expected: Outcome) -> list[str]:
+    """Run a trial and return what is wrong with what it left."""
+    trial.run(wanted)
+    found, faults = outcome_of(trial.config)
+    differing = [name for name, digest in expected.stages.items() if found.stages.get(name) != digest]
+    faults += [f"other digests of {', '.join(differing)}"] if differing else []
+    faults += ["another model was trained"] if found.model != expected.model else []
+    faults += ["another model is current"] if found.current != expected.current else []
+    return [*trial.faults, *faults]
+
+
+def a_round(folder: Path, name: str, address: str) -> RoundConfig:
+    """Return a round of eight prompts with storage and scratch folders of its own."""
+    storage = {"root": str(folder / name), "scratch": str(folder / f"{name}-scratch")}
+    engine = {"kind": "endpoint", "base_url": address, "served_model": "rules"}
+    return small_round(folder, storage=storage, engine=engine, training=TRAINING)
+
+
+def summary(struck: list[Kill], survived: list[Kill]) -> Iterator[str]:
+    """Yield the outcome: survived of all, by victim, and by the phase that was running."""
+    yield f"survived {len(survived)}/{len(struck)}"
+    for title, name_of in (("by victim", lambda kill: kill.aim.victim), ("by phase", lambda kill: kill.phase)):
+        all_of, good = Counter(map(name_of, struck)), Counter(map(name_of, survived))
+        names = [name for name in (*PHASES, "all", "runner", "worker") if name in all_of]
+        yield f"{title}: " + ", ".join(f"{name} {good[name]}/{all_of[name]}" for name in names)
+
+
+def say(line: str) -> None:
+    """Write one line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,111 @@
+"""When to kill: moments relative to the files of an undisturbed round, spread evenly over its stages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from ospo_core.schema import StageName
+
+Victim = Literal["all", "runner", "training", "worker"]
+
+CLOSING = "closing"
+"""What comes after the last stage: promotion and report."""
+
+PHASES = (*(stage.value for stage in StageName), CLOSING)
+TRAINING_MARKS = (
+    ("training/*/job.json", 4.0),
+    ("training/*/metrics.jsonl", 0.5),
+    ("training/*/checkpoints/step-*", 1.0),
+    ("training/*/adapter/*", 0.3),
+    ("training/*/result.json", 0.3),
+)
+"""Files of the training process in the scratch folder, in order, and the seconds until about the next one."""
+
+_VICTIMS: tuple[Victim, ...] = ("all", "runner", "worker")
+_LONGEST_DELAY = 6.0
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One kill to come.
+
+    Args:
+        phase: the stage that it is meant to hit.
+        victim: `all` is the round's process and the training process at once; `worker` is a worker and its flow run.
+        order: place in the round, for sorting the aims of one trial.
+        mark: the kill's moment counts from the appearance of this file: a pattern below the storage, or the scratch.
+        in_scratch: where the mark is.
+        delay: seconds after the mark.
+    """
+
+    phase: str
+    victim: Victim
+    order: float
+    mark: str
+    in_scratch: bool
+    delay: float
+
+    def is_due(self, root: Path, scratch: Path) -> bool:
+        """Return whether the mark is there."""
+        return next((scratch if self.in_scratch else root).glob(self.mark), None) is not None
+
+
+def aims(timeline: list[tuple[str, float]], seed: int) -> Iterator[Aim]:
+    """Yield kills without end: in every run of nine each phase has one, in changing order.
+
+    Args:
+        timeline: the files of an undisturbed round and when they appeared, seconds, in order.
+        seed: of phases, victims, marks and delays.
+    """
+    draw = random.Random(seed)
+    while True:
+        for phase in draw.sample(PHASES, len(PHASES)):
+            yield _training_aim(draw, timeline) if phase == StageName.TRAINING else _aim(draw, timeline, phase)
+
+
+def timeline_of(root: Path) -> list[tuple[str, float]]:
+    """Return the files below `root` and the time when each was written, in order."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return sorted(((path.relative_to(root).as_posix(), path.stat().st_mtime) for path in files), key=lambda one: one[1])
+
+
+def running_phase(root: Path) -> str:
+    """Return the first stage that has no manifest yet."""
+    for stage in StageName:
+        if next(root.glob(f"{stage.value}/*/manifest.json"), None) is None:
+            return stage.value
+    return CLOSING
+
+
+def _aim(draw: random.Random, timeline: list[tuple[str, float]], phase: str) -> Aim:
+    """Return a kill between two files of one phase that followed one another."""
+    moments = [(name, after - at) for (name, at), (_, after) in pairwise(timeline) if _phase_after(name) == phase]
+    name, gap = draw.choice(moments)
+    order = [one for one, _ in timeline].index(name)
+    victim: Victim = draw.choice(_VICTIMS)
+    return Aim(phase, victim, order, name, False, draw.uniform(0.0, min(gap, _LONGEST_DELAY)))
+
+
+def _training_aim(draw: random.Random, timeline: list[tuple[str, float]]) -> Aim:
+    """Return a kill around one of the training process's own files."""
+    place = draw.randrange(len(TRAINING_MARKS))
+    mark, gap = TRAINING_MARKS[place]
+    before = [name for name, _ in timeline if _phase_after(name) == StageName.TRAINING]
+    order = [name for name, _ in timeline].index(before[0]) + place / len(TRAINING_MARKS)
+    victim: Victim = draw.choice((*_VICTIMS, "training", "training"))
+    return Aim(StageName.TRAINING.value, victim, order, mark, True, draw.uniform(0.0, gap))
+
+
+def _phase_after(name: str) -> str:
+    """Return the phase that runs once the file `name` is there."""
+    stage, _, rest = name.partition("/")
+    if stage == "models":
+        return StageName.TRAINING.value if rest != "current.json" else CLOSING
+    if stage not in PHASES:
+        return ""
+    return PHASES[PHASES.index(stage) + 1] if name.endswith("/manifest.json") else stage

@@ -1,0 +1,67 @@
+"""One training at a time in a folder: of two rounds that want the same one, the second waits for the first.
+
+The lock belongs to an open file that the training process inherits. If a runner is killed, its training process holds
+the lock until it has noticed and stopped, so that the next runner's process never meets it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.1
+_held: dict[Path, int] = {}
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, a file beside it, while the block runs; wait for whoever holds it.
+
+    Raises:
+        OSError: the lock file cannot be made, e.g. on a full disk.
+    """
+    descriptor = _acquired(folder)
+    _held[folder] = descriptor
+    try:
+        yield
+    finally:
+        del _held[folder]
+        if not folder.exists():
+            _lock_file(folder).unlink(missing_ok=True)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def inherited(folder: Path) -> tuple[int, ...]:
+    """Return the descriptors that a process that works in `folder` has to inherit: the lock's, if it is held here."""
+    return (_held[folder],) if folder in _held else ()
+
+
+def _acquired(folder: Path) -> int:
+    """Return the descriptor of the lock, once it is ours; a lock file that was removed meanwhile does not count."""
+    path, told = _lock_file(folder), False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            if not told:
+                logger.warning("another process trains in %s; waiting for its end", folder)
+            told = True
+        os.close(descriptor)
+        time.sleep(_LOOK_S)
+
+
+def _lock_file(folder: Path) -> Path:
+    """Return the lock file of `folder`."""
+    return folder.with_name(f"{folder.name}.lock")

@@ -1,0 +1,91 @@
+"""Two processes run the same round at once, on one storage: both end well, and there is one result."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from benchmarks.chaos_trial import damage, unnamed
+from ospo_core.artifacts.storage import Storage
+from ospo_core.config import RoundConfig
+from ospo_core.stages.fingerprint import content_of
+from ospo_core.stages.model_ref import starting_model
+from ospo_core.stages.plan import plan_round
+from tests.support.rounds import small_round
+from tests.support.s3_server import S3Server
+from tests.support.scripted_text import scripted_server
+from tests.support.tiny_janus import make_tiny_janus
+
+TIMEOUT = 600.0
+pytestmark = [
+    pytest.mark.s3,
+    pytest.mark.timeout(1200),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("two")
+    make_tiny_janus(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with scripted_server() as running:
+        yield running
+
+
+def run_twice_at_once(configs: list[RoundConfig], folder: Path, api: str) -> None:
+    """Start the command line once for each configuration, together, and wait for both; both must end well."""
+    environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": "1"}
+    running = []
+    for number, config in enumerate(configs):
+        profile = folder / f"{uuid.uuid4().hex[:8]}-{number}.yaml"
+        profile.write_text(config.model_dump_json(), encoding="utf-8")
+        command = [sys.executable, "-m", "deployments.cli", "round", "--profile", str(profile)]
+        with profile.with_suffix(".log").open("wb") as log:
+            running.append((subprocess.Popen(command, env=environment, stdout=log, stderr=log), log.name))
+    for process, log_name in running:
+        assert process.wait(TIMEOUT) == 0, Path(log_name).read_text(encoding="utf-8", errors="replace")
+
+
+def contents(config: RoundConfig) -> dict[str, str]:
+    """Return the digests of a finished round's stages; there is one result of each, whole, without stray files."""
+    storage = Storage(config.storage.root, config.storage.endpoint_url)
+    plans, manifests = plan_round(config, storage, starting_model(config, storage))
+    assert {plan.status for plan in plans} == {"cached"}
+    for name, manifest in manifests.items():
+        assert damage(storage, manifest) == unnamed(storage, manifest) == []
+        assert [key for key in storage.list(name.value) if key.endswith("manifest.json")] == [
+            f"{manifest.prefix}/manifest.json"
+        ]
+    models = {key.split("/")[1] for key in storage.list("models")} - {"current.json"}
+    assert models == {str(manifests[plans[6].stage].extra["model_digest"])}
+    return {name.value: content_of(manifest) for name, manifest in manifests.items()}
+
+
+def test_on_a_local_folder_with_one_scratch_folder_and_on_s3_with_two(
+    root: Path, address: str, prefect_server: str, s3_server: S3Server
+) -> None:
+    engine = {"kind": "endpoint", "base_url": address, "served_model": "rules"}
+    local = small_round(root, engine=engine)
+    run_twice_at_once([local, local], root, prefect_server)
+    assert not list((root / "scratch" / "training").iterdir()), "the training's scratch folder or its lock is left"
+
+    bucket = f"two-{uuid.uuid4().hex[:8]}"
+    s3fs.S3FileSystem(endpoint_url=s3_server.endpoint_url, skip_instance_cache=True).mkdir(bucket)
+    place = {"root": f"s3://{bucket}/round", "endpoint_url": s3_server.endpoint_url}
+    remote = [
+        small_round(root, engine=engine, storage={**place, "scratch": str(root / f"scratch-{number}")})
+        for number in range(2)
+    ]
+    run_twice_at_once(remote, root, prefect_server)
+    assert contents(remote[0]) == contents(local)
