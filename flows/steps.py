@@ -9,6 +9,7 @@ from prefect import unmapped
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.stages.progress import Event, emit
 from tasks.jobs import StageJob
+from tasks.remote_training import train_elsewhere
 from tasks.stage_tasks import compute_shard, look_up, plan_wave, publish
 
 
@@ -18,6 +19,8 @@ def run_stage(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool]:
     if found is not None:
         emit(Event("cached", job.stage))
         return found, False
+    if job.elsewhere is not None:
+        return train_elsewhere(job, refresh), True
     done: list[ShardEntry] = []
     while specs := plan_wave(job, done):
         total = len(done) + len(specs)

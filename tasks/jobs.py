@@ -29,6 +29,11 @@ class StageJob(Section):
     upstream: dict[StageName, Manifest]
     alone: bool = False
 
+    @property
+    def elsewhere(self) -> str | None:
+        """The deployment that does this job in place of this process; None for every stage but the training."""
+        return self.config.execution.training_deployment if self.stage is StageName.TRAINING else None
+
     def context(self) -> StageContext:
         """Return the stage's context in this process."""
         return StageContext(self.config, storage_of(self.config), self.model, self.upstream, shared_resources())

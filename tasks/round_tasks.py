@@ -10,8 +10,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
-from ospo_core.stages.current import ModelPointer, Promotion, promote
-from ospo_core.stages.model_ref import ModelRef, starting_model
+from ospo_core.stages.current import ModelPointer, Promotion, current_model, promote
+from ospo_core.stages.model_ref import ModelRef, starting_model, stored_ref
 from ospo_core.stages.plan import report_key
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
 from tasks.jobs import storage_of
@@ -31,6 +31,21 @@ def open_round(config: RoundConfig) -> ModelRef:
     storage = storage_of(config)
     storage.check_writable()
     return starting_model(config, storage)
+
+
+@task(task_run_name="starting model", **UNCACHED, **RETRIED)
+def nightly_start(config: RoundConfig, run: str) -> ModelRef:
+    """Return the model that was promoted last when the flow run `run` began, or the configured one if none was.
+
+    It is written down under `nightly/` in the storage, since a retry may come after the run's own promotion.
+    """
+    storage, key = storage_of(config), f"nightly/{run}.json"
+    if storage.exists(key):
+        return ModelRef.model_validate_json(storage.read(key))
+    pointer = current_model(storage)
+    model = starting_model(config, storage) if pointer is None else stored_ref(pointer.digest, pointer.key)
+    storage.write(key, model.model_dump_json().encode())
+    return model
 
 
 @task(task_run_name="promotion", **UNCACHED, **RETRIED)
