@@ -175,7 +175,9 @@ def _blocked_trainings(document: DeployFile, found: Sequence[Deployable]) -> lis
             continue
         wanted = RoundConfig.model_validate(one.parameters["config"]).execution.training_deployment
         pool = one.entry.work_pool.name
-        if wanted in pools and pools[wanted] == pool and limits[pool] == 1:
+        if wanted is None or wanted.partition("/")[0] == one.flow.name:  # the training itself, which waits for none
+            continue
+        if pools.get(wanted) == pool and limits[pool] == 1:
             field = f"{place(index, one.entry.name)}.parameters.config.execution.training_deployment"
             problem = f"the round takes the only place of pool {pool!r}, in which its training would wait for ever"
             problems.append(ConfigError(problem, field=field, value=wanted, remedy="Let the round run in another pool"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from prefect import unmapped
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
+from ospo_core.schema import StageName
+from ospo_core.stages import ShardSpec
 from ospo_core.stages.progress import Event, emit
 from tasks.jobs import StageJob
 from tasks.remote_training import train_elsewhere
@@ -25,9 +28,22 @@ def run_stage(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool]:
     while specs := plan_wave(job, done):
         total = len(done) + len(specs)
         emit(Event("started", job.stage, done=len(done), total=total))
-        for future in compute_shard.map(unmapped(job), specs):
-            done.append(cast(ShardEntry, future.result()))
+        for entry in _computed(job, specs):
+            done.append(entry)
             emit(Event("advanced", job.stage, done=len(done), total=total))
     manifest = publish(job, done)
     emit(Event("finished", job.stage))
     return manifest, True
+
+
+def _computed(job: StageJob, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
+    """Compute a wave: mapped by the task runner, but training in the flow's own thread.
+
+    Only that thread hears of a cancellation, and a training process must be told to write its checkpoint and end.
+    """
+    if job.stage is StageName.TRAINING:
+        for spec in specs:
+            yield cast(ShardEntry, compute_shard(job, spec, return_state=True).result())
+        return
+    for future in compute_shard.map(unmapped(job), specs):
+        yield cast(ShardEntry, future.result())
