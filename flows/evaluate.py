@@ -10,6 +10,7 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.resources import shared_resources
 from tasks.jobs import StageJob
 from tasks.round_tasks import open_round
@@ -24,12 +25,12 @@ def evaluate(config: RoundConfig, refresh: bool = False, start: ModelRef | None 
         refresh: evaluate anew although it is cached.
         start: the model; by default the one that `config.model.path` names.
     """
-    model = open_round(config)
-    if start is not None:
-        model = start
-    job = StageJob(config=config, stage=StageName.EVALUATION, model=model, upstream={}, alone=True)
+    opened = open_round(config, start, alone=True)
+    job = StageJob(
+        config=config, stage=StageName.EVALUATION, model=opened.model, upstream={}, alone=True, round=opened.id
+    )
     try:
-        manifest, _ = run_stage(job, refresh)
+        manifest, _ = run_stage(job, RedoRequest() if refresh else None)
     finally:
         shared_resources().give_back()
     return manifest

@@ -13,6 +13,7 @@ from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.current import Promotion
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.resources import shared_resources
 from ospo_core.stages.training import trained_model
 from tasks.jobs import StageJob
@@ -66,15 +67,14 @@ def self_improvement_round(
     Raises:
         OspoError: what is wrong with the configuration, the storage, the model or a stage's outcome.
     """
-    model = open_round(config)
-    if start is not None:
-        model = start
+    opened = open_round(config, start)
+    model = opened.model
     manifests: dict[StageName, Manifest] = {}
     ran: list[StageName] = []
     try:
         for name in STAGES:
-            job = StageJob(config=config, stage=name, model=model, upstream=dict(manifests))
-            manifests[name], computed = run_stage(job, refresh=name in (refresh or ()))
+            job = StageJob(config=config, stage=name, model=model, upstream=dict(manifests), round=opened.id)
+            manifests[name], computed = run_stage(job, RedoRequest() if refresh and name in refresh else None)
             ran += [name] if computed else []
             if name in PHASE_ENDS:
                 shared_resources().give_back()

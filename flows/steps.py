@@ -11,19 +11,26 @@ from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.schema import StageName
 from ospo_core.stages import ShardSpec
 from ospo_core.stages.progress import Event, emit
+from ospo_core.stages.redo import RedoRequest
 from tasks.jobs import StageJob
 from tasks.remote_training import train_elsewhere
-from tasks.stage_tasks import compute_shard, look_up, plan_wave, publish
+from tasks.stage_tasks import LookedUp, compute_shard, look_up, plan_wave, publish
 
 
-def run_stage(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool]:
-    """Return the stage's manifest, and whether it was computed now (and not found in the storage)."""
-    found = cast("Manifest | None", look_up(job, refresh, return_state=True).result())
-    if found is not None:
+def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manifest, bool]:
+    """Return the stage's manifest, and whether it was computed now (and not found in the storage).
+
+    Args:
+        job: the stage.
+        request: do the stage, or some items of it, over although it is cached.
+    """
+    found = cast(LookedUp, look_up(job, request, return_state=True).result())
+    job = found.job
+    if found.manifest is not None:
         emit(Event("cached", job.stage))
-        return found, False
+        return found.manifest, False
     if job.elsewhere is not None:
-        return train_elsewhere(job, refresh), True
+        return train_elsewhere(job, request), True
     done: list[ShardEntry] = []
     while specs := plan_wave(job, done):
         total = len(done) + len(specs)

@@ -8,7 +8,9 @@ from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 from ospo_core.stages import MODEL_EVALUATION, STAGES, Stage, StageContext
+from ospo_core.stages.attempts import with_redo
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.redo import Redo
 from ospo_core.stages.resources import shared_resources
 
 
@@ -21,6 +23,8 @@ class StageJob(Section):
         model: the model that the round starts from.
         upstream: manifests of the stages before it.
         alone: evaluation only: of the starting model by itself, outside a round.
+        round: id of the round in whose record the result is noted; empty is none.
+        redo: which attempt at the stage; None is the ordinary one.
     """
 
     config: RoundConfig
@@ -28,6 +32,8 @@ class StageJob(Section):
     model: ModelRef
     upstream: dict[StageName, Manifest]
     alone: bool = False
+    round: str = ""
+    redo: Redo | None = None
 
     @property
     def elsewhere(self) -> str | None:
@@ -35,7 +41,11 @@ class StageJob(Section):
         return self.config.execution.training_deployment if self.stage is StageName.TRAINING else None
 
     def context(self) -> StageContext:
-        """Return the stage's context in this process."""
+        """Return the stage's context in this process, for this attempt."""
+        return with_redo(self.ordinary_context(), self.redo)
+
+    def ordinary_context(self) -> StageContext:
+        """Return the context with the round's own configuration, whichever attempt this is."""
         return StageContext(self.config, storage_of(self.config), self.model, self.upstream, shared_resources())
 
     def implementation(self) -> Stage:

@@ -22,6 +22,7 @@ from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.plan import plan_round
 from ospo_core.stages.progress import Event, emit
+from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.runner import stage_manifest
 from tasks.jobs import StageJob, storage_of
 from tasks.retries import RETRIED, UNCACHED
@@ -32,7 +33,7 @@ _SILENCE_S = 600.0
 
 
 @task(task_run_name="{job.stage}: by {job.config.execution.training_deployment}", **UNCACHED)
-def train_elsewhere(job: StageJob, refresh: bool = False) -> Manifest:
+def train_elsewhere(job: StageJob, request: RedoRequest | None = None) -> Manifest:
     """Start the training deployment, wait for it, and return what it has published.
 
     It is tried once: the deployment's own tasks are tried again, and a retry of the round starts it anew, where it
@@ -40,7 +41,7 @@ def train_elsewhere(job: StageJob, refresh: bool = False) -> Manifest:
 
     Args:
         job: the training.
-        refresh: train anew although it is cached.
+        request: train anew although it is cached.
 
     Raises:
         ConfigError: there is no such deployment.
@@ -48,7 +49,7 @@ def train_elsewhere(job: StageJob, refresh: bool = False) -> Manifest:
         StageError: its run was completed, and the storage has no result of it.
     """
     emit(Event("started", job.stage, total=1))
-    run = _start(job, refresh)
+    run = _start(job, request)
     get_run_logger().info("training in flow run %r of %s", run.name, job.elsewhere)
     with get_client(sync_client=True) as client:
         try:
@@ -94,11 +95,12 @@ def find_pairs(config: RoundConfig, model: ModelRef) -> dict[StageName, Manifest
     return {StageName.PAIRS: manifests[StageName.PAIRS]}
 
 
-def _start(job: StageJob, refresh: bool) -> FlowRun:
+def _start(job: StageJob, request: RedoRequest | None) -> FlowRun:
     """Start a run of the deployment as a part of this flow run."""
     parameters = {
         "config": job.config.model_dump(mode="json"),
-        "refresh": refresh,
+        "refresh": request is not None,
+        "overrides": list(request.overrides) if request is not None else [],
         "start": job.model.model_dump(mode="json"),
     }
     try:

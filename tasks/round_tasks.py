@@ -13,6 +13,7 @@ from ospo_core.schema import StageName
 from ospo_core.stages.current import ModelPointer, Promotion, current_model, promote
 from ospo_core.stages.model_ref import ModelRef, starting_model, stored_ref
 from ospo_core.stages.plan import report_key
+from ospo_core.stages.records import RoundRecord, open_record
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
 from tasks.jobs import storage_of
 from tasks.retries import RETRIED, UNCACHED
@@ -21,8 +22,15 @@ Manifests = dict[StageName, Manifest]
 
 
 @task(task_run_name="open {config.name}", **UNCACHED)
-def open_round(config: RoundConfig) -> ModelRef:
-    """Check that the storage can be written, and find the starting model; a mistake shows before any work is done.
+def open_round(config: RoundConfig, start: ModelRef | None = None, alone: bool = False) -> RoundRecord:
+    """Check that the storage can be written, find the starting model, and open the round's record.
+
+    So a mistake shows before any work is done.
+
+    Args:
+        config: the round's configuration.
+        start: the starting model; by default the one that `config.model.path` names.
+        alone: an evaluation by itself, and no round.
 
     Raises:
         StorageError: the storage is unreachable, read-only or full.
@@ -30,7 +38,8 @@ def open_round(config: RoundConfig) -> ModelRef:
     """
     storage = storage_of(config)
     storage.check_writable()
-    return starting_model(config, storage)
+    named = starting_model(config, storage)
+    return open_record(storage, config, start or named, "evaluation" if alone else "round")
 
 
 @task(task_run_name="starting model", **UNCACHED, **RETRIED)

@@ -10,31 +10,46 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
+from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 from ospo_core.stages import ShardSpec
-from ospo_core.stages.runner import discard, find_shard, next_shards, publish_stage, run_one_shard, stage_manifest
+from ospo_core.stages.attempts import next_redo, record_result, recorded_redo
+from ospo_core.stages.redo import RedoRequest
+from ospo_core.stages.runner import find_shard, next_shards, publish_stage, run_one_shard, stage_manifest
 from tasks.jobs import StageJob
 from tasks.retries import RETRIED, UNCACHED
 from tasks.showing import progress_shown, show_stage
 
 
+class LookedUp(Section):
+    """What is known of a stage before anything is computed: which attempt it is, and its manifest if it is done."""
+
+    job: StageJob
+    manifest: Manifest | None = None
+
+
 @task(task_run_name="{job.stage}: look up", **UNCACHED, **RETRIED)
-def look_up(job: StageJob, refresh: bool = False) -> Manifest | State[Any] | None:
-    """Return the stage's manifest, in a state named "Cached", or None if it is to be computed.
+def look_up(job: StageJob, request: RedoRequest | None = None) -> LookedUp | State[Any]:
+    """Return the attempt that counts in the round, in a state named "Cached" if it is done.
 
     Args:
         job: the stage.
-        refresh: delete what was published, so that it is computed anew.
+        request: begin a new attempt, so that the stage, or some items of it, are computed anew.
 
     Raises:
-        DamagedArtifactError: the stage was published and is damaged; `refresh` mends that.
+        DamagedArtifactError: the stage was published and is damaged; a new attempt mends that.
+        ConfigError, StageError: the request does not fit the stage.
     """
-    ctx, stage = job.context(), job.implementation()
-    if refresh:
-        discard(ctx, stage)
-        return None
-    manifest = stage_manifest(ctx, stage)
-    return None if manifest is None else Completed(name="Cached", message=manifest.prefix, data=manifest)
+    ctx, stage = job.ordinary_context(), job.implementation()
+    redo = recorded_redo(ctx, stage, job.round)
+    if request is not None:
+        return LookedUp(job=job.model_copy(update={"redo": next_redo(ctx, stage, redo, request)}))
+    job = job.model_copy(update={"redo": redo})
+    manifest = stage_manifest(job.context(), stage)
+    if manifest is None:
+        return LookedUp(job=job)
+    record_result(ctx, stage, job.round, redo)
+    return Completed(name="Cached", message=manifest.prefix, data=LookedUp(job=job, manifest=manifest))
 
 
 @task(task_run_name="{job.stage}: plan", **UNCACHED, **RETRIED)
@@ -56,9 +71,10 @@ def compute_shard(job: StageJob, spec: ShardSpec) -> ShardEntry | State[Any]:
 
 @task(task_run_name="{job.stage}: publish", **UNCACHED, **RETRIED)
 def publish(job: StageJob, done: list[ShardEntry]) -> Manifest:
-    """Publish the stage's manifest and show it in the UI."""
+    """Publish the stage's manifest, note it in the round's record, and show it in the UI."""
     ctx = job.context()
     manifest = publish_stage(ctx, job.implementation(), done)
+    record_result(job.ordinary_context(), job.implementation(), job.round, job.redo)
     show_stage(ctx.storage, manifest)
     return manifest
 

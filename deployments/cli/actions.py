@@ -18,6 +18,7 @@ from ospo_core.stages.lineage import all_manifests, ancestors, cost, find_model,
 from ospo_core.stages.model_ref import starting_model
 from ospo_core.stages.plan import plan_round, report_key
 from ospo_core.stages.progress import listening
+from ospo_core.stages.throughput import estimate_seconds
 from ospo_core.stages.training import MODEL_DIGEST
 
 
@@ -65,15 +66,15 @@ def run_evaluate(profile: str, overrides: Sequence[str], refresh: bool, verbose:
 def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName]) -> None:
     """Show what a round would do."""
     config = load_profile(profile, overrides)
-    storage = _storage(config)
+    storage = storage_of(config)
     plans, _ = plan_round(config, storage, starting_model(config, storage), refresh)
-    output.show_plan(plans)
+    output.show_plan(plans, estimate_seconds(config, all_manifests(storage)))
 
 
 def show_status(profile: str, overrides: Sequence[str]) -> None:
     """Show the current model, the plan, and how many results of each stage the storage holds."""
     config = load_profile(profile, overrides)
-    storage = _storage(config)
+    storage = storage_of(config)
     model = starting_model(config, storage)
     output.show_models(storage.uri(), model, current_model(storage))
     output.show_plan(plan_round(config, storage, model)[0])
@@ -86,14 +87,14 @@ def show_lineage(checkpoint: str, profile: str, overrides: Sequence[str]) -> Non
     Raises:
         ModelError: the storage has no such model.
     """
-    storage = _storage(load_profile(profile, overrides))
+    storage = storage_of(load_profile(profile, overrides))
     manifests = all_manifests(storage)
     output.show_lineage(lineage(manifests, find_model(storage, manifests, checkpoint)))
 
 
 def show_cost(profile: str, overrides: Sequence[str]) -> None:
     """Show what every stage took, over all results, and what every trained model took with all it was made from."""
-    manifests = all_manifests(_storage(load_profile(profile, overrides)))
+    manifests = all_manifests(storage_of(load_profile(profile, overrides)))
     stages = {name.value: cost(one for one in manifests if one.stage is name) for name in StageName}
     output.show_cost("By stage", {name: took for name, took in stages.items() if took.results})
     models = {
@@ -113,7 +114,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
     from ospo_core.report.html import write_report as write_html
 
     config = load_profile(profile, overrides)
-    storage = _storage(config)
+    storage = storage_of(config)
     _, manifests = plan_round(config, storage, starting_model(config, storage))
     if not manifests:
         raise StageError(
@@ -139,7 +140,8 @@ def embedded_prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
         ) from error
 
 
-def _storage(config: RoundConfig) -> Storage:
+def storage_of(config: RoundConfig) -> Storage:
+    """Return the artifact storage of a configuration."""
     return Storage(config.storage.root, config.storage.endpoint_url)
 
 

@@ -164,6 +164,58 @@ def deploy(
     actions.deploy(file, home, check)
 
 
+@app.command()
+def rounds(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """List the rounds recorded in the storage, and how their stages stand."""
+    from deployments.cli import upkeep
+
+    upkeep.show_rounds(profile, overrides or [])
+
+
+@app.command()
+def backfill(
+    stage: Annotated[StageName, typer.Argument(help="The stage to compute or do over.")],
+    round_: Annotated[
+        str | None, typer.Option("--round", "-r", help="First digits of a round's id; by default the profile's round.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option("--where", "-w", help="Only these items: SQL over the prompts, e.g. \"category = 'layout'\".")
+    ] = "",
+    refresh: Annotated[bool, typer.Option("--refresh", help="Do the stage over although it is there.")] = False,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Do later stages that are then out of date over.")] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--change", metavar="SECTION.OPTION=VALUE", help="Option that holds for this stage only."),
+    ] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compute one stage of a round, or do it or some of its items over, beside what is published."""
+    from deployments.cli import upkeep
+
+    wanted = upkeep.Backfill(stage, round_, where, refresh, cascade, change or [])
+    upkeep.run_backfill(profile, overrides or [], wanted, verbose)
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Delete; without it the command only shows.")] = False,
+    keep_hours: Annotated[
+        float, typer.Option("--keep-hours", min=0, help="Spare what was written to within so many hours.")
+    ] = 24.0,
+    forget: Annotated[
+        list[str] | None, typer.Option("--forget", help="First digits of a round whose record is deleted first.")
+    ] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+) -> None:
+    """Show, or delete, what in the storage no round refers to."""
+    from deployments.cli import upkeep
+
+    upkeep.collect_garbage(profile, overrides or [], forget or [], keep_hours, delete)
+
+
 @shapes.command()
 def pretrain(
     out: OutFolder,

@@ -9,11 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ospo_core.artifacts.manifest import Manifest
+from ospo_core.config import RoundConfig
+from ospo_core.report.formats import duration
 from ospo_core.schema import StageName
 from ospo_core.stages.current import ModelPointer, Promotion
+from ospo_core.stages.garbage import Garbage
 from ospo_core.stages.lineage import Cost, Generation
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.outdated import StageStanding
 from ospo_core.stages.plan import StagePlan
+from ospo_core.stages.records import RoundRecord
 
 _WIDTH_OF_A_FILE = 140
 
@@ -68,16 +73,36 @@ def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
     console().print(table)
 
 
-def show_plan(plans: Sequence[StagePlan]) -> None:
-    """Show what would become of each stage."""
+def show_plan(plans: Sequence[StagePlan], seconds: Mapping[StageName, float] | None = None) -> None:
+    """Show what would become of each stage, and, if given, how long what is not cached would take."""
     table = Table(title="Plan", title_justify="left")
-    for heading in ("Stage", "Status", "Rows", "Shards done", "Fingerprint", "Note"):
+    headings = ["Stage", "Status", "Rows", "Shards done", "Fingerprint", "Note"]
+    for heading in headings if seconds is None else [*headings, "Time, by past results"]:
         table.add_column(heading, overflow="fold")
     for plan in plans:
         rows = str(plan.rows) if plan.status == "cached" else ""
         done = str(plan.shards_done) if plan.shards_done else ""
-        table.add_row(plan.stage.value, plan.status, rows, done, plan.fingerprint[:12], plan.note)
+        took = [] if seconds is None else [_expected(plan, seconds)]
+        table.add_row(plan.stage.value, plan.status, rows, done, plan.fingerprint[:12], plan.note, *took)
     console().print(table)
+    if seconds is not None:
+        show_text(_expected_total(plans, seconds))
+
+
+def _expected(plan: StagePlan, seconds: Mapping[StageName, float]) -> str:
+    if plan.status == "cached":
+        return ""
+    return f"about {duration(seconds[plan.stage])}" if plan.stage in seconds else "no past result"
+
+
+def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, float]) -> str:
+    missing = [plan.stage for plan in plans if plan.status != "cached"]
+    unknown = [stage.value for stage in missing if stage not in seconds]
+    known = sum(seconds[stage] for stage in missing if stage in seconds)
+    if not missing:
+        return "Nothing is to be computed."
+    without = f", and what {', '.join(unknown)} take, of which this storage has no past result" if unknown else ""
+    return f"About {duration(known)} of work{without}; starting engines and loading models comes on top."
 
 
 def show_models(root: str, start: ModelRef, current: ModelPointer | None) -> None:
@@ -110,12 +135,65 @@ def show_lineage(generations: Sequence[Generation]) -> None:
 def show_cost(title: str, costs: Mapping[str, Cost]) -> None:
     """Show what some groups of results took, a line each."""
     table = Table(title=title, title_justify="left")
-    for heading in ("", "Results", "Rows", "Wall time, s", "Processor time, s", "Images drawn or judged", "Tokens"):
+    for heading in (
+        "",
+        "Results",
+        "Rows",
+        "Wall time, s",
+        "Processor time, s",
+        "GPU time, s",
+        "Images drawn or judged",
+        "Tokens",
+    ):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, took in costs.items():
-        figures = (took.results, took.rows, took.seconds, took.cpu_seconds, took.images, took.tokens)
+        figures = (took.results, took.rows, took.seconds, took.cpu_seconds, took.gpu_seconds, took.images, took.tokens)
         table.add_row(name, *(f"{figure:.0f}" for figure in figures))
     console().print(table)
+
+
+def show_rounds(
+    root: str,
+    current: ModelPointer | None,
+    rounds: Sequence[tuple[RoundRecord, RoundConfig, Sequence[StageStanding]]],
+) -> None:
+    """Show the rounds of a storage, a line each."""
+    table = Table(title=f"Rounds in {root}", title_justify="left")
+    for heading in ("Id", "Begun", "Profile", "Seed", "From model", "Done", "Out of date"):
+        table.add_column(heading, overflow="fold")
+    for record, config, stages in rounds:
+        done = [one.stage.value for one in stages if one.standing == "up to date"]
+        late = ", ".join(one.stage.value for one in stages if one.standing == "out of date")
+        shown = f"{len(done)} of {len(stages)} stages" if record.kind == "round" else "evaluation by itself"
+        mark = " (current)" if current is not None and current.digest == record.model.digest else ""
+        start = f"{record.model.digest[:12]}{mark}"
+        table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)
+    console().print(table)
+
+
+def show_outdated(identity: str, stages: Sequence[StageName]) -> None:
+    """Show which later stages of a round are out of date, and how to do them over."""
+    if not stages:
+        show_text(f"Round {identity}: no later stage is out of date.")
+        return
+    names = ", ".join(stage.value for stage in stages)
+    show_text(f"Round {identity}: out of date now: {names}. `--cascade`, or the next run of the round, does them over.")
+
+
+def show_garbage(found: Sequence[Garbage], forgotten: Sequence[str], deleted: bool) -> None:
+    """Show what no round refers to, by kind."""
+    table = Table(title="Removed" if deleted else "Would be removed", title_justify="left")
+    for heading in ("Kind", "Why", "Results", "Files", "MB"):
+        table.add_column(heading, justify="left" if heading in {"Kind", "Why"} else "right")
+    for kind, why in sorted({(one.kind, one.why) for one in found}):
+        group = [one for one in found if (one.kind, one.why) == (kind, why)]
+        size = sum(one.size for one in group) / 1e6
+        table.add_row(kind, why, str(len(group)), str(sum(one.files for one in group)), f"{size:.1f}")
+    console().print(table)
+    total = f"{len(found)} results, {sum(one.size for one in found) / 1e6:.1f} MB"
+    rounds = f" and the record of {', '.join(forgotten)}" if forgotten else ""
+    end = "are gone." if deleted else "would go; `ospo gc --delete` deletes them."
+    show_text(f"{total}{rounds} {end}")
 
 
 def _comparison(decision: Mapping[str, Any]) -> Table:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from fsspec import AbstractFileSystem
 
@@ -16,6 +21,15 @@ from ospo_core.artifacts.faults import response_code
 _SINGLE_PUT = 5 * 2**30
 _CONFLICTS = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object: its key, its size in bytes, and when it was last written (seconds since 1970)."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class Backend(Protocol):
@@ -44,6 +58,9 @@ class Backend(Protocol):
 
     def list(self, prefix: str) -> list[str]:
         """Return the keys below the folder `prefix` ("" is the root), in any order."""
+
+    def details(self, prefix: str) -> builtins.list[StoredObject]:
+        """Return the objects below the folder `prefix` with size and time, unfinished ones too, in any order."""
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing there is no error."""
@@ -109,6 +126,17 @@ class LocalBackend:
         files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and not is_draft(path))
         return [path.relative_to(self.root).as_posix() for path in files]
 
+    def details(self, prefix: str) -> builtins.list[StoredObject]:
+        """Return the files below `prefix` with size and time, unfinished ones too, without what vanishes meanwhile."""
+        found: builtins.list[StoredObject] = []
+        for path in (self.root / prefix).rglob("*"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if path.is_file():
+                    key = path.relative_to(self.root).as_posix()
+                    found.append(StoredObject(key, status.st_size, status.st_mtime))
+        return found
+
     def delete(self, key: str) -> None:
         """Remove the file at `key`."""
         (self.root / key).unlink(missing_ok=True)
@@ -172,6 +200,14 @@ class RemoteBackend:
         paths = self.filesystem.find(self._path(prefix).rstrip("/") + "/")
         return [path.removeprefix(self.root).lstrip("/") for path in paths]
 
+    def details(self, prefix: str) -> builtins.list[StoredObject]:
+        """Return the objects below `prefix` with size and time."""
+        found = self.filesystem.find(self._path(prefix).rstrip("/") + "/", detail=True)
+        return [
+            StoredObject(path.removeprefix(self.root).lstrip("/"), int(info["size"]), _modified(info))
+            for path, info in found.items()
+        ]
+
     def delete(self, key: str) -> None:
         """Remove the object at `key`."""
         if self.exists(key):
@@ -186,6 +222,12 @@ class RemoteBackend:
         if self.protocol != "s3":
             return {}
         return {"chunksize": _SINGLE_PUT, "timeout": self.patience + len(data) / 2**20}
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """Return when an object was last written, as far as the filesystem says; 0 where it does not."""
+    when = info.get("LastModified") or info.get("mtime") or info.get("created")
+    return float(when.timestamp()) if isinstance(when, datetime) else float(when or 0.0)
 
 
 def _write_flushed(path: Path, data: bytes) -> None:

@@ -35,6 +35,7 @@ class ShardEntry(_Record):
     counts: dict[str, float] = Field(default_factory=dict, description="Other named figures: tokens, calls, images.")
     seconds: float = Field(0.0, ge=0, description="Wall time of making it.")
     cpu_seconds: float = Field(0.0, ge=0, description="Processor time of making it, ended child processes included.")
+    gpu_seconds: float = Field(0.0, ge=0, description="Wall time of making it, times the GPUs that it held.")
     extra: dict[str, Any] = Field(default_factory=dict, description="What else the stage wants to remember.")
 
 
@@ -54,6 +55,7 @@ class Manifest(_Record):
     extra: dict[str, Any] = Field(default_factory=dict, description="Stage-specific; `digest` enters the digest.")
     seconds: float = Field(0.0, ge=0, description="Wall time of the stage.")
     cpu_seconds: float = Field(0.0, ge=0, description="Processor time of the stage.")
+    gpu_seconds: float = Field(0.0, ge=0, description="Time of the GPUs that the stage held.")
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property

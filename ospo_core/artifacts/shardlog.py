@@ -32,6 +32,7 @@ def publish_shard(
     seconds: float,
     extra: Mapping[str, Any] | None = None,
     cpu_seconds: float = 0.0,
+    gpu_seconds: float = 0.0,
 ) -> ShardEntry:
     """Publish a shard's rows and then its entry; return the entry that is now there (of two attempts, the first's).
 
@@ -44,15 +45,16 @@ def publish_shard(
         counts: other named figures.
         seconds: wall time of making it.
         extra: what else to remember; JSON.
-        cpu_seconds: processor time of making it.
+        cpu_seconds: processor time of making it; gpu_seconds: time of the GPUs that it held.
 
     Raises:
         StorageError: it cannot be written.
     """
     data = encode_table(tables)
     file = f"{shard_name}-{hashlib.sha256(data).hexdigest()[:_CONTENT_DIGITS]}.parquet"
-    figures = {"drops": dict(drops), "counts": dict(counts), "seconds": seconds, "cpu_seconds": cpu_seconds}
-    made = entry_of(shard_name, file, tables, data).model_copy(update={**figures, "extra": dict(extra or {})})
+    took = {"seconds": seconds, "cpu_seconds": cpu_seconds, "gpu_seconds": gpu_seconds}
+    figures = {"drops": dict(drops), "counts": dict(counts), "extra": dict(extra or {})}
+    made = entry_of(shard_name, file, tables, data).model_copy(update={**figures, **took})
     storage.write(f"{prefix}/{file}", data)
     if storage.create(_entry_key(prefix, shard_name), seal(made)):
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import importlib.util
 import os
@@ -12,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend
+from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend, StoredObject
 from ospo_core.artifacts.drafts import draft_folder
 from ospo_core.artifacts.faults import has_userinfo, redact, storage_faults
 from ospo_core.errors import StorageError
@@ -107,6 +108,12 @@ class Storage:
         prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
         with storage_faults("list", self.uri(prefix), self.endpoint_url):
             return sorted(self._backend.list(prefix))
+
+    def details(self, prefix: str) -> builtins.list[StoredObject]:
+        """Return the objects below the folder `prefix` with size and time of writing, by key, unfinished ones too."""
+        prefix = checked_key(prefix.rstrip("/"))
+        with storage_faults("list", self.uri(prefix), self.endpoint_url):
+            return sorted(self._backend.details(prefix), key=lambda one: one.key)
 
     def delete(self, key: str) -> None:
         """Remove the object at `key`; it is no error that nothing is there."""

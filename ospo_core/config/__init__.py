@@ -1,7 +1,7 @@
 """Configuration: frozen sections, and the profile that puts them together."""
 
 from ospo_core.config.experiment import Arm, ExperimentConfig, experiment_names, load_experiment
-from ospo_core.config.profile import RoundConfig, load_profile, profile_names, profiles_dir
+from ospo_core.config.profile import RoundConfig, change_config, load_profile, profile_names, profiles_dir
 from ospo_core.config.sections import (
     EngineConfig,
     EvaluationConfig,
@@ -41,6 +41,7 @@ __all__ = [
     "SelectionConfig",
     "StorageConfig",
     "TrainingConfig",
+    "change_config",
     "experiment_names",
     "load_experiment",
     "load_profile",

@@ -92,6 +92,21 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> RoundConfi
         raise config_error(error, RoundConfig, source=name_or_path) from None
 
 
+def change_config(config: RoundConfig, overrides: Sequence[str]) -> RoundConfig:
+    """Return a configuration with `dotted.option=value` applied.
+
+    Raises:
+        ConfigError: as `load_profile`.
+    """
+    document: dict[str, Any] = config.model_dump(mode="json")
+    for override in overrides:
+        _apply(document, override)
+    try:
+        return RoundConfig.model_validate(document)
+    except ValidationError as error:
+        raise config_error(error, RoundConfig, source=config.name) from None
+
+
 def _find(name_or_path: str) -> Path:
     """Return the file meant by `name_or_path`."""
     is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))

@@ -207,5 +207,6 @@ class ExecutionConfig(Section):
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     training_deployment: str | None = Field(
-        None, description="Deployment (`flow/name`) that trains, e.g. on a GPU work pool; None trains where the flow is."
+        None,
+        description="Deployment (`flow/name`) that trains, e.g. on a GPU work pool; None trains where the flow is.",
     )

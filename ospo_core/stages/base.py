@@ -21,6 +21,7 @@ from ospo_core.config.sections import EngineConfig, Section
 from ospo_core.engines import TextEngine
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef, model_folder
+from ospo_core.stages.redo import Redo, chosen_items
 from ospo_core.stages.resources import Resources
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class StageContext:
         model: the model that the round starts from.
         upstream: manifests of the stages that this one reads.
         resources: owner of the text engine and the loaded model.
+        redo: where the stage is done over, which attempt it is and of which items.
     """
 
     config: RoundConfig
@@ -87,6 +89,7 @@ class StageContext:
     model: ModelRef
     upstream: Mapping[StageName, Manifest]
     resources: Resources
+    redo: Redo | None = None
 
     @property
     def scratch(self) -> Path:
@@ -113,10 +116,35 @@ class StageContext:
         folder = model_folder(wanted, self.storage, self.scratch) if ref else self.model_folder
         return self.resources.image_model(self.config.model, folder, wanted.digest)
 
+    def gpus_here(self) -> int:
+        """Return how many GPUs of this machine the round may use."""
+        if self.config.model.device == "cpu":
+            return 0
+        import torch
+
+        return torch.cuda.device_count()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only some items are done over, and the rows of the others are kept."""
+        return self.redo is not None and bool(self.redo.where)
+
     def rows(self, stage: StageName, index: int) -> list[dict[str, Any]]:
-        """Return the rows of one shard of an upstream stage."""
+        """Return the rows of one shard of an upstream stage; of a partial redo only those of the chosen items."""
         rows: list[dict[str, Any]] = read_shard(self.storage, self.upstream[stage], index).to_pylist()
-        return rows
+        if not self.is_partial:
+            return rows
+        chosen = self.chosen(index)
+        return [row for row in rows if row["item_id"] in chosen]
+
+    def chosen(self, index: int) -> frozenset[str]:
+        """Return the items of shard `index` that a partial redo does over.
+
+        Raises:
+            ConfigError: the condition cannot be used.
+        """
+        where = self.redo.where if self.redo is not None else ""
+        return chosen_items(read_shard(self.storage, self.upstream[StageName.PROMPTS], index), where)
 
 
 class Stage(ABC):
@@ -128,6 +156,8 @@ class Stage(ABC):
         version: raised when the code changes what comes out for the same input.
         upstream: stages whose manifests it reads.
         uses_model: False where only `upstream` and the configuration matter, not the starting model.
+        by_item: True where a row depends on its own item alone, so that some items can be done over without the others.
+        text_only: True where the text engine does all the work.
     """
 
     name: ClassVar[StageName]
@@ -135,6 +165,8 @@ class Stage(ABC):
     version: ClassVar[int] = 1
     upstream: ClassVar[tuple[StageName, ...]] = ()
     uses_model: ClassVar[bool] = True
+    by_item: ClassVar[bool] = False
+    text_only: ClassVar[bool] = False
 
     @abstractmethod
     def fields(self, config: RoundConfig) -> dict[str, Any]:
@@ -148,6 +180,11 @@ class Stage(ABC):
     def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
         """Compute one unit from `ctx` and `spec` alone; it may be called again, elsewhere, with the same result."""
 
+    def gpus(self, ctx: StageContext) -> int:
+        """Return how many GPUs a unit of this stage holds while it runs."""
+        elsewhere = self.text_only and ctx.config.engine.kind == "endpoint"
+        return 0 if elsewhere else min(1, ctx.gpus_here())
+
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
         """Turn the published units into the stage's outcome; by default they are its shards and figures add up."""
         return Outcome(
@@ -157,9 +194,6 @@ class Stage(ABC):
             counts=figures(done),
             extra=merged(entry.extra for entry in done),
         )
-
-    def forget(self, ctx: StageContext) -> None:  # noqa: B027 - a hook: most stages keep nothing outside the storage
-        """Delete what the stage keeps outside the storage, before it is computed anew."""
 
 
 def items_in(done: Sequence[ShardEntry]) -> int:

@@ -41,7 +41,7 @@ def unpublished(ctx: StageContext, stage: Stage, done: Sequence[ShardEntry]) -> 
 
 
 def identify(ctx: StageContext, stage: Stage) -> Identity:
-    """Return the identity of `stage` in `ctx`: name, versions, configuration, content of upstream, model.
+    """Return the identity of `stage` in `ctx`: name, versions, configuration, content of upstream, model, attempt.
 
     Upstream counts by the content of its tables, so that a stage computed anew with the same result changes nothing
     further down.
@@ -56,5 +56,7 @@ def identify(ctx: StageContext, stage: Stage) -> Identity:
     if stage.uses_model:
         ingredients["model"] = {"digest": ctx.model_digest, "family": ctx.config.model.family}
         ingredients["dtype"] = ctx.config.model.dtype
+    if ctx.redo is not None:
+        ingredients["redo"] = ctx.redo.model_dump(mode="json")
     fingerprint = digest_of(ingredients)
     return Identity(fingerprint=fingerprint, ingredients=ingredients, prefix=prefix_of(stage.name, fingerprint))

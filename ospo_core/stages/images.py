@@ -19,6 +19,7 @@ class ImagesStage(Stage):
 
     name: ClassVar[StageName] = StageName.IMAGES
     table: ClassVar[str] = "images"
+    by_item: ClassVar[bool] = True
     upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:

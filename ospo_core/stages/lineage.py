@@ -37,13 +37,15 @@ class Cost(Section):
 
     Args:
         results: finished results of the stage; rows: of all of them.
-        seconds: wall time; cpu_seconds: processor time, children included; images, tokens: as counted.
+        seconds: wall time; cpu_seconds: processor time, children included; gpu_seconds: of the GPUs held.
+        images, tokens: as counted.
     """
 
     results: int = 0
     rows: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
     images: float = 0.0
     tokens: float = 0.0
 
@@ -125,6 +127,7 @@ def cost(manifests: Iterable[Manifest]) -> Cost:
             rows=total.rows + one.rows,
             seconds=total.seconds + one.seconds,
             cpu_seconds=total.cpu_seconds + one.cpu_seconds,
+            gpu_seconds=total.gpu_seconds + one.gpu_seconds,
             images=total.images + one.counts.get("images", 0.0),
             tokens=total.tokens + sum(count for name, count in one.counts.items() if name.endswith("tokens")),
         )

@@ -24,6 +24,7 @@ class PairsStage(Stage):
 
     name: ClassVar[StageName] = StageName.PAIRS
     table: ClassVar[str] = "pairs"
+    by_item: ClassVar[bool] = True
     upstream: ClassVar[tuple[StageName, ...]] = (
         StageName.PROMPTS,
         StageName.PERTURBATIONS,
@@ -56,8 +57,12 @@ class PairsStage(Stage):
             counts = quality_counts(prompts, images, scores, made.rows, ctx.config.selection)
         return ShardResult(table=table_from_rows("pairs", made.rows), items_in=len(prompts), drops=drops, counts=counts)
 
+    def gpus(self, ctx: StageContext) -> int:
+        """Return how many GPUs a unit holds: only object masks need one."""
+        return super().gpus(ctx) if _wants_masks(ctx.config) else 0
+
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
-        """Add the shards up; `extra` says how good the selection is where an oracle knows.
+        """Add the shards up; `extra` says how good the selection is where an oracle knows and all items were paired.
 
         Raises:
             StageError: not one prompt gave a pair; the reasons are listed.
@@ -70,7 +75,8 @@ class PairsStage(Stage):
                 value=dict(outcome.drops),
                 remedy="Lower the thresholds of selection.*, write more prompts, or look at the scores table",
             )
-        return replace(outcome, extra={**outcome.extra, "quality": quality(outcome.counts)})
+        measured = None if ctx.is_partial else quality(outcome.counts)
+        return replace(outcome, extra={**outcome.extra, "quality": measured})
 
 
 def _wants_masks(config: RoundConfig) -> bool:

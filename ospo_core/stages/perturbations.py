@@ -18,6 +18,8 @@ class PerturbationsStage(Stage):
 
     name: ClassVar[StageName] = StageName.PERTURBATIONS
     table: ClassVar[str] = "perturbations"
+    text_only: ClassVar[bool] = True
+    by_item: ClassVar[bool] = True
     upstream: ClassVar[tuple[StageName, ...]] = (StageName.PROMPTS,)
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from ospo_core.config.sections import Section
 from ospo_core.errors import DamagedArtifactError
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
+from ospo_core.stages.attempts import recorded_redo, with_redo
 from ospo_core.stages.base import Stage, StageContext
 from ospo_core.stages.fingerprint import identify
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.records import round_id
 from ospo_core.stages.resources import shared_resources
 from ospo_core.stages.runner import stage_manifest
 
@@ -44,7 +46,11 @@ class StagePlan(Section):
 def plan_round(
     config: RoundConfig, storage: Storage, model: ModelRef, refresh: Collection[StageName] = ()
 ) -> tuple[list[StagePlan], dict[StageName, Manifest]]:
-    """Return the plan of a round and the manifests of its cached stages; nothing is computed, no shard is read."""
+    """Return the plan of a round and the manifests of its cached stages; nothing is computed, no shard is read.
+
+    Where a stage was done over, the attempt that the round's record names counts.
+    """
+    identity = round_id(config, model)
     plans: list[StagePlan] = []
     manifests: dict[StageName, Manifest] = {}
     for name, stage in STAGES.items():
@@ -52,7 +58,7 @@ def plan_round(
             plans.append(StagePlan(stage=name, status="waits"))
             continue
         ctx = StageContext(config, storage, model, manifests, shared_resources())
-        plan, manifest = _plan_stage(ctx, stage, name in refresh)
+        plan, manifest = _plan_stage(with_redo(ctx, recorded_redo(ctx, stage, identity)), stage, name in refresh)
         plans.append(plan)
         if manifest is not None:
             manifests[name] = manifest
@@ -78,8 +84,15 @@ def _plan_stage(ctx: StageContext, stage: Stage, refresh: bool) -> tuple[StagePl
             status="run" if refresh else "cached",
             fingerprint=identity.fingerprint,
             rows=manifest.rows,
-            note="to be refreshed" if refresh else "",
+            note="to be refreshed" if refresh else _attempt(ctx),
         )
         return plan, manifest
     entries = [key for key in ctx.storage.list(identity.prefix) if key.endswith(".json")]
     return StagePlan(stage=stage.name, status="run", fingerprint=identity.fingerprint, shards_done=len(entries)), None
+
+
+def _attempt(ctx: StageContext) -> str:
+    """Say that a result is not the ordinary one."""
+    if ctx.redo is None:
+        return ""
+    return f"done over, attempt {ctx.redo.attempt}{f' where {ctx.redo.where}' if ctx.is_partial else ''}"

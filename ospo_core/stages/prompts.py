@@ -64,6 +64,7 @@ class PromptsStage(Stage):
 
     name: ClassVar[StageName] = StageName.PROMPTS
     table: ClassVar[str] = "prompts"
+    text_only: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return quotas, templates' options, engine, seed, shard size, and a digest of the prompts kept out."""

@@ -18,6 +18,8 @@ class QuestionsStage(Stage):
 
     name: ClassVar[StageName] = StageName.QUESTIONS
     table: ClassVar[str] = "questions"
+    text_only: ClassVar[bool] = True
+    by_item: ClassVar[bool] = True
     upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:

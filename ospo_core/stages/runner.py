@@ -15,6 +15,7 @@ from ospo_core.errors import StorageError
 from ospo_core.schema import SCHEMA_VERSION
 from ospo_core.stages.base import ITEMS_IN, ShardSpec, Stage, StageContext
 from ospo_core.stages.fingerprint import identify
+from ospo_core.stages.partial import run_part
 
 _DISK_FAULTS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only disk"}
 
@@ -26,12 +27,6 @@ def stage_manifest(ctx: StageContext, stage: Stage, verify: bool = True) -> Mani
         DamagedArtifactError: it is there, but its bytes or those of a shard are not what was published.
     """
     return load_manifest(ctx.storage, stage.name, identify(ctx, stage).fingerprint, verify=verify)
-
-
-def discard(ctx: StageContext, stage: Stage) -> int:
-    """Delete what the stage has published and kept, so that it is computed anew; return the files deleted."""
-    stage.forget(ctx)
-    return ctx.storage.delete_folder(identify(ctx, stage).prefix)
 
 
 def next_shards(ctx: StageContext, stage: Stage, done: Sequence[ShardEntry]) -> list[ShardSpec]:
@@ -55,7 +50,8 @@ def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntr
         return found
     started, worked = time.monotonic(), _cpu_seconds()
     with _disk_faults(ctx):
-        result = stage.run_shard(ctx, spec)
+        result = run_part(ctx, stage, spec) if ctx.is_partial else stage.run_shard(ctx, spec)
+    seconds = time.monotonic() - started
     return publish_shard(
         ctx.storage,
         identify(ctx, stage).prefix,
@@ -63,9 +59,10 @@ def run_one_shard(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardEntr
         result.table,
         drops=dict(result.drops),
         counts={**result.counts, ITEMS_IN: result.items_in},
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         extra=dict(result.extra),
         cpu_seconds=max(0.0, _cpu_seconds() - worked),
+        gpu_seconds=seconds * stage.gpus(ctx),
     )
 
 
@@ -113,6 +110,7 @@ def publish_stage(ctx: StageContext, stage: Stage, done: Sequence[ShardEntry]) -
         extra=dict(outcome.extra),
         seconds=sum(entry.seconds for entry in done) + time.monotonic() - started,
         cpu_seconds=sum(entry.cpu_seconds for entry in done),
+        gpu_seconds=sum(entry.gpu_seconds for entry in done),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return publish_manifest(ctx.storage, manifest)

@@ -45,6 +45,7 @@ class ScoresStage(Stage):
 
     name: ClassVar[StageName] = StageName.SCORES
     table: ClassVar[str] = "scores"
+    by_item: ClassVar[bool] = True
     upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS, StageName.QUESTIONS, StageName.IMAGES)
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:

@@ -88,12 +88,14 @@ class TrainingStage(Stage):
     def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
         """Return the outcome; with the models stored, the scratch folder's copies have served."""
         outcome = super().finalise(ctx, done)
-        self.forget(ctx)
+        shutil.rmtree(self._out_dir(ctx), ignore_errors=True)
         return outcome
 
-    def forget(self, ctx: StageContext) -> None:
-        """Delete pairs, checkpoints and results of this training from the scratch folder."""
-        shutil.rmtree(self._out_dir(ctx), ignore_errors=True)
+    def gpus(self, ctx: StageContext) -> int:
+        """Return how many GPUs share the forward passes of a step."""
+        from ospo_core.training.process import training_processes
+
+        return min(ctx.gpus_here(), training_processes(ctx.gpus_here(), ctx.config.training.accumulation))
 
     def _out_dir(self, ctx: StageContext) -> Path:
         return ctx.scratch.absolute() / "training" / identify(ctx, self).fingerprint

@@ -75,19 +75,22 @@ def launch_command(job: TrainingJob, gpus: int) -> list[str]:
     Of several GPUs as many are used as share the forward passes of a step (`training.accumulation`) evenly.
     """
     entry = ["-m", _MODULE, "--job", str(JobFiles(job.out_dir).job), "--follow-parent"]
-    processes = max((n for n in range(1, gpus + 1) if job.training.accumulation % n == 0), default=1)
+    processes = training_processes(gpus, job.training.accumulation)
     if processes < gpus:
-        logger.warning("%d of %d GPUs can share an accumulation of %d", processes, gpus, job.training.accumulation)
-    if processes > 1 and importlib.util.find_spec("accelerate") is None:
-        logger.warning(
-            "training on one of %d GPUs, since accelerate is not installed (pip install 'ospo[train]')", gpus
-        )
-        processes = 1
+        why = "accelerate (pip install 'ospo[train]') is missing or cannot share"
+        logger.warning("%d of %d GPUs: %s an accumulation of %d", processes, gpus, why, job.training.accumulation)
     if processes == 1:
         return [sys.executable, *entry]
     options = ["--multi_gpu", "--num_machines=1", f"--num_processes={processes}", "--main_process_port=0"]
     plain = ["--mixed_precision=no", "--dynamo_backend=no"]
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *plain, *entry]
+
+
+def training_processes(gpus: int, accumulation: int) -> int:
+    """Return how many processes train on `gpus` GPUs: what shares a step's passes evenly, one without accelerate."""
+    if importlib.util.find_spec("accelerate") is None:
+        return 1
+    return max((n for n in range(1, gpus + 1) if accumulation % n == 0), default=1)
 
 
 def visible_gpus(device: str) -> int:

@@ -6,18 +6,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from deployments.cli import main
 from ospo_core.artifacts.storage import Storage
-from ospo_core.schema import StageName
-from ospo_core.stages import STAGES
 from ospo_core.stages.runner import run_stage
 from tests.ospo_core.stages.test_models_and_pointer import model_files
-from tests.support.fake_stages import NumbersStage, SquaresStage
+from tests.support.fake_stages import NumbersStage, two_stages_only
 from tests.support.rounds import ScriptedResources, context, small_round
 
 Run = Callable[..., tuple[int, str, str]]
@@ -46,13 +44,9 @@ def profile(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> NumbersStage:
-    numbers = NumbersStage()
-    monkeypatch.setitem(STAGES, StageName.PROMPTS, numbers)
-    monkeypatch.setitem(STAGES, StageName.PERTURBATIONS, SquaresStage())
-    for name in list(STAGES)[2:]:
-        monkeypatch.delitem(STAGES, name)
-    return numbers
+def fakes() -> Iterator[NumbersStage]:
+    with two_stages_only() as numbers:
+        yield numbers
 
 
 def check_message(result: tuple[int, str, str], code: int, *words: str) -> None:

@@ -38,6 +38,6 @@ def test_cost_adds_up_by_stage_and_by_model(root: str, capsys: pytest.CaptureFix
     rows = [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in printed(capsys, "cost", "--set", root).split("\n")
     ]
-    figures = {row[0]: row[1:] for row in rows if len(row) == 7}
-    assert figures["prompts"] == ["2", "30", "3", "6", "6", "100"]
-    assert figures["2" * 12] == ["4", "80", "8", "16", "12", "200"]
+    figures = {row[0]: row[1:] for row in rows if len(row) == 8}
+    assert figures["prompts"] == ["2", "30", "3", "6", "2", "6", "100"]
+    assert figures["2" * 12] == ["4", "80", "8", "16", "4", "12", "200"]

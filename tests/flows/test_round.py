@@ -16,6 +16,7 @@ from ospo_core.errors import ModelError
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.redo import RedoRequest
 from tasks.jobs import StageJob
 from tests.ospo_core.stages.test_models_and_pointer import model_files
 from tests.support.fake_stages import NumbersStage, SquaresStage
@@ -56,7 +57,7 @@ def test_engine_is_given_back_after_each_phase(tmp_path: Path, monkeypatch: pyte
         def give_back(self) -> None:
             happened.append("given back")
 
-    def record(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool]:
+    def record(job: StageJob, request: RedoRequest | None = None) -> tuple[Manifest, bool]:
         happened.append(job.stage.value)
         return manifest_of(job.stage, {"decision": {"promote": False}}), False
 

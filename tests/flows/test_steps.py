@@ -19,6 +19,7 @@ from ospo_core.errors import StageError
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.progress import Event, listening
+from ospo_core.stages.redo import RedoRequest
 from tasks.jobs import StageJob
 from tasks.stage_tasks import compute_shard
 from tests.support.fake_stages import NumbersStage, ShardSpec, SquaresStage
@@ -39,7 +40,7 @@ def fakes(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Numb
 @flow
 def two_stages(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool, Manifest, bool]:
     FLOW_RUNS.append(UUID(str(flow_run.id)))
-    numbers, ran = run_stage(job, refresh)
+    numbers, ran = run_stage(job, RedoRequest() if refresh else None)
     later = job.model_copy(update={"stage": StageName.PERTURBATIONS, "upstream": {StageName.PROMPTS: numbers}})
     return numbers, ran, *run_stage(later)
 

@@ -206,7 +206,12 @@ def command_of(pid: int) -> str:
 def _spawn(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, *arguments], env=environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
 
 

@@ -13,6 +13,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import StorageError
 from ospo_core.schema import StageName
 from ospo_core.stages.current import current_model
+from ospo_core.stages.records import round_ids
 from tasks import round_tasks
 from tasks.jobs import StageJob, storage_of
 from tests.ospo_core.stages.test_models_and_pointer import model_files
@@ -70,8 +71,12 @@ def test_report_is_written_unless_all_was_cached_and_it_is_there(
 
 def test_opening_a_round_tries_the_storage_and_finds_the_model(tmp_path: Path) -> None:
     model_files(tmp_path / "model")
-    ref = round_tasks.open_round.fn(small_round(tmp_path))
-    assert ref.source == str(tmp_path / "model")
+    config = small_round(tmp_path)
+    opened = round_tasks.open_round.fn(config)
+    assert opened.model.source == str(tmp_path / "model")
+    other = opened.model.model_copy(update={"digest": "1" * 64})
+    assert round_tasks.open_round.fn(config, other).model == other
+    assert len(round_ids(Storage(config.storage.root))) == 2
     (tmp_path / "blocked").write_text("a file", encoding="utf-8")
     with pytest.raises(StorageError):
         round_tasks.open_round.fn(small_round(tmp_path, storage={"root": str(tmp_path / "blocked" / "store")}))

@@ -33,6 +33,16 @@ def test_what_is_written_is_read_listed_and_deleted(storage: Storage) -> None:
     assert storage.delete_folder("prompts/f1") == 2 and storage.list() == []
 
 
+def test_details_give_size_and_time_of_writing(storage: Storage) -> None:
+    before = time.time()
+    storage.write("prompts/f1/b.parquet", b"twelve bytes")
+    storage.write("prompts/f10/c", b"")
+    (found,) = storage.details("prompts/f1")
+    assert (found.key, found.size) == ("prompts/f1/b.parquet", 12)
+    assert before - 2 <= found.modified <= time.time() + 2
+    assert [one.size for one in storage.details("prompts")] == [12, 0] and storage.details("none") == []
+
+
 def test_reading_what_is_not_there_says_so(storage: Storage) -> None:
     """The error is a MissingObjectError with the full address."""
     storage.write("a", b"")

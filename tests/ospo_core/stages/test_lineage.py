@@ -26,6 +26,7 @@ def made(stage: StageName, number: int, upstream: tuple[Manifest, ...] = (), **e
         ingredients={"upstream": {one.stage.value: content_of(one) for one in upstream}},
         seconds=float(number),
         cpu_seconds=2.0 * number,
+        gpu_seconds=0.5 * number,
         counts={"images": 3.0, "image_tokens": 48.0, "prompt_tokens": 2.0},
         extra={"digest": f"content {stage.value} {number}", **extra},
         created_at=f"2026-01-01T00:00:{number:02d}",
@@ -92,6 +93,6 @@ def test_nothing_promoted_means_no_current_model(tmp_path: Path) -> None:
 
 def test_costs_are_added_up() -> None:
     assert cost(generation(2, "0" * 64)) == Cost(
-        results=4, rows=80, seconds=8.0, cpu_seconds=16.0, images=12.0, tokens=200.0
+        results=4, rows=80, seconds=8.0, cpu_seconds=16.0, gpu_seconds=4.0, images=12.0, tokens=200.0
     )
     assert cost([]) == Cost()

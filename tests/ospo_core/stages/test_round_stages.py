@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pytest
 from safetensors import safe_open
 
 from ospo_core.artifacts.models_store import model_digest
+from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import StageError
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score
 from ospo_core.stages import STAGES
+from ospo_core.stages.attempts import next_redo, with_redo
 from ospo_core.stages.model_ref import model_folder
 from ospo_core.stages.pairs import PairsStage
+from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.runner import run_stage
 from ospo_core.stages.training import trained_model
 from tests.ospo_core.stages.conftest import SmallRound
@@ -152,3 +156,28 @@ def test_evaluation_pairs_parent_and_child_and_decides(small: SmallRound) -> Non
 def test_rows_of_another_schema_are_refused() -> None:
     with pytest.raises(StageError, match="do not match the schema"):
         table_from_rows("questions", [{"item_id": "a"}])
+
+
+@pytest.mark.parametrize("name", [StageName.IMAGES, StageName.SCORES, StageName.PAIRS])
+def test_items_done_over_with_the_same_options_come_out_the_same(small: SmallRound, name: StageName) -> None:
+    stage = STAGES[name]
+    ctx = context(small.config, small.resources, small.manifests, small.model)
+    redo = next_redo(ctx, stage, None, RedoRequest(where="sub_category = 'spatial_2d'"))
+    again = run_stage(with_redo(ctx, redo), stage)
+    assert 0 < again.counts["kept_rows"] < again.rows
+    assert again.digest == small.manifests[name].digest and again.prefix != small.manifests[name].prefix
+
+
+def test_gpu_time_is_wall_time_times_the_gpus_held(small: SmallRound, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here, so how many torch sees is made up; what is counted from it is not."""
+    assert {manifest.gpu_seconds for manifest in small.manifests.values()} == {0.0}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    config = small.config.model_copy(update={"model": small.config.model.model_copy(update={"device": "auto"})})
+    ctx = context(config, small.resources, small.manifests, small.model)
+    held = {name.value: STAGES[name].gpus(ctx) for name in StageName}
+    texts = dict.fromkeys(("prompts", "perturbations", "questions", "images", "scores", "evaluation"), 1)
+    processes = 1 if importlib.util.find_spec("accelerate") is None else config.training.accumulation
+    assert held == {**texts, "pairs": 0, "training": processes}
+    endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:1", "served_model": "text"}
+    elsewhere = config.model_copy(update={"engine": EngineConfig.model_validate(endpoint)})
+    assert STAGES[StageName.PROMPTS].gpus(context(elsewhere, small.resources)) == 0
