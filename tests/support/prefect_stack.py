@@ -1,6 +1,6 @@
 """A Prefect server and process workers as a team would run them: processes of their own, nothing shared with others.
 
-SQLite and all of Prefect's files lie in one folder; ports are free ones. Workers are stopped before the server, and what
+SQLite and all files of Prefect lie in one folder; ports are free ones. Workers are stopped before the server, and what
 a worker has started is stopped with it. `benchmarks/operations.py` uses the same stack.
 """
 
