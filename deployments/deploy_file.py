@@ -8,9 +8,9 @@ error. Beyond Prefect's keys, `work_pools` says which pools there are, and a dep
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +21,8 @@ from ospo_core.errors import ConfigError
 
 SLUG_PREFIX = "ospo-"
 """Schedules on a server whose slug starts like this are ours; others were made by people and are left alone."""
+
+Entry = TypeVar("Entry", bound=Section)
 
 _PLACE = re.compile(r"^deployments\.(\d+)")
 _REMEDY = re.compile(r"'deployments\.\d+\.")
@@ -129,6 +131,11 @@ class DeploymentEntry(Section):
     parameters: dict[str, Any] = Field(default_factory=dict)
     schedules: tuple[ScheduleEntry, ...] = ()
 
+    @field_validator("schedules")
+    @classmethod
+    def _slugs_differ(cls, schedules: tuple[ScheduleEntry, ...]) -> tuple[ScheduleEntry, ...]:
+        return _all_different(schedules, lambda index, one: one.slug or str(index), "slug")
+
     @model_validator(mode="after")
     def _configured_once(self) -> Self:
         if self.profile is not None and "config" in self.parameters:
@@ -149,6 +156,11 @@ class DeployFile(Section):
     work_pools: tuple[PoolEntry, ...] = ()
     definitions: dict[str, Any] = Field(default_factory=dict, description="YAML anchors, to be used further down.")
     deployments: tuple[DeploymentEntry, ...] = ()
+
+    @field_validator("work_pools")
+    @classmethod
+    def _names_differ(cls, pools: tuple[PoolEntry, ...]) -> tuple[PoolEntry, ...]:
+        return _all_different(pools, lambda index, one: one.name, "name")
 
 
 def read_deploy_file(path: Path) -> DeployFile:
@@ -176,6 +188,15 @@ def listed(problems: Sequence[ConfigError], path: Path) -> ConfigError:
 def place(index: int, name: object) -> str:
     """Return how messages name a deployment: its place in the file and its name."""
     return f"deployments[{index}] {name!r}"
+
+
+def _all_different(entries: tuple[Entry, ...], key: Callable[[int, Entry], str], what: str) -> tuple[Entry, ...]:
+    """Return the entries; raise ValueError if two of them have one key."""
+    keys = [key(index, one) for index, one in enumerate(entries)]
+    twice = next((one for one in keys if keys.count(one) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two entries have the same {what}, {twice!r}")
+    return entries
 
 
 def _placed(problem: ConfigError, document: dict[str, Any]) -> ConfigError:

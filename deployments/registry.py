@@ -18,7 +18,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
-from prefect.utilities.callables import ParameterSchema, parameter_schema
+from prefect.utilities.callables import parameter_schema
 
 from deployments.deploy_file import SLUG_PREFIX, PoolEntry, ScheduleEntry
 from deployments.deployables import Deployable
@@ -126,15 +126,15 @@ def _fields(one: Deployable, home: Path) -> dict[str, Any]:
         "concurrency_limit": limit and limit.limit,
         "concurrency_options": options,
         "parameters": one.parameters,
-        "parameter_openapi_schema": _schema(one).model_dump(exclude_unset=True),
+        "parameter_openapi_schema": _schema(one),
         "enforce_parameter_schema": True,
         "pull_steps": [{WORKING_DIRECTORY: {"directory": str(home)}}],
     }
 
 
-def _schema(one: Deployable) -> ParameterSchema:
-    """Return the form of a flow's parameters."""
-    return parameter_schema(one.flow)
+def _schema(one: Deployable) -> dict[str, Any]:
+    """Return the form of a flow's parameters; without the last key the server would take unknown ones."""
+    return {**parameter_schema(one.flow).model_dump(exclude_unset=True), "additionalProperties": False}
 
 
 def _as_fields(there: DeploymentResponse) -> dict[str, Any]:
