@@ -1,4 +1,4 @@
-"""`ospo deploy --check`: everything that can be wrong with a file is named, with its place and the nearest right word."""
+"""`ospo deploy --check`: whatever is wrong with a file is named, with its place and the nearest right word."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ SPARE_POOL = "ospo-spare"
 SCHEDULED, LONG = "nightly-round/small", "self-improvement-round/long"
 REMOTE, CRASHING = "self-improvement-round/remote", "self-improvement-round/crashing"
 ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
-LONG_STEPS = 100
+BACKFILL, TRAINING = "backfill/long", "train/small"
+LONG_STEPS = 200
 _ROUND = "flows/round.py:self_improvement_round"
 _RESUMED = re.compile(r"pairs, step (\d+) of \d+")
 
@@ -54,22 +55,23 @@ def write_deployments(folder: Path, engine: str, interval: float = 15.0) -> Roun
         engine: address of the text engine's endpoint.
         interval: seconds between scheduled runs.
     """
-    elsewhere = {"training_deployment": "train/small"}
+    elsewhere = {"training_deployment": TRAINING}
     small = _round(folder, engine, "small", {"steps": 2}, execution=elsewhere)
     long = _round(folder, engine, "long", {"steps": LONG_STEPS})
     storage = long.storage.model_dump()
     remote = _round(folder, engine, "remote", {"steps": LONG_STEPS + 1}, execution=elsewhere, storage=storage)
-    crashing = _round(folder, engine, "crashing", {"steps": LONG_STEPS})
+    crashing = _round(folder, engine, "crashing", {"steps": LONG_STEPS, "checkpoint_every": 5})
     nightly = _entry(SCHEDULED, "flows/nightly.py:nightly_round", CPU_POOL, small)
     nightly["schedules"] = [{"interval": interval}]
     document = {
         "work_pools": [{"name": CPU_POOL}, {"name": GPU_POOL, "concurrency_limit": 1}, {"name": SPARE_POOL}],
         "deployments": [
             nightly,
-            _entry("train/small", "flows/train.py:train", GPU_POOL, small),
+            _entry(TRAINING, "flows/train.py:train", GPU_POOL, small),
             _entry(LONG, _ROUND, CPU_POOL, long),
             _entry(REMOTE, _ROUND, CPU_POOL, remote),
             _entry(CRASHING, _ROUND, SPARE_POOL, crashing),
+            _entry(BACKFILL, "flows/backfill.py:backfill", CPU_POOL, long),
         ],
     }
     file = folder / "deployments.yaml"
@@ -78,7 +80,7 @@ def write_deployments(folder: Path, engine: str, interval: float = 15.0) -> Roun
 
 
 def _round(folder: Path, engine: str, name: str, training: dict[str, Any], **sections: Any) -> RoundConfig:
-    """Return a small round whose longest part is its training; checkpoints are written every ten steps."""
+    """Return a small round whose longest part is its training; a checkpoint is written when it is stopped."""
     return small_round(
         folder,
         **{
@@ -129,6 +131,11 @@ def checkpoint_steps(config: RoundConfig) -> list[int]:
     return [int(json.loads(state.read_text(encoding="utf-8"))["step"]) for state in states]
 
 
+def attempts_at(config: RoundConfig, stage: str) -> int:
+    """Return how many results of a stage a round's storage holds."""
+    return len(list(Path(config.storage.root).glob(f"{stage}/**/manifest.json")))
+
+
 def resumed_from(config: RoundConfig) -> list[int]:
     """Return the steps at which the processes of a round's training took over, as its log has them."""
     folder = training_folder(config)
@@ -139,4 +146,4 @@ def resumed_from(config: RoundConfig) -> list[int]:
 def task_states(client: SyncPrefectClient, run: UUID, attempt: int) -> Counter[str]:
     """Return how many task runs of one attempt of a flow run are in each state, by the state's name."""
     tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])), limit=200)
-    return Counter(task.state.name for task in tasks if task.state and task.flow_run_run_count == attempt)
+    return Counter(str(task.state.name) for task in tasks if task.state and task.flow_run_run_count == attempt)

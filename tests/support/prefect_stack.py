@@ -24,6 +24,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Cancelling
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU_POOL, GPU_POOL = "ospo-cpu", "ospo-gpu"
@@ -66,7 +67,7 @@ class Stack:
     def start_worker(self, name: str, pool: str) -> None:
         """Start a process worker of a pool, in a process group of its own."""
         command = ["-m", "prefect", "worker", "start", "--pool", pool, "--name", name, "--type", "process"]
-        self.workers[name] = _spawn([*command, "--limit", "2"], self.environment, self.folder / f"{name}.log")
+        self.workers[name] = _spawn([*command, "--limit", "4"], self.environment, self.folder / f"{name}.log")
 
     def stop_worker(self, name: str) -> None:
         """Stop a worker as a service manager does; it stops its flow runs."""
@@ -106,6 +107,20 @@ class Stack:
         """Return all runs of a deployment."""
         identity = self.client.read_deployment_by_name(deployment).id
         return self.client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[identity])))
+
+    def cancel(self, run: UUID) -> None:
+        """Ask for the end of a run, as the UI does."""
+        self.client.set_flow_run_state(run, Cancelling())
+
+    def retry(self, run: UUID) -> None:
+        """Run what has ended again, as a person does.
+
+        Raises:
+            AssertionError: the server refuses it.
+        """
+        done = self.prefect("flow-run", "retry", str(run))
+        if done.returncode:
+            raise AssertionError(f"no retry of run {run}: {done.stdout}{done.stderr}")
 
     def state_of(self, run: UUID) -> StateType | None:
         """Return the state of a run."""
