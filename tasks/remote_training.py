@@ -57,13 +57,7 @@ def train_elsewhere(job: StageJob, request: RedoRequest | None = None) -> Manife
         except BaseException:  # also a cancelled round (not an Exception): its training must not go on without it
             _cancel(client, run)
             raise
-    if ended.state is None or not ended.state.is_completed():
-        state = ended.state.name if ended.state else "without a state"
-        raise TrainingError(
-            f"the training's flow run {ended.name!r} ended {state}: {ended.state.message if ended.state else ''}",
-            field=f"deployment {job.elsewhere}",
-            remedy="See its logs in the Prefect UI; a retry of the round trains from the last checkpoint on",
-        )
+    _check_completed(ended, job)
     manifest = stage_manifest(job.context(), job.implementation())
     if manifest is None:
         raise StageError(
@@ -129,6 +123,18 @@ def _wait(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
             if time.monotonic() - answered > _SILENCE_S:
                 raise
     return run
+
+
+def _check_completed(ended: FlowRun, job: StageJob) -> None:
+    """Raise TrainingError with the message of a run that was not completed."""
+    state = ended.state
+    if state is None or not state.is_completed():
+        outcome = f"{state.name}: {state.message}" if state else "without a state"
+        raise TrainingError(
+            f"the training's flow run {ended.name!r} ended {outcome}",
+            field=f"deployment {job.elsewhere}",
+            remedy="See its logs in the Prefect UI; a retry of the round trains from the last checkpoint on",
+        )
 
 
 def _cancel(client: SyncPrefectClient, run: FlowRun) -> None:
