@@ -5,7 +5,6 @@ One stack for all tests, which go on in the order of this file: the schedule and
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -25,6 +24,7 @@ from tests.support.operations import (
     Rounds,
     attempts_at,
     checkpoint_steps,
+    end_schedule,
     resumed_from,
     steps_made,
     task_states,
@@ -49,7 +49,6 @@ class Team:
     rounds: Rounds
     long: UUID
     crashing: UUID
-    killed_at: float
 
     def end_of(self, run: UUID) -> FlowRun:
         return self.stack.wait_for_end(run, PATIENCE)
@@ -67,9 +66,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         crashing, long = stack.start_run(CRASHING).id, stack.start_run(LONG).id
         stack.wait_for("a checkpoint", lambda: checkpoint_steps(rounds.crashing), PATIENCE)
         stack.kill_worker("spare")
-        killed_at = time.monotonic()
+        end_schedule(stack, PATIENCE)
         stack.wait_for("the long training", lambda: steps_made(rounds.long) > 2, PATIENCE)
-        yield Team(stack, rounds, long, crashing, killed_at)
+        yield Team(stack, rounds, long, crashing)
 
 
 def test_second_run_is_refused_while_one_runs(team: Team) -> None:
@@ -116,8 +115,6 @@ def test_schedule_fires_by_itself_and_its_training_runs_elsewhere(team: Team) ->
         return [one for one in team.stack.runs_of(SCHEDULED) if one.state and one.state.is_completed()]
 
     (run, *_) = team.stack.wait_for("a scheduled round", completed, PATIENCE)
-    found = team.stack.client.read_deployment_by_name(SCHEDULED)
-    team.stack.client.update_deployment_schedule(found.id, found.schedules[0].id, active=False)
     assert run.auto_scheduled
     trainings = [one for one in team.stack.runs_of(TRAINING) if one.state and one.state.is_completed()]
     assert trainings and {one.work_pool_name for one in trainings} == {GPU_POOL}
@@ -135,7 +132,6 @@ def test_run_that_died_with_its_worker_is_found_and_retried(team: Team) -> None:
     ended = team.end_of(team.crashing)
     assert ended.state is not None and ended.state.is_crashed()
     assert "heartbeat stopped" in (ended.state.message or "")
-    assert (ended.state.timestamp - ended.start_time).total_seconds() < 240 if ended.start_time else False
     steps = checkpoint_steps(team.rounds.crashing)
     team.stack.start_worker("spare", SPARE_POOL)
     team.stack.retry(team.crashing)

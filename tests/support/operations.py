@@ -13,6 +13,7 @@ from uuid import UUID
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
 
 from ospo_core.config import RoundConfig
 from tests.support.prefect_stack import CPU_POOL, GPU_POOL, Stack, command_of, descendants
@@ -103,6 +104,15 @@ def _entry(name: str, entrypoint: str, pool: str, config: RoundConfig) -> dict[s
         "parameters": parameters,
         "concurrency_limit": ONE_AT_A_TIME,
     }
+
+
+def end_schedule(stack: Stack, seconds: float) -> None:
+    """Wait until the schedule has started a run, then end it, so that it starts no others beside what follows."""
+    stack.wait_for(
+        "a run of the schedule", lambda: [run for run in stack.runs_of(SCHEDULED) if run.start_time], seconds
+    )
+    found = stack.client.read_deployment_by_name(SCHEDULED)
+    stack.client.update_deployment_schedule(found.id, found.schedules[0].id, active=False)
 
 
 def training_processes(stack: Stack, worker: str) -> list[int]:

@@ -145,9 +145,10 @@ class Stack:
         """Return what `found` returns once it is true; for errors see `wait_for_end`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            value = found()
-            if value:
-                return value
+            with contextlib.suppress(httpx.TransportError):  # a server that is busy is asked again
+                value = found()
+                if value:
+                    return value
             time.sleep(0.2)
         raise AssertionError(f"waited {seconds:.0f} s in vain for {what}\n{self.logs()}")
 
