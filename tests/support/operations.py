@@ -13,7 +13,6 @@ from uuid import UUID
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun
 
 from ospo_core.config import RoundConfig
 from tests.support.prefect_stack import CPU_POOL, GPU_POOL, Stack, command_of, descendants
