@@ -23,7 +23,7 @@ def shard_runner(job: StageJob) -> Iterator[tuple[Any, StageJob]]:
 
     The configuration of the run decides, so that a deployed flow follows its parameters. Training is one shard and
     stays where the flow is: it is a process group that ends with the run, reports every step to listeners of this
-    process, and goes on from the checkpoints in the local scratch folder.
+    process, and goes on from the checkpoints in the local scratch folder; `execution.training_deployment` places it.
 
     Raises:
         ConfigError: Ray is wanted, and prefect-ray is missing, the cluster does not answer or lacks what a shard needs,

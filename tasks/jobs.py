@@ -36,6 +36,11 @@ class StageJob(Section):
     round: str = ""
     redo: Redo | None = None
 
+    @property
+    def elsewhere(self) -> str | None:
+        """The deployment that does this job in place of this process; None for every stage but the training."""
+        return self.config.execution.training_deployment if self.stage is StageName.TRAINING else None
+
     def context(self) -> StageContext:
         """Return the stage's context in this process, for this attempt."""
         return with_redo(self.ordinary_context(), self.redo)

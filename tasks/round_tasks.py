@@ -9,8 +9,9 @@ from prefect import task
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
-from ospo_core.stages.current import ModelPointer, Promotion, promote
-from ospo_core.stages.model_ref import ModelRef, starting_model
+from ospo_core.stages.current import ModelPointer, Promotion, current_model, promote
+from ospo_core.stages.garbage import NIGHTLY
+from ospo_core.stages.model_ref import ModelRef, starting_model, stored_ref
 from ospo_core.stages.plan import report_key
 from ospo_core.stages.records import RoundRecord, open_record
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
@@ -42,6 +43,21 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, alone: bool =
     record = open_record(storage, config, start or named, "evaluation" if alone else "round")
     tag_round(record, config)
     return record
+
+
+@task(task_run_name="starting model", **UNCACHED, **RETRIED)
+def nightly_start(config: RoundConfig, run: str) -> ModelRef:
+    """Return the model that was promoted last when the flow run `run` began, or the configured one if none was.
+
+    It is written down under `nightly/` in the storage, since a retry may come after the run's own promotion.
+    """
+    storage, key = storage_of(config), f"{NIGHTLY}/{run}.json"
+    if storage.exists(key):
+        return ModelRef.model_validate_json(storage.read(key))
+    pointer = current_model(storage)
+    model = starting_model(config, storage) if pointer is None else stored_ref(pointer.digest, pointer.key)
+    storage.write(key, model.model_dump_json().encode())
+    return model
 
 
 @task(task_run_name="promotion", **UNCACHED, **RETRIED)

@@ -67,7 +67,7 @@ def test_services_wait_for_healthy_ones_that_say_how_healthy_they_are() -> None:
         for needed, how in service.get("depends_on", {}).items():
             healthy = how["condition"] == "service_healthy"
             assert not healthy or "healthcheck" in SERVICES[needed], f"{name} waits for {needed}"
-    assert set(SERVICES) == {"database", "server", "s3", "text", "worker", "training"}
+    assert set(SERVICES) == {"database", "server", "s3", "deploy", "text", "worker", "training"}
 
 
 def test_no_secret_is_written_down() -> None:

@@ -148,6 +148,23 @@ def cost(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> Non
 
 
 @app.command()
+def deploy(
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A file of deployments; default: the shipped one.")
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", help="This project's folder on the workers' machines; default: OSPO_HOME, or here."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file; needs no server.")] = False,
+) -> None:
+    """Register work pools, deployments and the automation that finds dead runs on the server of PREFECT_API_URL."""
+    from deployments.cli import deploy as actions
+
+    actions.deploy(file, home, check)
+
+
+@app.command()
 def rounds(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """List the rounds recorded in the storage, and how their stages stand."""
     from deployments.cli import upkeep

@@ -24,11 +24,20 @@ def config_error(error: ValidationError, model: type[BaseModel], *, source: str)
         model: the root of the configuration; dotted names start from its fields.
         source: the profile's name or path, for the message.
     """
-    problems = [_problem(details, model) for details in error.errors()]
+    return one_error(problems_in(error, model), f"options of profile {source!r}")
+
+
+def problems_in(error: ValidationError, model: type[BaseModel]) -> list[ConfigError]:
+    """Return one ConfigError for every problem in `error`; for the arguments see `config_error`."""
+    return [_problem(details, model) for details in error.errors()]
+
+
+def one_error(problems: Sequence[ConfigError], what: str) -> ConfigError:
+    """Return the only problem, or one error that lists them all; `what` says what they are, in the plural."""
     if len(problems) == 1:
         return problems[0]
     lines = "\n".join(f"  {problem}" for problem in problems)
-    return ConfigError(f"{len(problems)} options of profile {source!r} cannot be used:\n{lines}")
+    return ConfigError(f"{len(problems)} {what} cannot be used:\n{lines}")
 
 
 def hide_userinfo(value: object) -> object:
@@ -87,6 +96,8 @@ def _choices(location: Sequence[str], details: ErrorDetails) -> list[str]:
 def _fields_at(location: Sequence[str], model: type[BaseModel]) -> list[str]:
     """Return the options of the section at `location`, or none where there is no section."""
     for name in location:
+        if name.isdigit():  # a place in a list: its section is that of the list's field
+            continue
         field = model.model_fields.get(name)
         below = _section_of(field.annotation) if field else None
         if below is None:

@@ -210,3 +210,6 @@ class ExecutionConfig(Section):
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs a shard; bounds how many run on a node at once.")
+    training_deployment: str | None = Field(
+        None, description="Deployment (`flow/name`) that trains, e.g. on a GPU work pool; None: where the flow is."
+    )

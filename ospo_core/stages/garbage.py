@@ -1,5 +1,7 @@
 """What in a storage no round refers to: older attempts, leftovers of killed runs, models and reports of neither.
 
+A nightly flow run notes its starting model for its own retries; such notes go when they are as old as the rest.
+
 Kept are the results that the records of rounds name, the current model, and all that these were made from.
 """
 
@@ -19,7 +21,7 @@ from ospo_core.stages.lineage import all_manifests, ancestors, lineage
 from ospo_core.stages.records import round_ids, stage_records
 from ospo_core.stages.training import MODEL_DIGEST
 
-MODELS, REPORTS = "models", "reports"
+MODELS, REPORTS, NIGHTLY = "models", "reports", "nightly"
 _REPORT_DIGITS = 16
 
 
@@ -28,7 +30,7 @@ class Garbage(Section):
 
     Args:
         key: its place in the storage.
-        kind: the stage, `models` or `reports`.
+        kind: the stage, `models`, `reports` or `nightly`.
         why: in a few words.
         files: how many files it holds.
         size: bytes.
@@ -74,7 +76,7 @@ def remove(storage: Storage, garbage: Iterable[Garbage]) -> int:
 
 
 def _remove(storage: Storage, one: Garbage) -> int:
-    if one.kind == REPORTS:
+    if one.kind in (REPORTS, NIGHTLY):
         storage.delete(one.key)
         return 1
     return storage.delete_folder(one.key)
@@ -115,6 +117,8 @@ def _unreferenced(storage: Storage, manifests: list[Manifest], kept: dict[str, M
     for one in storage.details(REPORTS):
         if one.key.removesuffix(".html").rpartition("-")[2] not in prefixes:
             yield _garbage(one.key, REPORTS, "its round is gone", [one])
+    for one in storage.details(NIGHTLY):
+        yield _garbage(one.key, NIGHTLY, "its flow run began long ago", [one])
 
 
 def _by_folder(objects: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:

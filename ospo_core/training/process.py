@@ -27,6 +27,9 @@ from ospo_core.training.metrics import Metrics, MetricsFollower
 
 logger = logging.getLogger(__name__)
 
+GRACE_S = 20.0
+"""Less than the 30 s after which Prefect's worker kills a cancelled flow run, so that no training outlives its run."""
+
 _MODULE = "ospo_core.training.run"
 _LOG_TAIL = 2000
 
@@ -35,7 +38,7 @@ def run_training(
     job: TrainingJob,
     on_metrics: Callable[[Metrics], None] = lambda metrics: None,
     *,
-    grace_s: float = 60.0,
+    grace_s: float = GRACE_S,
     poll_s: float = 0.5,
     heartbeat_timeout_s: float = 1800.0,
 ) -> TrainingResult:

@@ -1,60 +1,52 @@
-"""The shipped deployments are ones that Prefect and the flows accept, key by key."""
+"""The shipped deployments: every profile has its own, and what is deployed is what the profile says."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from prefect import Flow
 from prefect.events.schemas.automations import AutomationCore
 
-from ospo_core.config import RoundConfig, load_profile
+from deployments.cli.deploy import AUTOMATIONS, DEFAULT_FILE
+from deployments.deploy_file import read_deploy_file
+from deployments.deployables import Deployable, check
+from ospo_core.config import RoundConfig, load_profile, profiles_dir
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))
-DEPLOYMENTS: list[dict[str, Any]] = DOCUMENT["deployments"]
-KEYS = {
-    "name",
-    "description",
-    "entrypoint",
-    "tags",
-    "work_pool",
-    "concurrency_limit",
-    "parameters",
-    "schedules",
-}
+DOCUMENT = read_deploy_file(DEFAULT_FILE)
+DEPLOYABLES = check(DOCUMENT, DEFAULT_FILE)
+PROFILES = sorted(path.stem for path in Path(profiles_dir()).glob("*.yaml"))
 
 
-def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
-    path, _, name = deployment["entrypoint"].partition(":")
-    flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
-    assert isinstance(flow, Flow)
-    return flow
+@pytest.mark.parametrize("one", DEPLOYABLES, ids=lambda one: one.full_name)
+def test_deployed_configuration_is_the_profile(one: Deployable) -> None:
+    assert one.entry.profile is not None
+    assert RoundConfig.model_validate(one.parameters["config"]) == load_profile(one.entry.profile)
+    assert one.entry.profile == one.entry.name
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: f"{d['entrypoint']}/{d['name']}")
-def test_deployment_has_known_keys_and_valid_parameters(deployment: dict[str, Any]) -> None:
-    assert set(deployment) <= KEYS, "prefect ignores a misspelt key, so the test looks"
-    assert set(DOCUMENT) <= {"name", "pull", "definitions", "deployments", "prefect-version"}
-    validated = flow_of(deployment).validate_parameters(deployment["parameters"])
-    assert isinstance(validated["config"], RoundConfig)
+@pytest.mark.parametrize("one", DEPLOYABLES, ids=lambda one: one.full_name)
+def test_flow_takes_the_parameters(one: Deployable) -> None:
+    assert isinstance(one.flow.validate_parameters(one.parameters)["config"], RoundConfig)
 
 
-def test_deployments_are_named_apart() -> None:
-    names = [(deployment["entrypoint"], deployment["name"]) for deployment in DEPLOYMENTS]
-    assert len(set(names)) == len(names)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_has_a_round(profile: str) -> None:
+    assert f"self-improvement-round/{profile}" in {one.full_name for one in DEPLOYABLES}
 
 
-def test_deployed_configurations_are_the_profiles() -> None:
-    for deployment in DEPLOYMENTS:
-        config = RoundConfig.model_validate(deployment["parameters"]["config"])
-        assert config == load_profile(config.name)
+def test_one_backfill_takes_the_stage_as_a_parameter() -> None:
+    (backfill,) = [one for one in DEPLOYABLES if one.flow.name == "backfill"]
+    assert backfill.full_name == "backfill/shapes"
+    assert set(backfill.parameters) == {"config", "stage"}
+
+
+def test_one_run_at_a_time_uses_the_gpu() -> None:
+    pools = {pool.name: pool.concurrency_limit for pool in DOCUMENT.work_pools}
+    assert pools == {"ospo-cpu": None, "ospo-gpu": 1}
 
 
 def test_automation_is_one_that_prefect_understands() -> None:
-    document = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text(encoding="utf-8"))
+    document = yaml.safe_load(AUTOMATIONS.read_text(encoding="utf-8"))
     (automation,) = [AutomationCore.model_validate(entry) for entry in document["automations"]]
     assert automation.enabled and automation.trigger.type == "event"

@@ -63,6 +63,15 @@ def test_leftovers_of_a_killed_run_are_found_with_their_drafts(storage: Storage,
     assert (leftover.why, leftover.files) == ("never finished", 2)
 
 
+def test_notes_of_nightly_runs_go_when_they_are_old(storage: Storage, tmp_path: Path) -> None:
+    note = "nightly/0190.json"
+    storage.write(note, b"{}")
+    assert note not in keys(storage, keep_hours=1.0)
+    found = [one for one in find_garbage(storage, 0.0) if one.key == note]
+    assert [(one.kind, one.why, one.files) for one in found] == [("nightly", "its flow run began long ago", 1)]
+    assert remove(storage, found) == 1 and not storage.exists(note)
+
+
 def test_what_was_written_lately_stays(storage: Storage, tmp_path: Path) -> None:
     assert keys(storage, keep_hours=1.0) == []
     old = time.time() - 7200
