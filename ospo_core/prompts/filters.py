@@ -47,15 +47,14 @@ _LARGE_NUMBERS = frozenset(
     | {"seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty"}
     | {"ninety", "hundred", "hundreds", "thousand", "thousands", "million", "millions", "dozen", "dozens"}
 )
-_APOSTROPHE = re.compile(r"['\u2019]")
-_NOT_WORD = re.compile(r"[\W_]+")
+_WORD = re.compile(r"[^\W_]+")
 _EDGES = ".,;:!?\"'()[]"
 
 
 def normalise(prompt: str) -> str:
     """Return the text in lower case, in one Unicode form, as words separated by single spaces, without punctuation."""
     text = unicodedata.normalize("NFKC", prompt).casefold()
-    return _NOT_WORD.sub(" ", _APOSTROPHE.sub("", text)).strip()
+    return " ".join(_WORD.findall(text.replace("'", "").replace("\u2019", "")))
 
 
 def _above_four(word: str) -> bool:
@@ -113,9 +112,7 @@ class Deduplicator:
         text = normalise(prompt)
         if text in self._exact:
             return DUPLICATE
-        if self._near is not None and self._near.has_similar(text.split()):
-            return NEAR_DUPLICATE
-        return None
+        return NEAR_DUPLICATE if self._near is not None and self._near.has_similar(text) else None
 
     def add(self, prompt: str) -> None:
         """Keep a text, so that later ones are compared with it."""
@@ -123,14 +120,17 @@ class Deduplicator:
         if text not in self._exact:
             self._exact.add(text)
             if self._near is not None:
-                self._near.add(text.split())
+                self._near.add(text)
 
     def __call__(self, prompt: str) -> str | None:
         """Return the reason to drop the text, or keep it and return None."""
-        reason = self.check(prompt)
-        if reason is None:
-            self.add(prompt)
-        return reason
+        text = normalise(prompt)
+        if text in self._exact:
+            return DUPLICATE
+        if self._near is not None and not self._near.add_unless_similar(text):
+            return NEAR_DUPLICATE
+        self._exact.add(text)
+        return None
 
 
 class ContaminationCheck:
