@@ -99,9 +99,11 @@ class Deduplicator:
         similarity: Jaccard similarity of word 3-shingles from which two texts count as near duplicates; 1 turns the
             near check off. Texts of at most five words are only compared exactly.
         taken: texts that are there already.
+        earlier: one whose texts are there already, too; it is only asked, so that several can share it.
     """
 
-    def __init__(self, similarity: float = 1.0, taken: Iterable[str] = ()) -> None:
+    def __init__(self, similarity: float = 1.0, taken: Iterable[str] = (), earlier: Deduplicator | None = None) -> None:
+        self._earlier = earlier
         self._exact: set[str] = set()
         self._near = ShingleIndex(similarity) if similarity < 1 else None
         for prompt in taken:
@@ -109,10 +111,7 @@ class Deduplicator:
 
     def check(self, prompt: str) -> str | None:
         """Return DUPLICATE or NEAR_DUPLICATE, or None; nothing is kept."""
-        text = normalise(prompt)
-        if text in self._exact:
-            return DUPLICATE
-        return NEAR_DUPLICATE if self._near is not None and self._near.has_similar(text) else None
+        return self._problem(normalise(prompt))
 
     def add(self, prompt: str) -> None:
         """Keep a text, so that later ones are compared with it."""
@@ -125,12 +124,25 @@ class Deduplicator:
     def __call__(self, prompt: str) -> str | None:
         """Return the reason to drop the text, or keep it and return None."""
         text = normalise(prompt)
-        if text in self._exact:
-            return DUPLICATE
+        known = self._known(text)
+        if known is not None:
+            return known
         if self._near is not None and not self._near.add_unless_similar(text):
             return NEAR_DUPLICATE
         self._exact.add(text)
         return None
+
+    def _known(self, text: str) -> str | None:
+        """Return why a normalised text is dropped, its near ones among this one's own texts apart."""
+        reason = self._earlier._problem(text) if self._earlier is not None else None
+        return reason or (DUPLICATE if text in self._exact else None)
+
+    def _problem(self, text: str) -> str | None:
+        """Return why a normalised text is dropped, or None."""
+        known = self._known(text)
+        if known is not None:
+            return known
+        return NEAR_DUPLICATE if self._near is not None and self._near.has_similar(text) else None
 
 
 class ContaminationCheck:

@@ -69,6 +69,17 @@ def test_decisions_are_those_of_comparing_all_pairs(prompts: list[str], similari
 
 
 @settings(max_examples=200, deadline=None)
+@given(prompt_lists(), THRESHOLDS, st.integers(0, 8))
+def test_what_is_known_earlier_counts_as_if_it_were_in_one_list(prompts: list[str], near: float, known: int) -> None:
+    earlier, simple = Deduplicator(near), SimpleDeduplicator(near)
+    expected = [simple(prompt) for prompt in prompts]
+    assert [earlier(prompt) for prompt in prompts[:known]] == expected[:known]
+    check = Deduplicator(near, earlier=earlier)
+    for prompt, reason in zip(prompts[known:], expected[known:], strict=True):
+        assert check.check(prompt) == check(prompt) == reason
+
+
+@settings(max_examples=200, deadline=None)
 @given(prompt_lists(), THRESHOLDS)
 def test_the_index_finds_exactly_what_comparing_all_pairs_finds(texts: list[str], threshold: float) -> None:
     index = ShingleIndex(threshold)
