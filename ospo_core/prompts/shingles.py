@@ -16,7 +16,7 @@ process change an answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 SHINGLE = 3
@@ -35,9 +35,23 @@ Shingles: TypeAlias = "frozenset[tuple[str, ...]]"
 def shingles(text: str) -> Shingles:
     """Return the set of runs of three neighbouring words of a text; empty for a text of few words."""
     words = text.split()
+    return frozenset(_runs(words)) if len(words) > FEW_WORDS else frozenset()
+
+
+def hashes_of(text: str) -> Collection[int]:
+    """Return the hashes of a text's shingles, one for each shingle."""
+    words = text.split()
     if len(words) <= FEW_WORDS:
-        return frozenset()
-    return frozenset(zip(words, words[1:], words[2:], strict=False))
+        return ()
+    hashes = set(map(hash, _runs(words)))
+    if len(hashes) < len(words) - SHINGLE + 1:  # a shingle comes twice, or two different ones have one hash
+        return [hash(shingle) for shingle in shingles(text)]
+    return hashes
+
+
+def _runs(words: list[str]) -> Iterable[tuple[str, ...]]:
+    """Return the runs of three neighbouring words, in order."""
+    return zip(words, words[1:], words[2:], strict=False)
 
 
 def jaccard(first: Shingles, second: Shingles) -> float:
@@ -62,38 +76,35 @@ class ShingleIndex:
 
     def has_similar(self, text: str) -> bool:
         """Return whether a text is close to one in the index."""
-        items = shingles(text)
-        return self._find(items, [hash(item) for item in items])
+        return self._find(text, hashes_of(text))
 
     def add(self, text: str) -> None:
         """Add a text; texts of few words are left out."""
-        items = shingles(text)
-        self._list(text, [hash(item) for item in items])
+        self._list(text, hashes_of(text))
 
     def add_unless_similar(self, text: str) -> bool:
         """Add a text if none in the index is close to it; return whether that was so."""
-        items = shingles(text)
-        hashes = [hash(item) for item in items]
-        if self._find(items, hashes):
+        hashes = hashes_of(text)
+        if self._find(text, hashes):
             return False
         self._list(text, hashes)
         return True
 
-    def _find(self, items: Shingles, hashes: list[int]) -> bool:
+    def _find(self, text: str, hashes: Collection[int]) -> bool:
         """Compare with every text that shares a key, until one is close."""
-        if not items:
+        if not hashes:
             return False
         compared: set[int] = set()
-        for parts in self._layout(len(items))[1]:
+        for parts in self._layout(len(hashes))[1]:
             for key in part_keys(hashes, parts) if parts else hashes:
                 for number in self._listed.get(key, ()):
                     if number not in compared:
                         compared.add(number)
-                        if jaccard(items, shingles(self._texts[number])) >= self.threshold:
+                        if jaccard(shingles(text), shingles(self._texts[number])) >= self.threshold:
                             return True
         return False
 
-    def _list(self, text: str, hashes: list[int]) -> None:
+    def _list(self, text: str, hashes: Collection[int]) -> None:
         """List a text under its keys."""
         if not hashes:
             return
@@ -102,7 +113,7 @@ class ShingleIndex:
             self._listed.setdefault(key, []).append(len(self._texts))
         self._texts.append(text)
 
-    def _rarest(self, hashes: list[int]) -> list[int]:
+    def _rarest(self, hashes: Collection[int]) -> list[int]:
         """Return as many shingles as a similar text cannot all lack, those with the fewest texts first."""
         count = len(hashes) - math.ceil(self.threshold * len(hashes) - _ROUNDING) + 1
         return sorted(hashes, key=lambda key: len(self._listed.get(key, ())))[:count]
@@ -129,7 +140,7 @@ class ShingleIndex:
         return differing + 1 if size >= _SHINGLES_A_PART * (differing + 1) else 0
 
 
-def part_keys(hashes: list[int], parts: int) -> list[int]:
+def part_keys(hashes: Collection[int], parts: int) -> list[int]:
     """Return one key a part for shingles cut into `parts`; it depends on which shingles are in the part alone."""
     sums = [0] * parts
     for key in hashes:

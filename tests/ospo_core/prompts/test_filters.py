@@ -79,6 +79,15 @@ def test_what_is_known_earlier_counts_as_if_it_were_in_one_list(prompts: list[st
         assert check.check(prompt) == check(prompt) == reason
 
 
+@settings(max_examples=100, deadline=None)
+@given(prompt_lists(), THRESHOLDS)
+def test_equal_hashes_of_different_shingles_change_no_decision(prompts: list[str], similarity: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ospo_core.prompts.shingles.hash", lambda item: len(str(item)) % 5, raising=False)
+        check, simple = Deduplicator(similarity), SimpleDeduplicator(similarity)
+        assert [check(prompt) for prompt in prompts] == [simple(prompt) for prompt in prompts]
+
+
 @settings(max_examples=200, deadline=None)
 @given(prompt_lists(), THRESHOLDS)
 def test_the_index_finds_exactly_what_comparing_all_pairs_finds(texts: list[str], threshold: float) -> None:
