@@ -65,7 +65,7 @@ class ShingleIndex:
     """Answers whether a text has a Jaccard similarity of at least `threshold` with one added before.
 
     Args:
-        threshold: similarity in [0, 1]; 1 finds only texts with equal shingles.
+        threshold: similarity in [0, 1]; 0 finds texts with a common shingle, 1 only texts with equal shingles.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -100,7 +100,8 @@ class ShingleIndex:
                 for number in self._listed.get(key, ()):
                     if number not in compared:
                         compared.add(number)
-                        if jaccard(shingles(text), shingles(self._texts[number])) >= self.threshold:
+                        similarity = jaccard(shingles(text), shingles(self._texts[number]))
+                        if similarity > 0 and similarity >= self.threshold:
                             return True
         return False
 
