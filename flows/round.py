@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.runners import task_runner
-from flows.steps import run_stage
+from flows.steps import run_stage, untouched
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
@@ -84,6 +84,6 @@ def self_improvement_round(
         shared_resources().give_back()
     if StageName.EVALUATION not in manifests:
         return RoundResult(model=model, manifests=manifests, ran=tuple(ran))
-    promotion = apply_decision(config, manifests)
-    address = report(config, manifests, ran)
+    promotion = apply_decision(config, untouched(manifests))
+    address = report(config, untouched(manifests), ran)
     return RoundResult(model=model, manifests=manifests, ran=tuple(ran), promotion=promotion, report=address)
