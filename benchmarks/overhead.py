@@ -166,9 +166,10 @@ def apart(config: RoundConfig, what: str, folder: Path, repeats: int) -> Any:
     job = {"what": what, "config": config.model_dump(mode="json"), "folder": str(folder), "repeats": repeats}
     home = tempfile.mkdtemp(dir=folder)
     environment = {**os.environ, "PREFECT_HOME": home}
-    command = [sys.executable, "-m", "benchmarks.overhead", "--job", json.dumps(job)]
+    command = [sys.executable, "-m", "benchmarks.overhead", "--job"]
     cwd = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd, env=environment)
+    given = json.dumps(job)
+    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -220,10 +221,10 @@ def main() -> None:
     parser.add_argument("--root", default="runs/shapes", help="storage of the finished round; only read")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("share", "cached"))
-    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--job", action="store_true", help="measure in this process what standard input says")
     options = parser.parse_args()
     if options.job:
-        run_job(options.job)
+        run_job(sys.stdin.read())
         return
     config, console = load_profile(options.profile, options.set), Console()
     with tempfile.TemporaryDirectory() as name:

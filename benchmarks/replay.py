@@ -51,7 +51,9 @@ def replayed(storage: Storage, manifests: Mapping[StageName, Manifest]) -> dict[
 
 def units_of(storage: Storage, manifest: Manifest) -> list[list[ShardEntry]]:
     """Return the units that a stage published, wave by wave."""
-    keys = [key for key in storage.list(manifest.prefix) if key.endswith(".json") and not key.endswith("manifest.json")]
+    names = [key.removeprefix(f"{manifest.prefix}/") for key in storage.list(manifest.prefix)]
+    names = [name for name in names if name.endswith(".json") and "/" not in name and name != "manifest.json"]
+    keys = [f"{manifest.prefix}/{name}" for name in names]
     entries = [ShardEntry.model_validate(unseal(storage.read(key), key)) for key in keys]
     waves: dict[int, list[ShardEntry]] = {}
     for entry in entries:
