@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 SHINGLE = 3
 FEW_WORDS = 5
@@ -61,6 +61,13 @@ def jaccard(first: Shingles, second: Shingles) -> float:
     return common / union if union else 0.0
 
 
+class _Keys(NamedTuple):
+    """Keys of a text: in how many parts it is listed itself (0: by shingles), and its keys by number of parts."""
+
+    own: int
+    by_parts: dict[int, Collection[int]]
+
+
 class ShingleIndex:
     """Answers whether a text has a Jaccard similarity of at least `threshold` with one added before.
 
@@ -76,41 +83,42 @@ class ShingleIndex:
 
     def has_similar(self, text: str) -> bool:
         """Return whether a text is close to one in the index."""
-        return self._find(text, hashes_of(text))
+        return self._find(text, self._keys(text))
 
     def add(self, text: str) -> None:
         """Add a text; texts of few words are left out."""
-        self._list(text, hashes_of(text))
+        self._list(text, self._keys(text))
 
     def add_unless_similar(self, text: str) -> bool:
         """Add a text if none in the index is close to it; return whether that was so."""
-        hashes = hashes_of(text)
-        if self._find(text, hashes):
+        keys = self._keys(text)
+        if self._find(text, keys):
             return False
-        self._list(text, hashes)
+        self._list(text, keys)
         return True
 
-    def _find(self, text: str, hashes: Collection[int]) -> bool:
+    def _keys(self, text: str) -> _Keys:
+        """Return the keys of a text for each number of parts in which it or a similar text may be listed."""
+        hashes = hashes_of(text)
+        own, every = self._layout(len(hashes))
+        return _Keys(own, {parts: part_keys(hashes, parts) if parts else hashes for parts in every})
+
+    def _find(self, text: str, keys: _Keys) -> bool:
         """Compare with every text that shares a key, until one is close."""
-        if not hashes:
-            return False
         compared: set[int] = set()
-        for parts in self._layout(len(hashes))[1]:
-            for key in part_keys(hashes, parts) if parts else hashes:
-                for number in self._listed.get(key, ()):
-                    if number not in compared:
-                        compared.add(number)
-                        similarity = jaccard(shingles(text), shingles(self._texts[number]))
-                        if similarity > 0 and similarity >= self.threshold:
-                            return True
+        for key in (key for some in keys.by_parts.values() for key in some):
+            for number in self._listed.get(key, ()):
+                if number not in compared:
+                    compared.add(number)
+                    similarity = jaccard(shingles(text), shingles(self._texts[number]))
+                    if similarity > 0 and similarity >= self.threshold:
+                        return True
         return False
 
-    def _list(self, text: str, hashes: Collection[int]) -> None:
+    def _list(self, text: str, keys: _Keys) -> None:
         """List a text under its keys."""
-        if not hashes:
-            return
-        parts = self._layout(len(hashes))[0]
-        for key in part_keys(hashes, parts) if parts else self._rarest(hashes):
+        own = keys.by_parts[keys.own]
+        for key in own if keys.own else self._rarest(own):
             self._listed.setdefault(key, []).append(len(self._texts))
         self._texts.append(text)
 
