@@ -3,7 +3,7 @@
 FROM vllm/vllm-openai:v0.32.0
 
 RUN useradd --create-home --uid 10001 ospo
-USER ospo
+USER 10001
 WORKDIR /home/ospo
 ENV HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 EXPOSE 8000

@@ -17,6 +17,6 @@ COPY . .
 RUN pip install --no-deps --no-build-isolation . && mkdir runs .ospo && chown ospo: runs .ospo
 
 # The deployments' working directory: deploy them with OSPO_HOME=/opt/ospo.
-USER ospo
+USER 10001
 ENV DO_NOT_TRACK=1 PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30
 CMD ["prefect", "worker", "start", "--pool", "ospo-gpu", "--type", "process"]

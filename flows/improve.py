@@ -8,6 +8,7 @@ from flows.round import RoundResult, self_improvement_round
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
+from tasks.showing import tag_run
 
 
 @flow(flow_run_name="{config.name}, {rounds} rounds", persist_result=False)
@@ -21,6 +22,7 @@ def self_improve(config: RoundConfig, rounds: int = 2, refresh: list[StageName] 
         rounds: how many, at least 1.
         refresh: stages to compute anew in every round.
     """
+    tag_run("ospo", config.name, "improve")
     results: list[RoundResult] = []
     start: ModelRef | None = None
     for number in range(rounds):

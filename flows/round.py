@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.runners import task_runner
-from flows.steps import run_stage, untouched
+from flows.runners import LOCAL
+from flows.steps import run_stage
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
@@ -16,7 +16,7 @@ from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.resources import shared_resources
 from ospo_core.stages.training import trained_model
-from tasks.jobs import StageJob
+from tasks.jobs import StageJob, untouched
 from tasks.round_tasks import apply_decision, open_round, report
 
 PHASE_ENDS = {StageName.QUESTIONS, StageName.PAIRS, StageName.EVALUATION}
@@ -49,7 +49,7 @@ class RoundResult(Section):
         return trained_model(self.manifests[StageName.TRAINING])
 
 
-@flow(flow_run_name="{config.name}, seed {config.seed}", task_runner=task_runner(), persist_result=False)
+@flow(flow_run_name="{config.name}, seed {config.seed}", task_runner=LOCAL, persist_result=False)
 def self_improvement_round(
     config: RoundConfig,
     refresh: list[StageName] | None = None,

@@ -1,37 +1,41 @@
-"""Which task runner maps the shards: threads in this process, or Ray across nodes (design, decision 9)."""
+"""Which task runner maps the shards: a thread of this process, or the nodes of a Ray cluster (design, decision 9)."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from ospo_core.errors import ConfigError
+from ospo_core.errors import StageError
+from ospo_core.schema import StageName
+from tasks.jobs import StageJob
 
-RAY_ADDRESS = "OSPO_RAY_ADDRESS"
-"""Environment variable: address of a Ray cluster (`ray://host:10001`, or `auto`) on whose nodes shards are mapped."""
+LOCAL: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
+"""Runner of every flow: one thread works, since the engine and the loaded model have one owner."""
 
 
-def task_runner() -> TaskRunner[Any]:
-    """Return the runner for a round's tasks.
+@contextmanager
+def shard_runner(job: StageJob) -> Iterator[tuple[Any, StageJob]]:
+    """Yield the runner that maps a stage's shards, and the job as its tasks shall get it.
 
-    In this process one thread works, since the engine and the loaded model have one owner.
+    The configuration of the run decides, so that a deployed flow follows its parameters. Training is one shard and
+    stays where the flow is: it is a process group that ends with the run, reports every step to listeners of this
+    process, and goes on from the checkpoints in the local scratch folder; `execution.training_deployment` places it.
 
     Raises:
-        ConfigError: Ray is wanted and prefect-ray is not installed.
+        ConfigError: Ray is wanted, and prefect-ray is missing, the cluster does not answer or lacks what a shard needs,
+            or a node cannot see the storage.
     """
-    address = os.environ.get(RAY_ADDRESS, "")
-    if not address:
-        return ThreadPoolTaskRunner(max_workers=1)
-    if importlib.util.find_spec("prefect_ray") is None:
-        raise ConfigError(
-            "mapping shards over Ray needs prefect-ray",
-            field=RAY_ADDRESS,
-            value=address,
-            remedy="Install it with `pip install ospo[ray]`, or unset the variable",
-        )
-    runner: TaskRunner[Any] = importlib.import_module("prefect_ray").RayTaskRunner(address=address)
-    return runner
+    if job.config.execution.runner == "ray" and job.stage is not StageName.TRAINING:
+        from flows.ray_cluster import ray_runner
+
+        with ray_runner(job) as runner:
+            yield runner
+        return
+    context = FlowRunContext.get()
+    if context is None:
+        raise StageError("shards are mapped outside a flow", field=f"stage {job.stage}", remedy="Call it in a flow")
+    yield context.task_runner, job

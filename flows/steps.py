@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import cast
 
 from prefect import unmapped
-from prefect.utilities.annotations import quote
 
+from flows.runners import shard_runner
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.redo import RedoRequest
-from tasks.jobs import StageJob
+from tasks.jobs import StageJob, untouched
+from tasks.showing import told
 from tasks.stage_tasks import LookedUp, compute_shard, look_up, plan_wave, publish
 
-_Argument = TypeVar("_Argument")
 
-
+@told
 def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manifest, bool]:
     """Return the stage's manifest, and whether it was computed now (and not found in the storage).
 
@@ -32,18 +32,10 @@ def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manife
     while specs := plan_wave(untouched(job), untouched(done)):
         total = len(done) + len(specs)
         emit(Event("started", job.stage, done=len(done), total=total))
-        for future in compute_shard.map(unmapped(untouched(job)), specs):
-            done.append(cast(ShardEntry, future.result()))
-            emit(Event("advanced", job.stage, done=len(done), total=total))
-    manifest = publish(untouched(job), untouched(done))
+        with shard_runner(job) as (runner, shard_job):
+            for future in runner.map(compute_shard, {"job": unmapped(untouched(shard_job)), "spec": specs}):
+                done.append(cast(ShardEntry, future.result()))
+                emit(Event("advanced", job.stage, done=len(done), total=total))
+    manifest = publish(job, done)
     emit(Event("finished", job.stage))
     return manifest, True
-
-
-def untouched(argument: _Argument) -> _Argument:
-    """Hand an argument to a task as it is.
-
-    Prefect would look through it for states and futures; with a manifest of thousands of shards that takes a second a
-    task run.
-    """
-    return cast(_Argument, quote(argument))

@@ -17,6 +17,7 @@ from ospo_core.stages.records import RoundRecord, find_record, open_record
 from ospo_core.stages.resources import shared_resources
 from tasks.jobs import storage_of
 from tasks.retries import RETRIED, UNCACHED
+from tasks.showing import tag_round
 
 _OF_THE_CALL = ("storage", "execution")
 
@@ -39,14 +40,18 @@ def find_round(config: RoundConfig, wanted: str | None) -> OpenedRound:
     storage = storage_of(config)
     storage.check_writable()
     if wanted is None:
-        return OpenedRound(record=open_record(storage, config, starting_model(config, storage)), config=config)
+        record = open_record(storage, config, starting_model(config, storage))
+        tag_round(record, config, "backfill")
+        return OpenedRound(record=record, config=config)
     record = find_record(storage, wanted)
     if record.kind != "round":
         raise ConfigError(
             "is an evaluation by itself, which has no stages", field="round", value=wanted, remedy="Name a round"
         )
     here = {name: getattr(config, name).model_dump(mode="json") for name in _OF_THE_CALL}
-    return OpenedRound(record=record, config=RoundConfig.model_validate({**record.config, **here}))
+    found = RoundConfig.model_validate({**record.config, **here})
+    tag_round(record, found, "backfill")
+    return OpenedRound(record=record, config=found)
 
 
 @task(task_run_name="inputs of {stage}", **UNCACHED, **RETRIED)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
+from prefect.utilities.annotations import quote
+
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
@@ -12,6 +16,9 @@ from ospo_core.stages.attempts import with_redo
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.redo import Redo
 from ospo_core.stages.resources import shared_resources
+from tasks.credentials import use_credentials
+
+_Argument = TypeVar("_Argument")
 
 
 class StageJob(Section):
@@ -49,5 +56,20 @@ class StageJob(Section):
 
 
 def storage_of(config: RoundConfig) -> Storage:
-    """Return the artifact storage of a configuration."""
+    """Return the artifact storage of a configuration, with the credentials of its block in this process if it has one.
+
+    Raises:
+        ConfigError: the block cannot be used.
+    """
+    if config.storage.credentials_block is not None:
+        use_credentials(config.storage.credentials_block)
     return Storage(config.storage.root, config.storage.endpoint_url)
+
+
+def untouched(argument: _Argument) -> _Argument:
+    """Hand an argument to a task as it is.
+
+    Prefect would look through it for states and futures; with a manifest of thousands of shards that takes a second a
+    task run.
+    """
+    return cast(_Argument, quote(argument))

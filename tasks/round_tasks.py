@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
@@ -17,6 +16,7 @@ from ospo_core.stages.records import RoundRecord, open_record
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
 from tasks.jobs import storage_of
 from tasks.retries import RETRIED, UNCACHED
+from tasks.showing import show_decision, show_round, tag_round
 
 Manifests = dict[StageName, Manifest]
 
@@ -39,7 +39,9 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, alone: bool =
     storage = storage_of(config)
     storage.check_writable()
     named = starting_model(config, storage)
-    return open_record(storage, config, start or named, "evaluation" if alone else "round")
+    record = open_record(storage, config, start or named, "evaluation" if alone else "round")
+    tag_round(record, config)
+    return record
 
 
 @task(task_run_name="promotion", **UNCACHED, **RETRIED)
@@ -58,7 +60,7 @@ def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
             evaluation=evaluation.fingerprint,
         )
         outcome = promote(storage_of(config), pointer)
-    create_markdown_artifact(decision_markdown(decision, outcome), key="ospo-decision", description="Promotion gate")
+    show_decision(decision, outcome)
     return outcome
 
 
@@ -71,23 +73,5 @@ def report(config: RoundConfig, manifests: Manifests, ran: list[StageName]) -> s
     if ran or not storage.exists(key):
         write_report(storage, manifests, config, key, ran=ran)
     address = storage.uri(key)
-    create_link_artifact(address, link_text="Report", key="ospo-report", description="Report of the round")
+    show_round(config, manifests, ran, address)
     return address
-
-
-def decision_markdown(decision: dict[str, Any], outcome: Promotion) -> str:
-    """Return the gate's verdict and accuracy before and after as Markdown."""
-    lines = [
-        f"# {'Promoted' if decision['promote'] else 'Refused'}",
-        "",
-        f"{decision['reason']} ({outcome.reason})",
-        "",
-        f"| {decision['metric']} | prompts | before | after | difference (95 %) |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for group in (decision["overall"], *decision["categories"]):
-        lines.append(
-            f"| {group['name']} | {group['prompts']} | {group['parent']:.3f} | {group['child']:.3f} | "
-            f"{group['difference']:+.3f} ({group['difference_low']:+.3f} to {group['difference_high']:+.3f}) |"
-        )
-    return "\n".join(lines)

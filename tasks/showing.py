@@ -1,39 +1,34 @@
-"""What the Prefect UI shows of a stage: a table of drops, a few lines of figures, examples of pairs, progress."""
+"""What the Prefect UI shows of a round: tags, a log line and a page for each stage, pairs, curves, the outcome."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
-from uuid import UUID
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+import httpx
+from prefect import tags
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 
+from ospo_core.artifacts.faults import redact
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.artifacts.tables import iter_rows
+from ospo_core.config import RoundConfig
+from ospo_core.report import markdown
 from ospo_core.schema import StageName
-from ospo_core.stages.progress import Event, listening
+from ospo_core.stages.current import Promotion
+from ospo_core.stages.records import RoundRecord
+from tasks.bars import units_counted
+from tasks.jobs import StageJob
+from tasks.run_log import run_logger, tell_the_story
 
-EXAMPLES = 5
-_SECONDS_BETWEEN_UPDATES = 2.0
-_EXAMPLE_COLUMNS = ["sub_category", "prompt", "negative_prompt", "chosen_score", "rejected_score", "rule"]
-
-
-def show_stage(storage: Storage, manifest: Manifest) -> None:
-    """Put a finished stage's figures and drops, and for pairs some examples, into the UI."""
-    key = artifact_key(manifest.stage)
-    create_markdown_artifact(stage_markdown(manifest), key=key, description=f"Stage {manifest.stage}")
-    create_table_artifact(drop_rows(manifest), key=f"{key}-drops", description="Items dropped, by reason")
-    if manifest.stage is StageName.PAIRS:
-        rows = islice(iter_rows(storage, manifest, _EXAMPLE_COLUMNS), EXAMPLES)
-        create_table_artifact(list(rows), key=f"{key}-examples", description="The first pairs")
+EXAMPLES = 6
+"""Pairs shown, one of each sub-category first."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def artifact_key(stage: StageName) -> str:
@@ -41,48 +36,90 @@ def artifact_key(stage: StageName) -> str:
     return f"ospo-{stage.value.replace('_', '-')}"
 
 
-def stage_markdown(manifest: Manifest) -> str:
-    """Return a stage's figures as Markdown."""
-    lines = [
-        f"# {manifest.stage}",
-        "",
-        f"{manifest.items_in} in, {manifest.rows} rows out, {sum(manifest.drops.values())} dropped, "
-        f"{manifest.seconds:.1f} s of work in {len(manifest.shards)} shards",
-        "",
-        f"`{manifest.prefix}`",
-        "",
-    ]
-    lines += [f"- {name}: {count:g}" for name, count in sorted(manifest.counts.items())]
-    measured = manifest.extra.get("quality") or {}
-    lines += [f"- {name}: {share:.3f}" for name, share in measured.items() if share is not None]
-    return "\n".join(lines)
+def told(run: Callable[Concatenate[StageJob, P], R]) -> Callable[Concatenate[StageJob, P], R]:
+    """Decorate a function that runs a stage: its task runs bear the stage's tag, its shards are counted in a bar."""
+
+    @wraps(run)
+    def run_and_tell(job: StageJob, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with tags(job.stage.value), units_counted(job.stage, f"{artifact_key(job.stage)}-shards"):
+            return run(job, *args, **kwargs)
+
+    return run_and_tell
 
 
-def drop_rows(manifest: Manifest) -> list[dict[str, str | int]]:
-    """Return a stage's drops, most frequent first."""
-    ordered = sorted(manifest.drops.items(), key=lambda item: (-item[1], item[0]))
-    return [{"reason": reason, "items": count} for reason, count in ordered]
+def tag_round(record: RoundRecord, config: RoundConfig, *more: str) -> None:
+    """Tag the flow run, if there is one, with what it runs: configuration, seed and id of the round, and `more`."""
+    tag_run("ospo", config.name, f"seed-{config.seed}", f"{record.kind}-{record.id}", *more)
+
+
+def tag_run(*wanted: str) -> None:
+    """Begin the story of the flow run in which this is called, if there is one: add tags, and quieten its log."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    tell_the_story()
+    with _untroubled("tags"), get_client(sync_client=True) as client:
+        client.update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, *wanted}))
+
+
+def show_stage(storage: Storage, manifest: Manifest, seed: int = 0) -> None:
+    """Log what a finished stage did, and put its page, and what else there is to see of it, into the UI.
+
+    Args:
+        storage: where its results are.
+        manifest: of the stage.
+        seed: chooses the examples.
+    """
+    run_logger().info(markdown.stage_sentence(manifest))
+    key, page = artifact_key(manifest.stage), markdown.stage_page(storage, manifest)
+    with _untroubled(f"stage {manifest.stage}"):
+        create_markdown_artifact(page, key=key, description=markdown.stage_sentence(manifest))
+        if manifest.drops:
+            rows = markdown.kept_rows(manifest)
+            create_table_artifact([dict(row) for row in rows], key=f"{key}-drops", description="Kept and dropped")
+        if manifest.stage is StageName.PAIRS and manifest.rows:
+            pairs = markdown.pairs_page(storage, manifest, seed, EXAMPLES)
+            create_markdown_artifact(pairs, key=f"{key}-examples", description="Preference pairs with their pictures")
+        if manifest.stage is StageName.TRAINING and manifest.rows:
+            curves = markdown.curves_page(storage, manifest)
+            create_markdown_artifact(curves, key=f"{key}-curves", description="Training curves")
+
+
+def show_cached(manifest: Manifest) -> None:
+    """Log what a stage did when it was computed."""
+    run_logger().info("%s (cached)", markdown.stage_sentence(manifest))
+
+
+def show_decision(decision: Mapping[str, object], outcome: Promotion) -> None:
+    """Log the promotion gate's verdict and put it into the UI."""
+    verdict = "promoted" if decision["promote"] else "refused"
+    run_logger().info("%s: %s; current model: %s", verdict, decision["reason"], words_of(outcome))
+    with _untroubled("decision"):
+        page = markdown.decision_page(decision, words_of(outcome))
+        create_markdown_artifact(page, key="ospo-decision", description=f"Promotion gate: {verdict}")
+
+
+def show_round(
+    config: RoundConfig, manifests: Mapping[StageName, Manifest], ran: Sequence[StageName], address: str
+) -> None:
+    """Log where the report is, and put the whole round on one page of the UI."""
+    run_logger().info("report: %s", address)
+    title, decision = f"{config.name}, seed {config.seed}", manifests[StageName.EVALUATION].extra["decision"]
+    verdict = f"{'promoted' if decision['promote'] else 'refused'}: {decision['reason']}"
+    page = markdown.round_page(title, manifests, ran, address)
+    with _untroubled("round"):
+        create_markdown_artifact(page, key="ospo-round", description=f"{verdict}; report: {address}")
+
+
+def words_of(outcome: Promotion) -> str:
+    """Return what became of the current model in words."""
+    return f"{'changed' if outcome.changed else 'unchanged'}, {outcome.reason}"
 
 
 @contextmanager
-def progress_shown(stage: StageName) -> Iterator[None]:
-    """Keep a progress bar in the UI in step with the stage's events while the block runs."""
-    identity = create_progress_artifact(0.0, key=f"{artifact_key(stage)}-progress", description=f"Stage {stage}")
-    if not isinstance(identity, UUID):
-        raise TypeError("a progress artifact was awaited in synchronous code")
-    with listening(_updater(stage, identity)):
+def _untroubled(what: str) -> Iterator[None]:
+    """Let the round go on where the server does not take what is only to be shown."""
+    try:
         yield
-    update_progress_artifact(identity, 100.0)
-
-
-def _updater(stage: StageName, identity: UUID) -> Callable[[Event], None]:
-    """Return a listener that updates the bar, but not more often than every few seconds."""
-    last = time.monotonic()
-
-    def update(event: Event) -> None:
-        nonlocal last
-        if event.stage is stage and event.total and time.monotonic() - last > _SECONDS_BETWEEN_UPDATES:
-            last = time.monotonic()
-            update_progress_artifact(identity, 100.0 * event.done / event.total)
-
-    return update
+    except httpx.HTTPError as error:
+        run_logger().warning("Not shown in the UI (%s): %s", what, redact(str(error)))

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from prefect import task
+from prefect.assets import materialize
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
@@ -16,9 +17,11 @@ from ospo_core.stages import ShardSpec
 from ospo_core.stages.attempts import next_redo, record_result, recorded_redo
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.runner import find_shard, next_shards, publish_stage, run_one_shard, stage_manifest
-from tasks.jobs import StageJob
+from tasks.assets import MADE_BY, describe_results, only_named_sources, refer_to, results_of, sources_of
+from tasks.bars import steps_counted
+from tasks.jobs import StageJob, untouched
 from tasks.retries import RETRIED, UNCACHED
-from tasks.showing import progress_shown, show_stage
+from tasks.showing import artifact_key, show_cached, show_stage
 
 
 class LookedUp(Section):
@@ -49,6 +52,8 @@ def look_up(job: StageJob, request: RedoRequest | None = None) -> LookedUp | Sta
     if manifest is None:
         return LookedUp(job=job)
     record_result(ctx, stage, job.round, redo)
+    show_cached(manifest)
+    refer_to(job, manifest)
     return Completed(name="Cached", message=manifest.prefix, data=LookedUp(job=job, manifest=manifest))
 
 
@@ -69,16 +74,33 @@ def compute_shard(job: StageJob, spec: ShardSpec) -> ShardEntry | State[Any]:
         return run_one_shard(ctx, stage, spec)
 
 
-@task(task_run_name="{job.stage}: publish", **UNCACHED, **RETRIED)
 def publish(job: StageJob, done: list[ShardEntry]) -> Manifest:
+    """Publish the stage's manifest in a task that materialises its results as assets of what they were made from."""
+    publishing = materialize(
+        *results_of(job, done),
+        by=MADE_BY,
+        asset_deps=[*sources_of(job)],
+        name="publish",
+        task_run_name="{job.stage}: publish",
+        **UNCACHED,
+        **RETRIED,
+    )(_publish)
+    return publishing(untouched(job), untouched(done))
+
+
+def _publish(job: StageJob, done: list[ShardEntry]) -> Manifest:
     """Publish the stage's manifest, note it in the round's record, and show it in the UI."""
+    only_named_sources()
     ctx = job.context()
     manifest = publish_stage(ctx, job.implementation(), done)
     record_result(job.ordinary_context(), job.implementation(), job.round, job.redo)
-    show_stage(ctx.storage, manifest)
+    describe_results(job, manifest)
+    show_stage(ctx.storage, manifest, job.config.seed)
     return manifest
 
 
-def _progress(stage: StageName) -> AbstractContextManager[None]:
+def _progress(stage: StageName) -> AbstractContextManager[object]:
     """Return the progress bar of a long unit; the others are short, and are counted by the flow."""
-    return progress_shown(stage) if stage is StageName.TRAINING else nullcontext()
+    if stage is not StageName.TRAINING:
+        return nullcontext()
+    return steps_counted(stage, f"{artifact_key(stage)}-progress")

@@ -142,6 +142,10 @@ def embedded_prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
 
 def storage_of(config: RoundConfig) -> Storage:
     """Return the artifact storage of a configuration."""
+    if config.storage.credentials_block is not None:
+        from tasks.credentials import use_credentials
+
+        use_credentials(config.storage.credentials_block)
     return Storage(config.storage.root, config.storage.endpoint_url)
 
 

@@ -23,6 +23,9 @@ class StorageConfig(Section):
 
     root: str = Field("runs/shapes", description="A local folder or s3://bucket/prefix.")
     endpoint_url: str | None = Field(None, description="S3-compatible endpoint; credentials come from the environment.")
+    credentials_block: str | None = Field(
+        None, description="Prefect Secret block whose JSON holds the credentials (AWS_ACCESS_KEY_ID and so on)."
+    )
     shard_size: Positive = Field(256, description="Items (prompts) a shard: the unit of work, retry and resume.")
     scratch: str = Field(
         ".ospo/scratch", description="Local folder for models in use, exports and training checkpoints."
@@ -206,7 +209,7 @@ class ExecutionConfig(Section):
         "local", description="Shards are mapped in this process, or over the nodes of a Ray cluster (prefect-ray)."
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
+    ray_cpus: Positive = Field(1, description="Ray: CPUs a shard; bounds how many run on a node at once.")
     training_deployment: str | None = Field(
-        None,
-        description="Deployment (`flow/name`) that trains, e.g. on a GPU work pool; None trains where the flow is.",
+        None, description="Deployment (`flow/name`) that trains, e.g. on a GPU work pool; None: where the flow is."
     )

@@ -48,16 +48,17 @@ _LARGE_NUMBERS = frozenset(
     | {"ninety", "hundred", "hundreds", "thousand", "thousands", "million", "millions", "dozen", "dozens"}
 )
 _WORD = re.compile(r"[^\W_]+")
-_ASCII = {code: " " for code in range(128) if not chr(code).isalnum()} | {ord("'"): None}
-"""What `_WORD` says of ASCII, in a form that is several times faster."""
+_ASCII_WORDS = str.maketrans(
+    {code: chr(code).lower() if chr(code).isalnum() else None if chr(code) == "'" else " " for code in range(128)}
+)
 _EDGES = ".,;:!?\"'()[]"
 
 
 def normalise(prompt: str) -> str:
     """Return the text in lower case, in one Unicode form, as words separated by single spaces, without punctuation."""
+    if prompt.isascii():  # the same, and several times faster
+        return " ".join(prompt.translate(_ASCII_WORDS).split())
     text = unicodedata.normalize("NFKC", prompt).casefold()
-    if text.isascii():
-        return " ".join(text.translate(_ASCII).split())
     return " ".join(_WORD.findall(text.replace("'", "").replace("\u2019", "")))
 
 

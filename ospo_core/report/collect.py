@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,14 +73,24 @@ FATES: dict[tuple[bool, bool], str] = {
 """(right before, right after) to the name of the group."""
 
 
-def pair_examples(storage: Storage, manifest: Manifest, seed: int, count: int) -> list[PairExample]:
-    """Return `count` pairs chosen by the seed, from as many sub-categories as possible."""
+def pair_examples(
+    storage: Storage, manifest: Manifest, seed: int, count: int, show: Callable[[bytes, str], Picture] = embed
+) -> list[PairExample]:
+    """Return `count` pairs chosen by the seed, from as many sub-categories as possible.
+
+    Args:
+        storage: where the pairs are.
+        manifest: of the stage pairs.
+        seed: chooses the pairs: nobody picks them.
+        count: pairs wanted.
+        show: makes a picture of encoded bytes and a name.
+    """
     keys = read_table(storage, manifest, columns=["item_id", "sub_category"]).to_pylist()
     chosen = _one_of_each(keys, derive_seed("report", "pairs", seed), count)
     plain = ["chosen_tokens", "rejected_tokens", "chosen_mask", "rejected_mask"]
     frame = scan(storage, manifest).drop(plain).filter(pl.col("item_id").is_in(chosen)).collect()
     rows = {row["item_id"]: row for row in frame.iter_rows(named=True)}
-    return [_pair_example(rows[item]) for item in chosen]
+    return [_pair_example(rows[item], show) for item in chosen]
 
 
 def image_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
@@ -163,11 +173,11 @@ def _one_of_each(keys: Iterable[Row], seed: int, count: int) -> list[str]:
     return [item for _, _, item in sorted(ranked)[:count]]
 
 
-def _pair_example(row: Row) -> PairExample:
+def _pair_example(row: Row, show: Callable[[bytes, str], Picture]) -> PairExample:
     return PairExample(
         row={key: value for key, value in row.items() if not key.endswith(("_image", "_answers"))},
-        chosen=embed(row["chosen_image"]["bytes"], f"chosen image of {row['item_id']}"),
-        rejected=embed(row["rejected_image"]["bytes"], f"rejected image of {row['item_id']}"),
+        chosen=show(row["chosen_image"]["bytes"], f"chosen image of {row['item_id']}"),
+        rejected=show(row["rejected_image"]["bytes"], f"rejected image of {row['item_id']}"),
         changes=[(op, words) for op, words in changed_words(row["prompt"], row["negative_prompt"])],
         questions=_questions(row["chosen_answers"] or [], row["rejected_answers"] or []),
     )

@@ -13,6 +13,7 @@ from ospo_core.errors import StageError
 _PIXEL_ART_SIDE = 128
 _LARGE_BYTES = 65_536
 _WEBP_QUALITY = 88
+_THUMBNAIL_SIDE = 160
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,33 @@ def embed(data: bytes, name: str) -> Picture:
         raise StageError("not a picture", field="report", value=name, remedy=remedy) from error
     uri = f"data:image/{kind};base64,{b64encode(data).decode('ascii')}"
     return Picture(uri=uri, width=width, height=height, pixelated=max(width, height) <= _PIXEL_ART_SIDE)
+
+
+def thumbnail(data: bytes, name: str) -> Picture:
+    """Return an encoded picture at a small size that needs no styling: 128 to 160 pixels on its longer side.
+
+    Small pictures are enlarged by a whole factor with sharp pixels, large ones are shrunk; both weigh a few KB.
+
+    Raises:
+        StageError: the bytes are not a picture.
+    """
+    source = embed(data, name)
+    with Image.open(BytesIO(data)) as opened:
+        image = opened.convert("RGB")
+    longer = max(source.width, source.height)
+    factor = max(1, _THUMBNAIL_SIDE // longer)
+    if factor > 1:
+        image = image.resize((source.width * factor, source.height * factor), Image.Resampling.NEAREST)
+    else:
+        image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    if source.pixelated:
+        image.save(buffer, format="PNG", optimize=True)
+    else:
+        image.save(buffer, format="WEBP", quality=_WEBP_QUALITY)
+    kind = "png" if source.pixelated else "webp"
+    uri = f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode('ascii')}"
+    return Picture(uri=uri, width=image.width, height=image.height, pixelated=source.pixelated)
 
 
 def _as_webp(image: Image.Image) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
@@ -30,6 +31,20 @@ _VARIABLES = {
     BAD: "bad",
     EXTRA: "extra",
 }
+LIGHT = {
+    "ink": "#211f1b",
+    "muted": "#6b665c",
+    "rule": "#e4dfd4",
+    "card": "#ffffff",
+    "before": "#98896f",
+    "after": "#2a5db0",
+    "good": "#1d7f5f",
+    "bad": "#b8492a",
+    "extra": "#7b4fa3",
+}
+"""The variables' values in the page's light colours, for charts outside the page."""
+
+_GAP = 12.0
 _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -92,3 +107,41 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
     box = found.group(1) if found else f"0 0 {72 * figure.get_figwidth():g} {72 * figure.get_figheight():g}"
     head = f'<svg class="chart" role="img" aria-label="{label}" viewBox="{box}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return Markup(opening.sub(lambda _: head, text, count=1).strip())
+
+
+def sheet(charts: Sequence[Markup], columns: int = 1) -> str:
+    """Return charts of `to_svg` as one SVG document of its own, in light colours on white.
+
+    Args:
+        charts: at least one; in a row all are drawn as wide as the widest of all.
+        columns: charts side by side.
+    """
+    sizes = [_size(chart) for chart in charts]
+    width = max(size[0] for size in sizes)
+    placed, top = [], _GAP
+    for start in range(0, len(charts), columns):
+        row = range(start, min(start + columns, len(charts)))
+        for place, index in enumerate(row):
+            box = f'<svg x="{_GAP + place * (width + _GAP):g}" y="{top:g}" width="{sizes[index][0]:g}" '
+            placed.append(str(charts[index]).replace("<svg ", f'{box}height="{sizes[index][1]:g}" ', 1))
+        top += max(sizes[index][1] for index in row) + _GAP
+    across = _GAP + min(columns, len(charts)) * (width + _GAP)
+    text = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{across:g}" '
+        f'height="{top:g}" viewBox="0 0 {across:g} {top:g}" font-family="DejaVu Sans, Verdana, sans-serif">'
+        f'<rect width="100%" height="100%" fill="var(--card)"/>{"".join(placed)}</svg>'
+    )
+    return re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found.group(1)], text)
+
+
+def data_uri(document: str) -> str:
+    """Return an SVG document as an address that an `<img>` can show."""
+    return f"data:image/svg+xml;base64,{b64encode(document.encode('utf-8')).decode('ascii')}"
+
+
+def _size(chart: Markup) -> tuple[float, float]:
+    """Return width and height of a chart of `to_svg`."""
+    found = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', chart)
+    if found is None:
+        raise ValueError("not a chart of to_svg")
+    return float(found.group(1)), float(found.group(2))

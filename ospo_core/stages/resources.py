@@ -62,6 +62,10 @@ class Resources:
         loaded: LoadedModel = self._hold("image", [config, digest], start)
         return loaded
 
+    def cluster(self, address: str, connect: Callable[[], Any]) -> Any:
+        """Return the connection to a cluster whose processes own engines and models; giving it back ends them."""
+        return self._hold("cluster", address, connect)
+
     def give_back(self) -> None:
         """Close whatever is in hand and free its memory; nothing happens where nothing is."""
         with self._lock:

@@ -12,8 +12,6 @@ import httpx
 import pytest
 
 from flows.embedded import configure_prefect
-from flows.runners import RAY_ADDRESS, task_runner
-from ospo_core.errors import ConfigError
 
 _OWNER = """
 import subprocess, sys, time
@@ -81,15 +79,6 @@ def is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
-
-
-def test_shards_run_in_one_thread_unless_ray_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(RAY_ADDRESS, raising=False)
-    assert type(task_runner()).__name__ == "ThreadPoolTaskRunner"
-    monkeypatch.setenv(RAY_ADDRESS, "ray://localhost:10001")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="prefect-ray"):
-        task_runner()
 
 
 _FLOW = """

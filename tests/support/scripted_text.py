@@ -7,7 +7,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from ospo_core.engines.base import Completion, Request
@@ -67,12 +67,16 @@ class ScriptedEngine:
 
 
 @contextmanager
-def scripted_server() -> Iterator[str]:
-    """Serve the rules as an OpenAI-compatible completions endpoint on this machine; yield its address."""
+def scripted_server(before: Callable[[str], None] = lambda prompt: None) -> Iterator[str]:
+    """Serve the rules as an OpenAI-compatible completions endpoint on this machine; yield its address.
+
+    `before` is called with each prompt, in a thread of its own; its request waits for it.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            before(body["prompt"])
             text = answer(body["prompt"], body["seed"])
             choice = {"text": text, "finish_reason": "stop"}
             data = json.dumps({"choices": [choice], "usage": {"completion_tokens": len(text.split())}}).encode()
@@ -80,7 +84,8 @@ def scripted_server() -> Iterator[str]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(ConnectionError):  # whoever asked may have been killed meanwhile
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""

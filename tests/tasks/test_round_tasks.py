@@ -22,6 +22,7 @@ from tests.support.rounds import made_up_model, small_round
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 GROUP = {"name": "all", "prompts": 4, "parent": 0.2, "child": 0.5}
+GROUP |= {"parent_low": 0.1, "parent_high": 0.4, "child_low": 0.3, "child_high": 0.7}
 GROUP |= {"difference": 0.3, "difference_low": 0.1, "difference_high": 0.5}
 
 

@@ -147,3 +147,10 @@ def test_a_perturbation_must_say_something_new() -> None:
 def test_dense_prompts_must_differ() -> None:
     assert filters.dense_problem("a star .", "A star") == filters.DENSE_EQUAL
     assert filters.dense_problem("a star", "a heart") is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=127), max_size=40))
+def test_plain_text_is_levelled_like_any_other(text: str) -> None:
+    longer = filters.normalise(text + " \N{LATIN SMALL LETTER E WITH ACUTE}")  # takes the way of all Unicode
+    assert f"{filters.normalise(text)} \N{LATIN SMALL LETTER E WITH ACUTE}".strip() == longer

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ospo_core.errors import StageError
-from ospo_core.report import formats, plots
-from ospo_core.report.pictures import embed
+from ospo_core.report import formats, plots, svg
+from ospo_core.report.pictures import embed, thumbnail
 from tests.ospo_core.report.synthetic import picture
 
 
@@ -48,6 +50,22 @@ def test_a_large_picture_is_made_smaller_and_smooth() -> None:
     large = embed(buffer.getvalue(), "x")
     assert large.uri.startswith("data:image/webp;base64,") and not large.pixelated
     assert len(large.uri) < len(buffer.getvalue())
+
+
+@pytest.mark.parametrize(("side", "shown", "kind"), [(16, 160, "png"), (64, 128, "png"), (384, 160, "webp")])
+def test_thumbnails_are_of_one_size_and_weigh_little(side: int, shown: int, kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(noise).save(buffer, format="PNG")
+    small = thumbnail(buffer.getvalue(), "x")
+    assert (small.width, small.height) == (shown, shown) and small.uri.startswith(f"data:image/{kind};base64,")
+    assert len(small.uri) < 30_000
+
+
+def test_light_colours_are_those_of_the_page() -> None:
+    css = (Path(svg.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--(\w+): (#\w+);", css[: css.index("@media")]))
+    assert {name: light[name] for name in svg.LIGHT} == svg.LIGHT
 
 
 def test_what_is_no_picture_is_named() -> None:

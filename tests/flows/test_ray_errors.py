@@ -1,0 +1,74 @@
+"""What can be wrong with a Ray cluster is said at once, and names what to change; no cluster runs here."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.runners import shard_runner
+from ospo_core.errors import ConfigError, StageError
+from ospo_core.schema import StageName
+from tasks.jobs import StageJob
+from tasks.placing import anchored, shard_needs
+from tests.support.rounds import made_up_model, small_round
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def job(root: Path, stage: StageName = StageName.IMAGES, **sections: Any) -> StageJob:
+    config = small_round(root, **{"execution": {"runner": "ray"}, **sections})
+    return StageJob(config=config, stage=stage, model=made_up_model(config), upstream={})
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:9", "the Ray cluster does not answer"),
+        ("ray://127.0.0.1:9", "the Ray cluster does not answer"),
+        ("127.0.0.1", "not an address"),
+        ("127.0.0.1:many", "not an address"),
+    ],
+)
+def test_cluster_that_does_not_answer_is_named(tmp_path: Path, address: str, words: str) -> None:
+    pytest.importorskip("prefect_ray", reason="prefect-ray is not installed: pip install ospo[ray]")
+    wanted = job(tmp_path, execution={"runner": "ray", "ray_address": address})
+    with pytest.raises(ConfigError, match=words) as caught, shard_runner(wanted):
+        pass
+    assert (caught.value.field, caught.value.value) == ("execution.ray_address", address)
+
+
+def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is missing is made up, since it is installed where this runs."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "prefect_ray" else found(name))
+    with pytest.raises(ConfigError, match=r"needs prefect_ray.*pip install ospo\[ray\]"), shard_runner(job(tmp_path)):
+        pass
+
+
+def test_shards_need_a_flow_where_they_are_mapped_locally(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="outside a flow"), shard_runner(job(tmp_path, execution={"runner": "local"})):
+        pass
+
+
+def test_a_shard_takes_a_gpu_where_it_loads_a_model_and_there_is_one(tmp_path: Path) -> None:
+    endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:1", "served_model": "text"}
+    auto = {"model": {"device": "auto"}, "engine": endpoint}
+    assert [shard_needs(job(tmp_path, stage, **auto), 2.0).gpus for stage in StageName] == [0, 0, 0, 1, 1, 0, 1, 1]
+    assert shard_needs(job(tmp_path, **auto), 0.0).gpus == 0
+    assert shard_needs(job(tmp_path, model={"device": "cpu"}), 2.0).gpus == 0
+    assert shard_needs(job(tmp_path, StageName.PROMPTS, engine={"kind": "vllm"}), 1.0).gpus == 1
+    with pytest.raises(ConfigError, match=r"model\.device: no node of the Ray cluster has a GPU"):
+        shard_needs(job(tmp_path, model={"device": "cuda"}), 0.0)
+
+
+def test_paths_mean_the_same_files_on_every_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = job(tmp_path, storage={"root": "store", "scratch": "scratch"}, model={"path": "model"})
+    moved = anchored(relative)
+    assert moved.config.storage.root == str(tmp_path / "store")
+    assert moved.config.model.path == moved.model.source == str(tmp_path / "model")
+    for place in ("embedded:shapes", "current"):
+        assert anchored(job(tmp_path, model={"path": place})).config.model.path == place
