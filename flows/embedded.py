@@ -6,8 +6,14 @@ A user who has a server (PREFECT_API_URL, or a Prefect profile of their own) kee
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
+import socket
 import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ospo_core.errors import OspoError
@@ -21,6 +27,11 @@ _ALWAYS = {
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
 }
+_HOST = "127.0.0.1"
+_SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+_FRIENDLY_SECONDS = 5.0
+_SETTINGS = ExitStack()
+"""Settings of this process that last until it ends."""
 _WATCH = 'read -r _; kill "$1" 2>/dev/null'
 """Shell script: when the pipe it reads from closes, because its owner is gone, end the process given."""
 
@@ -50,7 +61,7 @@ def set_defaults(verbose: bool = False) -> None:
 def start_server() -> None:
     """Start the embedded server if the user has none, and make sure that it never outlives this process.
 
-    Prefect ends it at a normal exit; if this process is killed, a small shell that waits on a pipe ends it.
+    It is ended at a normal exit; if this process is killed, a small shell that waits on a pipe ends it.
 
     Raises:
         OspoError: the user's server does not answer, or the embedded one does not start.
@@ -61,18 +72,61 @@ def start_server() -> None:
     if address:
         _check_answers(address)
         return
-    from prefect.server.api.server import SubprocessASGIServer
+    process, address = _launch(get_current_settings().to_environment_variables(exclude_unset=True))
+    importlib.import_module("flows.round")  # needed next; the server takes longer to start than this to import
+    _wait_for(process, address)
+    _use(address)
 
-    server = SubprocessASGIServer()
+
+def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the server as Prefect does for an ephemeral one, but without importing all of it into this process."""
+    with socket.socket() as free:
+        free.bind((_HOST, 0))
+        port = str(free.getsockname()[1])
+    application = ["--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
+        env={**os.environ, **_SERVER, **settings},
+    )
+    _end_with_us(process.pid)
+    atexit.register(_stop, process)
+    return process, f"http://{_HOST}:{port}/api"
+
+
+def _wait_for(process: subprocess.Popen[bytes], address: str) -> None:
+    import httpx
+    from prefect.settings import get_current_settings
+
+    patience = get_current_settings().server.ephemeral.startup_timeout_seconds
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{address}/health", timeout=10).is_success:
+                return
+        time.sleep(0.05)
+    ended = process.poll()
+    problem = f"no answer within {patience} s" if ended is None else f"it ended with code {ended}"
+    raise OspoError(
+        f"Prefect's embedded server did not start: {problem}",
+        remedy="Free memory and disk space, or start one with `prefect server start` and set PREFECT_API_URL",
+    )
+
+
+def _use(address: str) -> None:
+    """Let this process talk to the server at `address`, as long as it lives."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    _SETTINGS.enter_context(temporary_settings({PREFECT_API_URL: address}))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server, in a friendly way first."""
+    process.terminate()
     try:
-        server.start()
-    except RuntimeError as error:
-        raise OspoError(
-            f"Prefect's embedded server did not start: {error}",
-            remedy="Free memory and disk space, or start one with `prefect server start` and set PREFECT_API_URL",
-        ) from error
-    if server.server_process is not None:
-        _end_with_us(server.server_process.pid)
+        process.wait(timeout=_FRIENDLY_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _check_answers(address: str) -> None:

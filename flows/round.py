@@ -16,7 +16,7 @@ from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.resources import shared_resources
 from ospo_core.stages.training import trained_model
-from tasks.jobs import StageJob
+from tasks.jobs import StageJob, untouched
 from tasks.round_tasks import apply_decision, open_round, report
 
 PHASE_ENDS = {StageName.QUESTIONS, StageName.PAIRS, StageName.EVALUATION}
@@ -84,6 +84,6 @@ def self_improvement_round(
         shared_resources().give_back()
     if StageName.EVALUATION not in manifests:
         return RoundResult(model=model, manifests=manifests, ran=tuple(ran))
-    promotion = apply_decision(config, manifests)
-    address = report(config, manifests, ran)
+    promotion = apply_decision(config, untouched(manifests))
+    address = report(config, untouched(manifests), ran)
     return RoundResult(model=model, manifests=manifests, ran=tuple(ran), promotion=promotion, report=address)

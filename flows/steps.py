@@ -13,7 +13,7 @@ from ospo_core.schema import StageName
 from ospo_core.stages import ShardSpec
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.redo import RedoRequest
-from tasks.jobs import StageJob
+from tasks.jobs import StageJob, untouched
 from tasks.remote_training import train_elsewhere
 from tasks.showing import told
 from tasks.stage_tasks import LookedUp, compute_shard, look_up, plan_wave, publish
@@ -27,7 +27,7 @@ def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manife
         job: the stage.
         request: do the stage, or some items of it, over although it is cached.
     """
-    found = cast(LookedUp, look_up(job, request, return_state=True).result())
+    found = cast(LookedUp, look_up(untouched(job), request, return_state=True).result())
     job = found.job
     if found.manifest is not None:
         emit(Event("cached", job.stage))
@@ -35,7 +35,7 @@ def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manife
     if job.elsewhere is not None:
         return train_elsewhere(job, request), True
     done: list[ShardEntry] = []
-    while specs := plan_wave(job, done):
+    while specs := plan_wave(untouched(job), untouched(done)):
         total = len(done) + len(specs)
         emit(Event("started", job.stage, done=len(done), total=total))
         for entry in _computed(job, specs):
@@ -53,8 +53,8 @@ def _computed(job: StageJob, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]
     """
     if job.stage is StageName.TRAINING:
         for spec in specs:
-            yield cast(ShardEntry, compute_shard(job, spec, return_state=True).result())
+            yield cast(ShardEntry, compute_shard(untouched(job), spec, return_state=True).result())
         return
     with shard_runner(job) as (runner, shard_job):
-        for future in runner.map(compute_shard, {"job": unmapped(shard_job), "spec": specs}):
+        for future in runner.map(compute_shard, {"job": unmapped(untouched(shard_job)), "spec": specs}):
             yield cast(ShardEntry, future.result())

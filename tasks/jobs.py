@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
+from prefect.utilities.annotations import quote
+
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
@@ -13,6 +17,8 @@ from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.redo import Redo
 from ospo_core.stages.resources import shared_resources
 from tasks.credentials import use_credentials
+
+_Argument = TypeVar("_Argument")
 
 
 class StageJob(Section):
@@ -63,3 +69,12 @@ def storage_of(config: RoundConfig) -> Storage:
     if config.storage.credentials_block is not None:
         use_credentials(config.storage.credentials_block)
     return Storage(config.storage.root, config.storage.endpoint_url)
+
+
+def untouched(argument: _Argument) -> _Argument:
+    """Hand an argument to a task as it is.
+
+    Prefect would look through it for states and futures; with a manifest of thousands of shards that takes a second a
+    task run.
+    """
+    return cast(_Argument, quote(argument))

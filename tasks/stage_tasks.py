@@ -19,7 +19,7 @@ from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.runner import find_shard, next_shards, publish_stage, run_one_shard, stage_manifest
 from tasks.assets import MADE_BY, describe_results, only_named_sources, refer_to, results_of, sources_of
 from tasks.bars import steps_counted
-from tasks.jobs import StageJob
+from tasks.jobs import StageJob, untouched
 from tasks.retries import RETRIED, UNCACHED
 from tasks.showing import artifact_key, show_cached, show_stage
 
@@ -85,7 +85,7 @@ def publish(job: StageJob, done: list[ShardEntry]) -> Manifest:
         **UNCACHED,
         **RETRIED,
     )(_publish)
-    return publishing(job, done)
+    return publishing(untouched(job), untouched(done))
 
 
 def _publish(job: StageJob, done: list[ShardEntry]) -> Manifest:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -58,11 +60,20 @@ class Manifest(_Record):
     gpu_seconds: float = Field(0.0, ge=0, description="Time of the GPUs that the stage held.")
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """sha256 of what was made: stage, shard contents in order, `extra["digest"]`; not names, times or counts."""
+        """sha256 of what was made: stage, shard contents in order, `extra["digest"]`; not names, times or counts.
+
+        Every shard of a later stage asks for it, so it is reckoned once.
+        """
         contents = [[shard.table, shard.sha256] for shard in self.shards]
         return digest_of([self.stage, contents, self.extra.get("digest")])
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields changed, which reckons its own digest."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)
+        return copied
 
     @property
     def prefix(self) -> str:

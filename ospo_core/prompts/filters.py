@@ -47,8 +47,7 @@ _LARGE_NUMBERS = frozenset(
     | {"seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty"}
     | {"ninety", "hundred", "hundreds", "thousand", "thousands", "million", "millions", "dozen", "dozens"}
 )
-_APOSTROPHE = re.compile(r"['\u2019]")
-_NOT_WORD = re.compile(r"[\W_]+")
+_WORD = re.compile(r"[^\W_]+")
 _ASCII_WORDS = str.maketrans(
     {code: chr(code).lower() if chr(code).isalnum() else None if chr(code) == "'" else " " for code in range(128)}
 )
@@ -60,7 +59,7 @@ def normalise(prompt: str) -> str:
     if prompt.isascii():  # the same, and several times faster
         return " ".join(prompt.translate(_ASCII_WORDS).split())
     text = unicodedata.normalize("NFKC", prompt).casefold()
-    return _NOT_WORD.sub(" ", _APOSTROPHE.sub("", text)).strip()
+    return " ".join(_WORD.findall(text.replace("'", "").replace("\u2019", "")))
 
 
 def _above_four(word: str) -> bool:
@@ -105,9 +104,11 @@ class Deduplicator:
         similarity: Jaccard similarity of word 3-shingles from which two texts count as near duplicates; 1 turns the
             near check off. Texts of at most five words are only compared exactly.
         taken: texts that are there already.
+        earlier: one whose texts are there already, too; it is only asked, so that several can share it.
     """
 
-    def __init__(self, similarity: float = 1.0, taken: Iterable[str] = ()) -> None:
+    def __init__(self, similarity: float = 1.0, taken: Iterable[str] = (), earlier: Deduplicator | None = None) -> None:
+        self._earlier = earlier
         self._exact: set[str] = set()
         self._near = ShingleIndex(similarity) if similarity < 1 else None
         for prompt in taken:
@@ -115,12 +116,7 @@ class Deduplicator:
 
     def check(self, prompt: str) -> str | None:
         """Return DUPLICATE or NEAR_DUPLICATE, or None; nothing is kept."""
-        text = normalise(prompt)
-        if text in self._exact:
-            return DUPLICATE
-        if self._near is not None and self._near.has_similar(text.split()):
-            return NEAR_DUPLICATE
-        return None
+        return self._problem(normalise(prompt))
 
     def add(self, prompt: str) -> None:
         """Keep a text, so that later ones are compared with it."""
@@ -128,14 +124,30 @@ class Deduplicator:
         if text not in self._exact:
             self._exact.add(text)
             if self._near is not None:
-                self._near.add(text.split())
+                self._near.add(text)
 
     def __call__(self, prompt: str) -> str | None:
         """Return the reason to drop the text, or keep it and return None."""
-        reason = self.check(prompt)
-        if reason is None:
-            self.add(prompt)
-        return reason
+        text = normalise(prompt)
+        known = self._known(text)
+        if known is not None:
+            return known
+        if self._near is not None and not self._near.add_unless_similar(text):
+            return NEAR_DUPLICATE
+        self._exact.add(text)
+        return None
+
+    def _known(self, text: str) -> str | None:
+        """Return why a normalised text is dropped, its near ones among this one's own texts apart."""
+        reason = self._earlier._problem(text) if self._earlier is not None else None
+        return reason or (DUPLICATE if text in self._exact else None)
+
+    def _problem(self, text: str) -> str | None:
+        """Return why a normalised text is dropped, or None."""
+        known = self._known(text)
+        if known is not None:
+            return known
+        return NEAR_DUPLICATE if self._near is not None and self._near.has_similar(text) else None
 
 
 class ContaminationCheck:

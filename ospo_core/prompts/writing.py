@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,10 +74,10 @@ class _Gate:
     """Lets a written prompt through, or raises ParseError with the reason why not."""
 
     def __init__(
-        self, family: PromptFamily, similarity: float, contamination: ContaminationCheck, taken: Iterable[str]
+        self, family: PromptFamily, similarity: float, contamination: ContaminationCheck, taken: Deduplicator | None
     ) -> None:
         self._family, self._contamination = family, contamination
-        self._duplicates = Deduplicator(similarity, taken)
+        self._duplicates = Deduplicator(similarity, earlier=taken)
 
     def __call__(self, completion: Completion) -> PromptAnswer:
         answer = self._family.parse_prompt(complete_text(completion))
@@ -96,7 +95,7 @@ def write_prompts(
     config: PromptsConfig,
     seed: int,
     contamination: ContaminationCheck | None = None,
-    taken: Iterable[str] = (),
+    taken: Deduplicator | None = None,
 ) -> GeneratedPrompts:
     """Write prompts until `quota` are accepted or `quota x attempts_per_prompt` calls are spent.
 
@@ -111,7 +110,7 @@ def write_prompts(
         config: temperatures, limits and filters.
         seed: of the round.
         contamination: evaluation prompts to keep out.
-        taken: prompts that are there already; none of them is written again.
+        taken: knows the prompts that are there already; none of them is written again.
     """
     size = config.examples_complex if sub_category is SubCategory.COMPLEX else config.examples
     pool = ExamplePool(family, sub_category, size, seed, config.redraw_every)

@@ -1,6 +1,7 @@
 """Scoring arithmetic and the filter and pair rules, all in one place and free of torch (method, section 3)."""
 
-from ospo_core.selection.pairs import PairTables, build_pairs, iter_pairs
+from ospo_core.selection.columns import ImageScores, read_scores
+from ospo_core.selection.pairs import PairTables, build_pairs
 from ospo_core.selection.rules import (
     DROP_REASONS,
     NO_CHOSEN_CANDIDATE,
@@ -12,10 +13,8 @@ from ospo_core.selection.rules import (
     NO_TEXT_NEGATIVE,
     NOT_FINITE,
     SCORE_NOT_LARGER,
-    Candidate,
-    Dropped,
-    Selected,
-    select_pair,
+    may_be_chosen,
+    may_be_rejected,
 )
 from ospo_core.selection.scoring import answer_score, image_score
 
@@ -30,13 +29,12 @@ __all__ = [
     "NO_REJECTED_CANDIDATE",
     "NO_TEXT_NEGATIVE",
     "SCORE_NOT_LARGER",
-    "Candidate",
-    "Dropped",
+    "ImageScores",
     "PairTables",
-    "Selected",
     "answer_score",
     "build_pairs",
     "image_score",
-    "iter_pairs",
-    "select_pair",
+    "may_be_chosen",
+    "may_be_rejected",
+    "read_scores",
 ]

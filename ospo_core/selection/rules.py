@@ -1,25 +1,31 @@
 """THE filter and pair rules of OSPO, versions v2 and v3 of the paper (arXiv 2506.02015; method, section 3).
 
-The only definition of these rules in the project. All images of a prompt, those rendered from the prompt and those
-rendered from its perturbations, are candidates for both places of the pair. Where the paper leaves a choice open:
+The only definition of these rules in the project, for many prompts at once. All images of a prompt, those rendered from
+the prompt and those rendered from its perturbations, are candidates for both places of the pair. Where the paper leaves
+a choice open:
 
 - `S(y_w) > S(y_l)` is a condition on the pair, so an image that does not score lower is no partner, and the next one
   in the rule's order is taken. The prompt is dropped only when no partner is left.
 - Equal values are decided by variant, then base side before negative side: the order of the rows changes nothing.
 - v3's text negative is the perturbed prompt of the pair's variant, which rendered `y_l` or, where the image of the
   perturbed prompt turned out to be the better one, `y_w`.
+
+`tests/support/simple_rules.py` says the same prompt by prompt, and a test compares the two.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ospo_core.config.sections import SelectionConfig
-from ospo_core.errors import StageError
-from ospo_core.schema import Side
-from ospo_core.selection.scoring import is_yes
+from ospo_core.selection.columns import NONE, Bools, Floats, ImageScores, Ints
+
+_Number = TypeVar("_Number", np.float64, np.int64)
 
 NO_IMAGES = "no_images"
 NO_QUESTIONS = "no_questions"
@@ -46,211 +52,246 @@ DROP_REASONS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One scored image of a prompt.
+class Candidates:
+    """The scored images of N prompts, each prompt's in one line of S places (see `selection.columns` for letters).
 
-    Attributes:
-        variant: index of the perturbation whose noise the image was rendered with.
-        side: which prompt rendered it.
-        answers: `s_k` of the base prompt's questions on this image, each in [-1, 1].
-        score: `S`, their mean.
-        logprob_base: `l(y|x)`, mean log-probability of its tokens (nats a token) under the base prompt.
-        logprob_negatives: `l(y|x~)` for each perturbed prompt, in the order of the perturbation variants.
-        negative_answers: variant of a perturbed prompt to the `s_k` of that prompt's questions on this image.
+    Args:
+        scores: all images.
+        item: number of the prompt that each image belongs to, `[R]`.
+        rows: the images of each prompt by variant, base side first, `[N, S]`; NONE where a prompt has fewer.
+        variants: variants of its perturbed prompts, rising, `[N, V]`; what is beyond `perturbed` means nothing.
+        perturbed: how many perturbed prompts it has, `[N]`.
+        draws: a number drawn for each prompt; picks the variant when filtering is off, and is otherwise unused, `[N]`.
     """
 
-    variant: int
-    side: Side
-    answers: tuple[float, ...]
-    score: float
-    logprob_base: float
-    logprob_negatives: tuple[float, ...]
-    negative_answers: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    scores: ImageScores
+    item: Ints
+    rows: Ints
+    variants: Ints
+    perturbed: Ints
+    draws: NDArray[np.uint64]
+
+    @cached_property
+    def here(self) -> Bools:
+        """Whether there is an image, `[N, S]`."""
+        return self.rows != NONE
+
+    @cached_property
+    def score(self) -> Floats:
+        """`S` of each image, `[N, S]`."""
+        return np.append(self.scores.score, np.nan)[self.rows]
+
+    @cached_property
+    def logprob(self) -> Floats:
+        """`l(y|x)` of each image, `[N, S]`."""
+        return np.append(self.scores.logprob, np.nan)[self.rows]
+
+    @cached_property
+    def variant(self) -> Ints:
+        """Variant of each image, `[N, S]`."""
+        return np.append(self.scores.variant, NONE)[self.rows]
+
+    @cached_property
+    def base(self) -> Bools:
+        """Whether the base prompt rendered the image, `[N, S]`."""
+        return self.where(~self.scores.negative)
+
+    def where(self, flags: Bools) -> Bools:
+        """Return flags of images, `[R]`, in the places of the images, `[N, S]`."""
+        return np.append(flags, False)[self.rows]
 
 
-@dataclass(frozen=True)
-class Selected:
-    """The pair of a prompt.
+@dataclass
+class Choice:
+    """What the rule chose for each prompt; places are in the lines of `Candidates`. Arrays `[N]`.
 
     Attributes:
-        chosen: `y_w`.
-        rejected: `y_l`.
-        negative_variant: variant of the perturbed prompt `x~` for the conditional loss.
+        reason: why the prompt gives no pair, a key of `DROP_REASONS`; empty where it gives one. Where it does not, the
+            other arrays mean nothing.
+        chosen: place of `y_w`.
+        rejected: place of `y_l`.
+        negative: place of the perturbed prompt `x~` for the conditional loss.
         image_gap: `l(y_w|x) - l(y_l|x)`, signed, nats a token.
         text_gap: `l(y_w|x) - l(y_w|x~)`, signed, nats a token.
     """
 
-    chosen: Candidate
-    rejected: Candidate
-    negative_variant: int
-    image_gap: float
-    text_gap: float
+    reason: NDArray[np.object_]
+    chosen: Ints
+    rejected: Ints
+    negative: Ints
+    image_gap: Floats
+    text_gap: Floats
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """A prompt that gives no pair; `reason` is a key of `DROP_REASONS`."""
+class _Reasons:
+    """Why prompts are dropped: the first reason given counts."""
 
-    reason: str
+    def __init__(self, items: int) -> None:
+        self.reason: NDArray[np.object_] = np.full(items, "", dtype=object)
 
+    def drop(self, where: Bools, reason: str) -> None:
+        """Drop some prompts, unless they are dropped already."""
+        self.reason[where & (self.reason == "")] = reason
 
-def select_pair(
-    candidates: Sequence[Candidate],
-    perturbation_variants: Sequence[int],
-    config: SelectionConfig,
-    draw: int = 0,
-) -> Selected | Dropped:
-    """Choose the pair of one prompt by the configured rule, or say why there is none.
-
-    Args:
-        candidates: all scored images of the prompt, in any order.
-        perturbation_variants: variants of the prompt's perturbed prompts, in the order of `logprob_negatives`.
-        config: rule and thresholds.
-        draw: a number drawn for the prompt; picks the variant when filtering is off, and is otherwise unused.
-
-    Raises:
-        StageError: the candidates do not fit the perturbed prompts.
-    """
-    _check(candidates, perturbation_variants)
-    ordered = sorted(candidates, key=_order)
-    if not ordered:
-        return Dropped(NO_IMAGES)
-    if any(not _is_finite(candidate) for candidate in ordered):
-        return Dropped(NOT_FINITE)
-    if not config.filtering:
-        return _select_unfiltered(ordered, perturbation_variants, draw)
-    asked = [candidate for candidate in ordered if candidate.answers]
-    if not asked:
-        return Dropped(NO_QUESTIONS)
-    select = {"v2": _select_v2, "v3": _select_v3, "best_of_n": _select_best_of_n}[config.rule]
-    return select(asked, perturbation_variants, config)
+    def need(self, any_of: Bools, reason: str) -> None:
+        """Drop the prompts that have no place of the wanted kind; `any_of` is `[N, S]` or `[N, V]`."""
+        self.drop(np.asarray(~any_of.any(axis=1)), reason)
 
 
-def may_be_chosen(candidate: Candidate, config: SelectionConfig) -> bool:
-    """Whether an image is good enough to be chosen (method, section 3); v2's thresholds unless the rule is v3."""
+Places = tuple[Ints, Ints, Ints]
+"""Of the chosen image, the rejected image and the perturbed prompt."""
+
+
+def choose(candidates: Candidates, config: SelectionConfig) -> Choice:
+    """Choose the pair of every prompt by the configured rule, or say why there is none."""
+    reasons = _Reasons(len(candidates.rows))
+    reasons.need(candidates.here, NO_IMAGES)
+    infinite = np.asarray(candidates.where(~_finite(candidates.scores)).any(axis=1))
+    reasons.drop(infinite, NOT_FINITE)
+    candidates = replace(candidates, rows=np.where(infinite[:, None], NONE, candidates.rows))
+    if config.filtering:
+        asked = candidates.where(candidates.scores.answers.lengths > 0)
+        reasons.need(asked, NO_QUESTIONS)
+        select = {"v2": _select_v2, "v3": _select_v3, "best_of_n": _select_best_of_n}[config.rule]
+        chosen, rejected, negative = select(candidates, asked, config, reasons)
+    else:
+        chosen, rejected, negative = _select_unfiltered(candidates, reasons)
+    return Choice(
+        reason=reasons.reason,
+        chosen=chosen,
+        rejected=rejected,
+        negative=negative,
+        image_gap=_at(candidates.logprob, chosen) - _at(candidates.logprob, rejected),
+        text_gap=_at(_text_gaps(candidates, chosen), negative),
+    )
+
+
+def may_be_chosen(scores: ImageScores, config: SelectionConfig) -> Bools:
+    """Whether an image is good enough to be chosen (method, section 3), `[R]`; v2's thresholds unless it is v3."""
+    answers = scores.answers
     if config.rule == "v3":
-        return candidate.score >= config.v3_score_threshold and any(map(is_yes, candidate.answers))
-    return bool(candidate.answers) and all(s > config.v2_answer_threshold for s in candidate.answers)
+        return (scores.score >= config.v3_score_threshold) & (answers.count(answers.values > 0) > 0)
+    clear = answers.count(answers.values > config.v2_answer_threshold)
+    return (clear == answers.lengths) & (answers.lengths > 0)
 
 
-def may_be_rejected(candidate: Candidate, config: SelectionConfig) -> bool:
-    """Whether an image is bad enough to be rejected (method, section 3); v2's thresholds unless the rule is v3."""
+def may_be_rejected(scores: ImageScores, config: SelectionConfig) -> Bools:
+    """Whether an image is bad enough to be rejected (method, section 3), `[R]`; v2's thresholds unless it is v3."""
+    answers = scores.answers
     if config.rule == "v3":
-        return not all(map(is_yes, candidate.answers))
-    return any(s < -config.v2_answer_threshold for s in candidate.answers)
+        return answers.count(answers.values > 0) < answers.lengths
+    return answers.count(answers.values < -config.v2_answer_threshold) > 0
 
 
-def _select_v2(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
+def _select_v2(candidates: Candidates, asked: Bools, config: SelectionConfig, reasons: _Reasons) -> Places:
     """Apply v2: the best image against the hardest bad one, and the hardest wrong prompt."""
-    threshold = config.v2_answer_threshold
-    good = [c for c in candidates if may_be_chosen(c, config)]
-    bad = [c for c in candidates if may_be_rejected(c, config)]
-    if not good:
-        return Dropped(NO_CHOSEN_CANDIDATE)
-    if not bad:
-        return Dropped(NO_REJECTED_CANDIDATE)
-    chosen = max(good, key=lambda c: c.score)
+    good = asked & candidates.where(may_be_chosen(candidates.scores, config))
+    bad = asked & candidates.where(may_be_rejected(candidates.scores, config))
+    reasons.need(good, NO_CHOSEN_CANDIDATE)
+    reasons.need(bad, NO_REJECTED_CANDIDATE)
+    chosen = _largest(candidates.score, good)
     if config.v2_rejected == "same_noise":
-        bad = [c for c in bad if c.variant == chosen.variant]
-        if not bad:
-            return Dropped(NO_PAIR_OF_ONE_VARIANT)
-    lower = [c for c in bad if chosen.score > c.score]
-    if not lower:
-        return Dropped(SCORE_NOT_LARGER)
-    rejected = min(lower, key=lambda c: abs(chosen.logprob_base - c.logprob_base))
-    wrong = [v for v in sorted(variants) if any(s < -threshold for s in chosen.negative_answers.get(v, ()))]
-    if not wrong:
-        return Dropped(NO_TEXT_NEGATIVE)
-    negative = min(wrong, key=lambda v: abs(_text_gap(chosen, v, variants)))
-    return _selected(chosen, rejected, negative, variants)
+        bad = bad & (candidates.variant == _at(candidates.variant, chosen)[:, None])
+        reasons.need(bad, NO_PAIR_OF_ONE_VARIANT)
+    lower = bad & (candidates.score < _at(candidates.score, chosen)[:, None])
+    reasons.need(lower, SCORE_NOT_LARGER)
+    rejected = _smallest(np.abs(_at(candidates.logprob, chosen)[:, None] - candidates.logprob), lower)
+    wrong = _clearly_wrong(candidates, chosen, config.v2_answer_threshold)
+    reasons.need(wrong, NO_TEXT_NEGATIVE)
+    return chosen, rejected, _smallest(np.abs(_text_gaps(candidates, chosen)), wrong)
 
 
-def _select_v3(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
+def _select_v3(candidates: Candidates, asked: Bools, config: SelectionConfig, reasons: _Reasons) -> Places:
     """Apply v3: the best image whose own variant also has a rejected image, and that image."""
-    good = [c for c in candidates if may_be_chosen(c, config)]
-    bad = [c for c in candidates if may_be_rejected(c, config)]
-    if not good:
-        return Dropped(NO_CHOSEN_CANDIDATE)
-    if not bad:
-        return Dropped(NO_REJECTED_CANDIDATE)
-    pairs = [(g, b) for g in good for b in bad if g.variant == b.variant and g.side != b.side]
-    if not pairs:
-        return Dropped(NO_PAIR_OF_ONE_VARIANT)
-    ranked = [(g, b) for g, b in pairs if g.score > b.score]
-    if not ranked:
-        return Dropped(SCORE_NOT_LARGER)
-    chosen, rejected = max(ranked, key=lambda pair: pair[0].score)
-    return _selected(chosen, rejected, chosen.variant, variants)
+    good = asked & candidates.where(may_be_chosen(candidates.scores, config))
+    bad = asked & candidates.where(may_be_rejected(candidates.scores, config))
+    reasons.need(good, NO_CHOSEN_CANDIDATE)
+    reasons.need(bad, NO_REJECTED_CANDIDATE)
+    partner, has_partner = _partners(candidates)
+    paired = good & has_partner & np.take_along_axis(bad, partner, axis=1)
+    reasons.need(paired, NO_PAIR_OF_ONE_VARIANT)
+    ranked = paired & (candidates.score > np.take_along_axis(candidates.score, partner, axis=1))
+    reasons.need(ranked, SCORE_NOT_LARGER)
+    chosen = _largest(candidates.score, ranked)
+    return chosen, _at(partner, chosen), _own_prompt(candidates, chosen)
 
 
-def _select_best_of_n(
-    candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig
-) -> Selected | Dropped:
+def _select_best_of_n(candidates: Candidates, asked: Bools, config: SelectionConfig, reasons: _Reasons) -> Places:
     """Pair the best and the worst of the images of the prompt itself (SILMM's way); no thresholds, no hard negatives.
 
     Such a pair has no text negative of its own: the column names the chosen image's variant.
     """
-    own = [candidate for candidate in candidates if candidate.side is Side.BASE]
-    if len(own) < 2:
-        return Dropped(NO_REJECTED_CANDIDATE)
-    chosen, rejected = max(own, key=lambda c: c.score), min(own, key=lambda c: c.score)
-    if chosen.score <= rejected.score:
-        return Dropped(SCORE_NOT_LARGER)
-    return _selected(chosen, rejected, chosen.variant, variants)
+    own = asked & candidates.base
+    reasons.drop(own.sum(axis=1) < 2, NO_REJECTED_CANDIDATE)
+    chosen, rejected = _largest(candidates.score, own), _smallest(candidates.score, own)
+    reasons.drop(_at(candidates.score, chosen) <= _at(candidates.score, rejected), SCORE_NOT_LARGER)
+    return chosen, rejected, _own_prompt(candidates, chosen)
 
 
-def _select_unfiltered(candidates: list[Candidate], variants: Sequence[int], draw: int) -> Selected | Dropped:
+def _select_unfiltered(candidates: Candidates, reasons: _Reasons) -> Places:
     """Pair the base image of the drawn variant with its negative image, whatever they show (ablation)."""
-    sides = {(c.variant, c.side): c for c in candidates}
-    complete = [v for v in sorted(variants) if (v, Side.BASE) in sides and (v, Side.NEGATIVE) in sides]
-    if not complete:
-        return Dropped(NO_COMPLETE_VARIANT)
-    variant = complete[draw % len(complete)]
-    return _selected(sides[variant, Side.BASE], sides[variant, Side.NEGATIVE], variant, variants)
+    partner, has_partner = _partners(candidates)
+    complete = candidates.base & has_partner
+    count = complete.sum(axis=1)
+    reasons.drop(count == 0, NO_COMPLETE_VARIANT)
+    drawn = candidates.draws % np.maximum(count, 1).astype(np.uint64)
+    chosen = (complete & (np.cumsum(complete, axis=1) == drawn.astype(np.int64)[:, None] + 1)).argmax(axis=1)
+    return chosen, _at(partner, chosen), _own_prompt(candidates, chosen)
 
 
-def _selected(chosen: Candidate, rejected: Candidate, negative: int, variants: Sequence[int]) -> Selected:
-    """Put the pair together with its two log-probability gaps."""
-    return Selected(
-        chosen=chosen,
-        rejected=rejected,
-        negative_variant=negative,
-        image_gap=chosen.logprob_base - rejected.logprob_base,
-        text_gap=_text_gap(chosen, negative, variants),
-    )
+def _partners(candidates: Candidates) -> tuple[Ints, Bools]:
+    """Return the place of the other image of an image's variant, and whether there is one, both `[N, S]`."""
+    places = np.broadcast_to(np.arange(candidates.rows.shape[1]), candidates.rows.shape).copy()
+    with_next = (candidates.variant[:, :-1] == candidates.variant[:, 1:]) & candidates.here[:, 1:]
+    has_partner = np.zeros(candidates.rows.shape, dtype=np.bool_)
+    has_partner[:, :-1] |= with_next
+    has_partner[:, 1:] |= with_next
+    places[:, :-1] += with_next
+    places[:, 1:] -= with_next
+    return places, has_partner
 
 
-def _text_gap(chosen: Candidate, variant: int, variants: Sequence[int]) -> float:
-    """Return `l(y_w|x) - l(y_w|x~)` for the perturbed prompt of `variant`."""
-    return chosen.logprob_base - chosen.logprob_negatives[list(variants).index(variant)]
+def _own_prompt(candidates: Candidates, chosen: Ints) -> Ints:
+    """Return the place of the perturbed prompt of the chosen image's variant, `[N]`."""
+    return (candidates.variants == _at(candidates.variant, chosen)[:, None]).argmax(axis=1)
 
 
-def _order(candidate: Candidate) -> tuple[int, bool]:
-    """Sort by variant, base side first: the order that decides between equals."""
-    return candidate.variant, candidate.side is not Side.BASE
+def _text_gaps(candidates: Candidates, chosen: Ints) -> Floats:
+    """Return `l(y_w|x) - l(y_w|x~)` for every perturbed prompt, `[N, V]`."""
+    negatives = candidates.scores.logprob_negatives.first(_at(candidates.rows, chosen), candidates.variants.shape[1])
+    return _at(candidates.logprob, chosen)[:, None] - negatives
 
 
-def _is_finite(candidate: Candidate) -> bool:
-    """Tell whether every number of a candidate is finite."""
-    numbers = (candidate.score, candidate.logprob_base, *candidate.logprob_negatives, *candidate.answers)
-    asked = (s for answers in candidate.negative_answers.values() for s in answers)
-    return all(map(math.isfinite, numbers)) and all(map(math.isfinite, asked))
+def _clearly_wrong(candidates: Candidates, chosen: Ints, threshold: float) -> Bools:
+    """Whether a question of a perturbed prompt is clearly answered with no on the chosen image, `[N, V]`."""
+    about, rows = candidates.scores.about, _at(candidates.rows, chosen)
+    item = np.repeat(candidates.item, about.lengths)
+    wrong = np.zeros(candidates.variants.shape, dtype=np.bool_)
+    for place in range(candidates.variants.shape[1]):
+        of_prompt = candidates.scores.about_variant == candidates.variants[item, place]
+        clear = about.count((about.values < -threshold) & of_prompt) > 0
+        wrong[:, place] = np.append(clear, False)[rows] & (place < candidates.perturbed)
+    return wrong
 
 
-def _check(candidates: Sequence[Candidate], variants: Sequence[int]) -> None:
-    """Refuse candidates that cannot belong to this prompt.
+def _finite(scores: ImageScores) -> Bools:
+    """Whether every number of an image is finite, `[R]`."""
+    finite = np.isfinite(scores.score) & np.isfinite(scores.logprob)
+    for lists in (scores.answers, scores.logprob_negatives, scores.about):
+        finite &= lists.count(~np.isfinite(lists.values)) == 0
+    return finite
 
-    Raises:
-        StageError: a variant without perturbed prompt, a wrong number of log-probabilities, or an image given twice.
-    """
-    seen: set[tuple[int, Side]] = set()
-    for candidate in candidates:
-        key = (candidate.variant, candidate.side)
-        if candidate.variant not in variants or len(candidate.logprob_negatives) != len(variants) or key in seen:
-            raise StageError(
-                "scores do not fit the perturbed prompts of their item",
-                field="scores",
-                value=(candidate.variant, str(candidate.side), len(candidate.logprob_negatives), tuple(variants)),
-                remedy="Run the scores stage again with --refresh scores",
-            )
-        seen.add(key)
+
+def _at(values: NDArray[_Number], places: Ints) -> NDArray[_Number]:
+    """Return the value at one place of each line, `[N]`."""
+    return np.asarray(values[np.arange(len(values)), places])
+
+
+def _largest(values: Floats, allowed: Bools) -> Ints:
+    """Return the first place of the largest allowed value of each line, `[N]`."""
+    return np.where(allowed, values, -np.inf).argmax(axis=1)
+
+
+def _smallest(values: Floats, allowed: Bools) -> Ints:
+    """Return the first place of the smallest allowed value of each line, `[N]`."""
+    return np.where(allowed, values, np.inf).argmin(axis=1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
@@ -130,13 +131,17 @@ class StageContext:
         """Whether only some items are done over, and the rows of the others are kept."""
         return self.redo is not None and bool(self.redo.where)
 
-    def rows(self, stage: StageName, index: int) -> list[dict[str, Any]]:
-        """Return the rows of one shard of an upstream stage; of a partial redo only those of the chosen items."""
-        rows: list[dict[str, Any]] = read_shard(self.storage, self.upstream[stage], index).to_pylist()
+    def table(self, stage: StageName, index: int) -> pa.Table:
+        """Return one shard of an upstream stage; of a partial redo only the rows of the chosen items."""
+        table = read_shard(self.storage, self.upstream[stage], index)
         if not self.is_partial:
-            return rows
-        chosen = self.chosen(index)
-        return [row for row in rows if row["item_id"] in chosen]
+            return table
+        return table.filter(pc.is_in(table["item_id"], pa.array(sorted(self.chosen(index)), pa.string())))
+
+    def rows(self, stage: StageName, index: int) -> list[dict[str, Any]]:
+        """Return the rows of `table`."""
+        rows: list[dict[str, Any]] = self.table(stage, index).to_pylist()
+        return rows
 
     def chosen(self, index: int) -> frozenset[str]:
         """Return the items of shard `index` that a partial redo does over.

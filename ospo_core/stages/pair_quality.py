@@ -13,11 +13,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from ospo_core.config.sections import SelectionConfig
-from ospo_core.selection.pairs import candidates_of
-from ospo_core.selection.rules import may_be_chosen, may_be_rejected
+from ospo_core.selection import may_be_chosen, may_be_rejected, read_scores
 
 Row = Mapping[str, Any]
 
@@ -26,26 +26,30 @@ GOOD, GOOD_RIGHT = "good", "good_oracle_right"
 BAD, BAD_WRONG = "bad", "bad_oracle_wrong"
 PAIRS, CHOSEN_RIGHT, REJECTED_WRONG = "pairs_judged", "chosen_oracle_right", "rejected_oracle_wrong"
 
+_PLACE = ["item_id", "variant", "side"]
+_PAIR = ["item_id", "chosen_variant", "chosen_side", "rejected_variant", "rejected_side"]
+
 
 def quality_counts(
-    prompts: Sequence[Row], images: Sequence[Row], scores: Sequence[Row], pairs: Sequence[Row], config: SelectionConfig
+    prompts: Sequence[Row], images: Sequence[Row], scores: pa.Table, pairs: pa.Table, config: SelectionConfig
 ) -> dict[str, int]:
     """Return the tallies of one shard; what the oracle does not understand is left out."""
     right = _verdicts(images, {row["item_id"]: row["prompt"] for row in prompts})
     tally: Counter[str] = Counter()
-    for row in scores:
+    read = read_scores(scores)
+    good, bad = may_be_chosen(read, config).tolist(), may_be_rejected(read, config).tolist()
+    for row, is_good, is_bad in zip(scores.select(_PLACE).to_pylist(), good, bad, strict=True):
         truth = right.get((row["item_id"], row["variant"], row["side"]))
         if truth is None:
             continue
-        (candidate,) = candidates_of([row])
         tally[RIGHT if truth else WRONG] += 1
-        if may_be_chosen(candidate, config):
+        if is_good:
             tally[GOOD] += 1
             tally[GOOD_RIGHT] += truth
-        if may_be_rejected(candidate, config):
+        if is_bad:
             tally[BAD] += 1
             tally[BAD_WRONG] += not truth
-    for pair in pairs:
+    for pair in pairs.select(_PAIR).to_pylist():
         chosen, rejected = (
             right.get((pair["item_id"], pair[f"{place}_variant"], pair[f"{place}_side"]))
             for place in ("chosen", "rejected")

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
 from ospo_core.errors import StageError
-from ospo_core.schema import StageName, table_from_rows
+from ospo_core.schema import StageName
 from ospo_core.selection.pairs import build_pairs
 from ospo_core.stages.base import Outcome, ShardResult, ShardSpec, Stage, StageContext, one_to_one
 from ospo_core.stages.pair_quality import quality, quality_counts
@@ -44,18 +45,18 @@ class PairsStage(Stage):
         """Pair the images of one shard; a prompt without a single perturbation counts as dropped here."""
         prompts = ctx.rows(StageName.PROMPTS, spec.index)
         perturbations, images, scores = (
-            ctx.rows(name, spec.index) for name in (StageName.PERTURBATIONS, StageName.IMAGES, StageName.SCORES)
+            ctx.table(name, spec.index) for name in (StageName.PERTURBATIONS, StageName.IMAGES, StageName.SCORES)
         )
         made = build_pairs(perturbations, images, scores, ctx.config.selection)
-        drops = dict(made.drops)
+        table, drops = made.table, dict(made.drops)
         if len(prompts) > made.items:
             drops["no_perturbation"] = len(prompts) - made.items
-        if _wants_masks(ctx.config) and made.rows:
-            _add_masks(ctx, made.rows, {row["item_id"]: row["concepts"] for row in prompts})
+        if _wants_masks(ctx.config) and table.num_rows:
+            table = _with_masks(ctx, table, {row["item_id"]: row["concepts"] for row in prompts})
         counts: dict[str, int] = {}
         if ctx.config.model.family == "shapes":
-            counts = quality_counts(prompts, images, scores, made.rows, ctx.config.selection)
-        return ShardResult(table=table_from_rows("pairs", made.rows), items_in=len(prompts), drops=drops, counts=counts)
+            counts = quality_counts(prompts, images.to_pylist(), scores, table, ctx.config.selection)
+        return ShardResult(table=table, items_in=len(prompts), drops=drops, counts=counts)
 
     def gpus(self, ctx: StageContext) -> int:
         """Return how many GPUs a unit holds: only object masks need one."""
@@ -83,17 +84,18 @@ def _wants_masks(config: RoundConfig) -> bool:
     return config.training.loss.object_weight > 0
 
 
-def _add_masks(ctx: StageContext, rows: Sequence[dict[str, Any]], concepts: dict[str, list[str]]) -> None:
+def _with_masks(ctx: StageContext, pairs: pa.Table, concepts: dict[str, list[str]]) -> pa.Table:
     """Fill `chosen_mask` and `rejected_mask` `[T]` from the model's attention to the objects' nouns."""
     from ospo_core.models.attention import object_masks
 
-    prompts = [row["prompt"] for row in rows]
-    nouns = [_nouns(concepts[row["item_id"]]) for row in rows]
+    nouns = [_nouns(concepts[item]) for item in pairs["item_id"].to_pylist()]
     for side in ("chosen", "rejected"):
-        tokens = np.asarray([row[f"{side}_tokens"] for row in rows], dtype=np.uint16)
-        masks = object_masks(ctx.image_model(), prompts, nouns, tokens, _MASK_BATCH)
-        for row, mask in zip(rows, masks, strict=True):
-            row[f"{side}_mask"] = mask.tolist()
+        tokens = np.asarray(pairs[f"{side}_tokens"].to_pylist(), dtype=np.uint16)
+        masks = object_masks(ctx.image_model(), pairs["prompt"].to_pylist(), nouns, tokens, _MASK_BATCH)
+        place = pairs.schema.get_field_index(f"{side}_mask")
+        field = pairs.schema.field(place)
+        pairs = pairs.set_column(place, field, pa.array([mask.tolist() for mask in masks], field.type))
+    return pairs
 
 
 def _nouns(concepts: Sequence[str]) -> list[str]:

@@ -9,26 +9,23 @@ follows one to one.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ospo_core.artifacts.ids import derive_seed, digest_of
 from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.artifacts.shardlog import load_shard_entry
-from ospo_core.artifacts.tables import read_shard, write_shard
+from ospo_core.artifacts.tables import write_shard
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.families import family
-from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator
+from ospo_core.prompts.filters import ContaminationCheck
 from ospo_core.prompts.generate import write_prompts
 from ospo_core.schema import StageName, SubCategory, table_from_rows
 from ospo_core.stages.base import (
     Outcome,
-    Row,
     ShardResult,
     ShardSpec,
     Stage,
@@ -40,23 +37,13 @@ from ospo_core.stages.base import (
     total,
 )
 from ospo_core.stages.fingerprint import identify, unpublished
+from ospo_core.stages.merging import LastMerge, Merged, accepted_shards, merge
 
 MAX_WAVES = 5
 """Waves of writing: the first, and at most four that fill up what duplicates between slices left open."""
 
 
-@dataclass
-class _Merged:
-    """Prompts of all slices put together, duplicates dropped, in the order of waves, sub-categories and slices."""
-
-    accepted: dict[SubCategory, list[Row]] = field(default_factory=dict)
-    drops: Counter[str] = field(default_factory=Counter)
-    spent: set[SubCategory] = field(default_factory=set)
-
-    def missing(self, quotas: dict[SubCategory, int]) -> dict[SubCategory, int]:
-        """Return how many prompts each sub-category still lacks; met ones are left out."""
-        lacking = {name: quota - len(self.accepted.get(name, [])) for name, quota in quotas.items()}
-        return {name: count for name, count in lacking.items() if count > 0}
+_LAST_MERGE = LastMerge()
 
 
 class PromptsStage(Stage):
@@ -84,14 +71,14 @@ class PromptsStage(Stage):
             return []
         wanted = quotas
         if done:
-            merged = _merge(ctx, self, done)
+            merged = _merged(ctx, self, done)
             wanted = {name: n for name, n in merged.missing(quotas).items() if name not in merged.spent}
         return _slices(wanted, ctx.config.storage.shard_size, waves)
 
     def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
         """Write one slice; a later wave knows every prompt that the earlier waves gave."""
         sub_category, wave, quota = (spec.params[key] for key in ("sub_category", "wave", "quota"))
-        earlier = _earlier_prompts(ctx, self, int(wave))
+        earlier = _merged_before(ctx, self, int(wave)) if wave else None
         written = write_prompts(
             ctx.text_engine(),
             family(ctx.config.model.family),
@@ -100,7 +87,7 @@ class PromptsStage(Stage):
             ctx.config.prompts,
             derive_seed(ctx.config.seed, "prompts", str(sub_category), int(wave), spec.index),
             contamination_check(ctx.config),
-            earlier,
+            earlier.texts if earlier is not None else None,
         )
         return ShardResult(
             table=table_from_rows("prompts", written.rows),
@@ -116,20 +103,16 @@ class PromptsStage(Stage):
         Raises:
             StageError: there are no prompts, or a quota is unmet and `prompts.on_unmet_quota` is `fail`.
         """
-        merged = _merge(ctx, self, done)
+        merged = _merged(ctx, self, done)
         quotas, prefix = _quotas(ctx.config), identify(ctx, self).prefix
         missing = merged.missing(quotas)
         _refuse_shortage(merged, missing, quotas, ctx.config.prompts.on_unmet_quota)
-        rows = [row for name in SubCategory for row in merged.accepted.get(name, [])]
-        size = ctx.config.storage.shard_size
+        tables = accepted_shards(ctx.storage, unpublished(ctx, self, done), merged, ctx.config.storage.shard_size)
         shards = tuple(
-            write_shard(
-                ctx.storage,
-                f"{prefix}/{shard_name(start // size)}.parquet",
-                table_from_rows("prompts", rows[start : start + size]),
-            )
-            for start in range(0, len(rows), size)
+            write_shard(ctx.storage, f"{prefix}/{shard_name(number)}.parquet", table)
+            for number, table in enumerate(tables)
         )
+        _LAST_MERGE.forget()
         return Outcome(
             shards=shards,
             items_in=items_in(done),
@@ -200,40 +183,34 @@ def _slices(wanted: dict[SubCategory, int], size: int, wave: int) -> list[ShardS
     return specs
 
 
-def _merge(ctx: StageContext, stage: PromptsStage, done: Sequence[ShardEntry]) -> _Merged:
-    """Put slices together in their order; the first of equal prompts stays, whatever its sub-category."""
-    quotas = _quotas(ctx.config)
-    fresh = Deduplicator(ctx.config.prompts.near_duplicate_similarity)
-    merged, written = _Merged(), unpublished(ctx, stage, done)
-    for index, entry in enumerate(done):
-        name = SubCategory(entry.extra["sub_category"])
-        accepted = merged.accepted.setdefault(name, [])
-        if entry.extra["short"] > 0:
-            merged.spent.add(name)
-        for row in read_shard(ctx.storage, written, index).to_pylist():
-            reason = fresh(row["prompt"]) if len(accepted) < quotas[name] else SURPLUS
-            if reason:
-                merged.drops[reason] += 1
-            else:
-                accepted.append(row)
-    return merged
+def _merged(ctx: StageContext, stage: PromptsStage, done: Sequence[ShardEntry]) -> Merged:
+    """Return these slices put together, from memory where the last merge was theirs."""
+    written, waves = unpublished(ctx, stage, done), len({entry.extra["wave"] for entry in done})
+    place = ctx.storage.uri(written.prefix)
+    last = _LAST_MERGE.get(place, waves)
+    if last is not None and last.slices == tuple(entry.sha256 for entry in done):
+        return last
+    similarity = ctx.config.prompts.near_duplicate_similarity
+    return _LAST_MERGE.keep(place, waves, merge(ctx.storage, written, _quotas(ctx.config), similarity))
 
 
-def _earlier_prompts(ctx: StageContext, stage: PromptsStage, wave: int) -> list[str]:
-    """Return the prompts accepted in waves before `wave`, read from storage."""
+def _merged_before(ctx: StageContext, stage: PromptsStage, wave: int) -> Merged:
+    """Return what the waves before `wave` gave, from memory or read from storage: it was published once and for all."""
     prefix = identify(ctx, stage).prefix
+    last = _LAST_MERGE.get(ctx.storage.uri(prefix), wave)
+    if last is not None:
+        return last
     done: list[ShardEntry] = []
     for _ in range(wave):
         found = [load_shard_entry(ctx.storage, prefix, spec.name) for spec in stage.shards(ctx, done)]
         done += [entry for entry in found if entry is not None]
-    merged = _merge(ctx, stage, done)
-    return [row["prompt"] for rows in merged.accepted.values() for row in rows]
+    return _merged(ctx, stage, done)
 
 
 def _refuse_shortage(
-    merged: _Merged, missing: dict[SubCategory, int], quotas: dict[SubCategory, int], on_unmet_quota: str
+    merged: Merged, missing: dict[SubCategory, int], quotas: dict[SubCategory, int], on_unmet_quota: str
 ) -> None:
-    if not any(merged.accepted.values()):
+    if not merged.counts.total():
         raise StageError(
             "the model wrote no usable prompt",
             field="stage prompts",

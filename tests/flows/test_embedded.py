@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows.embedded import configure_prefect
@@ -78,3 +79,35 @@ def is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+_FLOW = """
+import sys
+from pathlib import Path
+from flows.embedded import configure_prefect, start_server
+configure_prefect(Path(sys.argv[1]))
+start_server()
+from prefect import flow
+from prefect.settings import get_current_settings
+@flow
+def address() -> str:
+    return get_current_settings().api.url
+sys.stdout.write(address() + "\\n")
+sys.stdout.write(str("prefect.server.api.server" in sys.modules))
+"""
+
+
+def test_embedded_server_serves_a_flow_and_ends_with_its_process(empty_environment: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(empty_environment / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", _FLOW, str(empty_environment)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    address, server_was_imported = done.stdout.splitlines()[-2:]
+    assert server_was_imported == "False"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/health", timeout=10)

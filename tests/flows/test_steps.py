@@ -102,3 +102,26 @@ def test_mistake_ends_the_flow_with_its_own_error_and_the_next_run_resumes(tmp_p
     resumed = two_stages(job_in(tmp_path))
     assert resumed[0].rows == 3 and fakes.computed["part-00000"] == 1
     assert state_names()["Cached"] == 1
+
+
+class Watched(list[int]):
+    """Counts how often somebody looks through it."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_prefect_does_not_look_through_manifests(tmp_path: Path) -> None:
+    numbers = two_stages(job_in(tmp_path))[0]
+    watched = Watched([1])
+    above = numbers.model_copy(update={"extra": {"watched": watched}})
+    later = {"stage": StageName.PERTURBATIONS, "upstream": {StageName.PROMPTS: above}}
+
+    @flow
+    def one_stage() -> bool:
+        return run_stage(job_in(tmp_path).model_copy(update=later), RedoRequest())[1]
+
+    assert one_stage() and watched.looks == 0

@@ -115,6 +115,18 @@ def test_the_digest_is_of_contents_alone(local_storage: Storage) -> None:
         assert manifest.model_copy(update=change).digest != manifest.digest
 
 
+def test_a_manifest_that_has_told_its_digest_is_equal_to_one_that_has_not_and_its_copies_tell_their_own(
+    local_storage: Storage,
+) -> None:
+    published = _publish(local_storage)
+    found = load_manifest(local_storage, _STAGE, _FINGERPRINT)
+    sealed, digest = seal(published), published.digest
+    assert found == published and seal(published) == sealed and found.digest == digest
+    fewer = published.model_copy(update={"shards": published.shards[:1]})
+    assert fewer.digest == Manifest.model_validate(fewer.model_dump()).digest != digest
+    assert published.model_copy().digest == digest
+
+
 def test_manifests_are_frozen_and_refuse_unknown_fields() -> None:
     """A misspelt field is an error, and a manifest cannot be changed after it was made."""
     manifest = Manifest(stage=_STAGE, fingerprint="f", version=1, rows=0, items_in=0)

@@ -26,7 +26,15 @@ def varied(request: Request) -> str:
 
 
 def write(engine: FakeEngine, quota: int, seed: int = 0, taken: Sequence[str] = (), **config: Any) -> GeneratedPrompts:
-    return write_prompts(engine, SHAPES, SubCategory.COLOR_1, quota, PromptsConfig(**config), seed, taken=taken)
+    return write_prompts(
+        engine,
+        SHAPES,
+        SubCategory.COLOR_1,
+        quota,
+        PromptsConfig(**config),
+        seed,
+        taken=filters.Deduplicator(taken=taken),
+    )
 
 
 def test_a_quota_is_met_with_distinct_rows_and_every_call_is_accounted_for() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ospo_core.schema import Side
-from ospo_core.selection import Candidate, image_score
+from ospo_core.selection import image_score
+from tests.support.simple_rules import Candidate
 
 BASE, NEGATIVE = Side.BASE, Side.NEGATIVE
 

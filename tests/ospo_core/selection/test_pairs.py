@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.errors import StageError
-from ospo_core.schema import Side, table_from_rows
-from ospo_core.selection import NO_CHOSEN_CANDIDATE, NO_IMAGES, NO_QUESTIONS, build_pairs, iter_pairs
+from ospo_core.schema import TABLES, Side, table_from_rows
+from ospo_core.selection import NO_CHOSEN_CANDIDATE, NO_IMAGES, NO_QUESTIONS, PairTables, build_pairs
 
 V2, V3 = SelectionConfig(rule="v2"), SelectionConfig(rule="v3")
 PLACES = [(variant, side) for variant in range(3) for side in Side]
 Rows = list[dict[str, Any]]
+
+
+def pairs_of(perturbed: Rows, drawn: Rows, scored: Rows, config: SelectionConfig) -> PairTables:
+    tables = {"perturbations": perturbed, "images": drawn, "scores": scored}
+    return build_pairs(*(table_from_rows(name, rows) for name, rows in tables.items()), config)
 
 
 def perturbations(item: str) -> Rows:
@@ -81,10 +85,10 @@ def good_and_bad(item: str) -> Rows:
 
 
 def test_a_v2_pair_carries_images_answers_gaps_and_the_text_negative() -> None:
-    result = build_pairs(perturbations("a"), images("a"), good_and_bad("a"), V2)
+    result = pairs_of(perturbations("a"), images("a"), good_and_bad("a"), V2)
     assert (result.items, result.drops) == (1, {})
-    table_from_rows("pairs", result.rows)
-    [row] = result.rows
+    assert result.table.schema.equals(TABLES["pairs"])
+    [row] = result.table.to_pylist()
     expected = {
         "item_id": "a",
         "category": "attribute",
@@ -112,7 +116,7 @@ def test_a_v2_pair_carries_images_answers_gaps_and_the_text_negative() -> None:
 
 
 def test_a_v3_pair_stays_within_its_variant() -> None:
-    [row] = build_pairs(perturbations("a"), images("a"), good_and_bad("a"), V3).rows
+    [row] = pairs_of(perturbations("a"), images("a"), good_and_bad("a"), V3).table.to_pylist()
     assert (row["chosen_variant"], row["rejected_variant"], row["rule"]) == (1, 1, "v3")
     assert row["negative_prompt"] == "a green circle"
 
@@ -120,7 +124,7 @@ def test_a_v3_pair_stays_within_its_variant() -> None:
 def test_without_filtering_the_rule_is_named_unfiltered_and_the_variant_depends_on_the_item() -> None:
     names = [f"item{n}" for n in range(20)]
     rows = [
-        build_pairs(perturbations(n), images(n), scores(n, {}, {}), SelectionConfig(filtering=False)).rows
+        pairs_of(perturbations(n), images(n), scores(n, {}, {}), SelectionConfig(filtering=False)).table.to_pylist()
         for n in names
     ]
     assert {row["rule"] for [row] in rows} == {"unfiltered"}
@@ -130,20 +134,20 @@ def test_without_filtering_the_rule_is_named_unfiltered_and_the_variant_depends_
 
 def test_every_prompt_is_a_pair_or_a_counted_drop() -> None:
     unscored = [row | {"answers": [], "score": None} for row in scores("c", {}, {})]
-    result = build_pairs(
+    result = pairs_of(
         [row for item in "abcde" for row in perturbations(item)],
         [row for item in "abcd" for row in images(item)],
         [*good_and_bad("a"), *scores("b", {}, {}), *unscored],
         V2,
     )
-    assert [row["item_id"] for row in result.rows] == ["a"]
+    assert [row["item_id"] for row in result.table.to_pylist()] == ["a"]
     assert result.drops == {NO_CHOSEN_CANDIDATE: 1, NO_QUESTIONS: 1, NO_IMAGES: 2}
-    assert result.items == len(result.rows) + result.drops.total()
+    assert result.items == result.table.num_rows + result.drops.total()
 
 
 def test_a_scored_image_that_is_not_there_takes_no_part() -> None:
     kept = [row for row in images("a") if (row["variant"], row["side"]) != (2, "negative")]
-    [row] = build_pairs(perturbations("a"), kept, good_and_bad("a"), V2).rows
+    [row] = pairs_of(perturbations("a"), kept, good_and_bad("a"), V2).table.to_pylist()
     assert (row["rejected_variant"], row["rejected_side"]) == (1, "negative")
 
 
@@ -151,22 +155,4 @@ def test_a_scored_image_that_is_not_there_takes_no_part() -> None:
 def test_rows_out_of_order_are_an_error_and_no_silent_drop(order: str) -> None:
     shuffled = [row for item in order for row in images(item)]
     with pytest.raises(StageError, match="images"):
-        build_pairs([row for item in "ab" for row in perturbations(item)], shuffled, [], V2)
-
-
-def test_one_prompt_is_read_at_a_time() -> None:
-    read: list[str] = []
-
-    def watched(rows: Rows) -> Iterator[dict[str, Any]]:
-        for row in rows:
-            read.append(row["item_id"])
-            yield row
-
-    stream = iter_pairs(
-        watched([row for item in "abcd" for row in perturbations(item)]),
-        (row for item in "abcd" for row in images(item)),
-        (row for item in "abcd" for row in good_and_bad(item)),
-        V2,
-    )
-    next(stream)
-    assert set(read) == {"a", "b"}
+        pairs_of([row for item in "ab" for row in perturbations(item)], shuffled, [], V2)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from ospo_core.config.sections import SelectionConfig
-from ospo_core.selection import (
-    NO_PAIR_OF_ONE_VARIANT,
-    NO_REJECTED_CANDIDATE,
-    SCORE_NOT_LARGER,
-    Dropped,
-    Selected,
-    select_pair,
-)
+from ospo_core.selection import NO_PAIR_OF_ONE_VARIANT, NO_REJECTED_CANDIDATE, SCORE_NOT_LARGER
 from tests.ospo_core.selection.candidates import BASE, NEGATIVE, image
+from tests.ospo_core.selection.one_prompt import select_pair
+from tests.support.simple_rules import Dropped, Selected
 
 BEST_OF_N = SelectionConfig(rule="best_of_n")
 SAME_NOISE = SelectionConfig(v2_rejected="same_noise")

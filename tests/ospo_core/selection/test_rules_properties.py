@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ospo_core.config.sections import SelectionConfig
-from ospo_core.selection import DROP_REASONS, Candidate, Dropped, Selected, select_pair
+from ospo_core.selection import DROP_REASONS
 from tests.ospo_core.selection.candidates import BASE, NEGATIVE, image
+from tests.ospo_core.selection.one_prompt import select_pair
+from tests.support.simple_rules import Candidate, Dropped, Selected
 
 V2, V3 = SelectionConfig(rule="v2"), SelectionConfig(rule="v3")
 UNFILTERED = SelectionConfig(filtering=False)

@@ -18,12 +18,10 @@ from ospo_core.selection import (
     NO_TEXT_NEGATIVE,
     NOT_FINITE,
     SCORE_NOT_LARGER,
-    Candidate,
-    Dropped,
-    Selected,
-    select_pair,
 )
 from tests.ospo_core.selection.candidates import BASE, NEGATIVE, image
+from tests.ospo_core.selection.one_prompt import select_pair
+from tests.support.simple_rules import Candidate, Dropped, Selected
 
 V2 = SelectionConfig(rule="v2")
 VARIANTS = (0, 1, 2)

@@ -12,12 +12,10 @@ from ospo_core.selection import (
     NO_QUESTIONS,
     NO_REJECTED_CANDIDATE,
     SCORE_NOT_LARGER,
-    Candidate,
-    Dropped,
-    Selected,
-    select_pair,
 )
 from tests.ospo_core.selection.candidates import BASE, NEGATIVE, image
+from tests.ospo_core.selection.one_prompt import select_pair
+from tests.support.simple_rules import Candidate, Dropped, Selected
 
 V3 = SelectionConfig(rule="v3")
 UNFILTERED = SelectionConfig(filtering=False)

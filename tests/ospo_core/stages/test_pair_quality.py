@@ -6,10 +6,12 @@ import random
 from io import BytesIO
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from ospo_core.config.sections import SelectionConfig
+from ospo_core.schema import TABLES, table_from_rows
 from ospo_core.shapes.grammar import parse
 from ospo_core.shapes.placement import paint, place
 from ospo_core.shapes.render import render
@@ -56,7 +58,9 @@ def counted(rule: str = "v2") -> dict[str, int]:
     ]
     pair = {"item_id": "i", "chosen_variant": 0, "chosen_side": "base", "rejected_variant": 1, "rejected_side": "base"}
     prompts = [{"item_id": "i", "prompt": PROMPT}]
-    return quality_counts(prompts, images, scores, [pair], SelectionConfig(rule=rule))
+    return quality_counts(
+        prompts, images, table_from_rows("scores", scores), pa.Table.from_pylist([pair]), SelectionConfig(rule=rule)
+    )
 
 
 @pytest.mark.parametrize("rule", ["v2", "v3"])
@@ -73,7 +77,8 @@ def test_precision_and_recall_are_counted_by_hand(rule: str) -> None:
 
 def test_a_prompt_that_the_oracle_does_not_understand_is_left_out() -> None:
     rows = [image(0, "base", PROMPT)]
-    counts = quality_counts([{"item_id": "i", "prompt": "a dog"}], rows, [score(0, "base", 0.9)], [], SelectionConfig())
+    scores, pairs = table_from_rows("scores", [score(0, "base", 0.9)]), TABLES["pairs"].empty_table()
+    counts = quality_counts([{"item_id": "i", "prompt": "a dog"}], rows, scores, pairs, SelectionConfig())
     assert counts == {} and quality(counts) is None
 
 

@@ -6,6 +6,8 @@ import importlib.util
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from safetensors import safe_open
 
@@ -115,12 +117,13 @@ def test_nothing_to_train_on_is_refused_with_the_reasons(small: SmallRound) -> N
 
 def test_prompt_without_perturbations_is_counted(small: SmallRound) -> None:
     ctx = context(small.config, small.resources, small.manifests, small.model)
-    kept = {name: ctx.rows(name, 0) for name in PairsStage.upstream}
-    lost = kept[StageName.PROMPTS][0]["item_id"]
+    kept = {name: ctx.table(name, 0) for name in PairsStage.upstream}
+    lost = kept[StageName.PROMPTS]["item_id"][0]
 
     class Shortened(type(ctx)):  # type: ignore[misc]  # a context that has lost one prompt's perturbations
-        def rows(self, stage: StageName, index: int) -> list[dict[str, object]]:
-            return [r for r in kept[stage] if stage is StageName.PROMPTS or r["item_id"] != lost]
+        def table(self, stage: StageName, index: int) -> pa.Table:
+            others = kept[stage].filter(pc.not_equal(kept[stage]["item_id"], lost))
+            return kept[stage] if stage is StageName.PROMPTS else others
 
     short = Shortened(ctx.config, ctx.storage, ctx.model, ctx.upstream, ctx.resources)
     made = PairsStage().run_shard(short, PairsStage().shards(ctx, [])[0])

@@ -1,0 +1,71 @@
+"""A stage of next to no work over many shards, to see what the shards themselves cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmarks.measuring import Clock
+from ospo_core.artifacts.manifest import Manifest, ShardEntry
+from ospo_core.artifacts.storage import Storage
+from ospo_core.config import RoundConfig
+from ospo_core.schema import StageName, table_from_rows
+from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext, one_to_one
+from ospo_core.stages.lineage import all_manifests
+from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.resources import Resources
+from ospo_core.stages.runner import run_stage, stage_manifest
+
+_QUESTIONS = {"of": "base", "prompt": "a red circle", "questions": ["is there a red circle ?"]}
+
+
+class ManyShards(Stage):
+    """One row a shard of `perturbations`."""
+
+    name: ClassVar[StageName] = StageName.QUESTIONS
+    table: ClassVar[str] = "questions"
+    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
+    uses_model: ClassVar[bool] = False
+
+    def fields(self, config: RoundConfig) -> dict[str, Any]:
+        """Return nothing: no option changes the outcome."""
+        return {}
+
+    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        """Return one unit a shard of perturbations."""
+        return one_to_one(ctx.upstream[StageName.PERTURBATIONS], done)
+
+    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+        """Return one row."""
+        return ShardResult(table_from_rows("questions", [{"item_id": f"{spec.index:016x}", **_QUESTIONS}]), items_in=1)
+
+
+def many_shards(folder: Path, shards: int, clock: Clock) -> int:
+    """Run the stage, then look it up as a cached run does and list all results; return the number of shards."""
+    config = RoundConfig.model_validate({"name": "many", "model": {"device": "cpu"}, "storage": {"root": str(folder)}})
+    above = Manifest(
+        stage=StageName.PERTURBATIONS,
+        fingerprint="0" * 64,
+        version=1,
+        shards=tuple(_entry(number) for number in range(shards)),
+        rows=shards,
+        items_in=shards,
+    )
+    storage, model = Storage(str(folder)), ModelRef(digest="0" * 64, source="")
+    ctx = StageContext(config, storage, model, {StageName.PERTURBATIONS: above}, Resources())
+    with clock.running():
+        made = run_stage(ctx, ManyShards())
+        found = stage_manifest(ctx, ManyShards())
+        listed = all_manifests(storage)
+    if found != made or listed != [made]:
+        raise SystemExit("what was published is not what was found")
+    return len(made.shards)
+
+
+def _entry(number: int) -> ShardEntry:
+    """Return a shard of an earlier stage; nobody opens its file."""
+    name = f"part-{number:05d}"
+    return ShardEntry(
+        name=name, file=f"{name}.parquet", table="perturbations", rows=1, sha256=f"{number:064x}", bytes=1
+    )

@@ -1,0 +1,106 @@
+"""A finished round played again: stages that publish the shards of a finished round anew, without computing them.
+
+So what runs around the work of the stages (the runner, the storage, the flow) can be timed by itself, on real tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ospo_core.artifacts.manifest import Manifest, ShardEntry
+from ospo_core.artifacts.sealed import unseal
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import read_shard
+from ospo_core.config import RoundConfig
+from ospo_core.schema import StageName
+from ospo_core.stages import STAGES
+from ospo_core.stages.base import ITEMS_IN, Outcome, ShardResult, ShardSpec, Stage, StageContext
+from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.plan import plan_round
+
+
+def finished_round(config: RoundConfig, storage: Storage, model: ModelRef) -> dict[StageName, Manifest]:
+    """Return the manifests of the round that `config` describes.
+
+    Raises:
+        SystemExit: it is not finished in this storage.
+    """
+    _, manifests = plan_round(config, storage, model)
+    if list(manifests) != list(STAGES):
+        raise SystemExit(f"no finished round of this configuration in {storage.uri()}: run `ospo round` first")
+    return manifests
+
+
+def replayed(storage: Storage, manifests: Mapping[StageName, Manifest]) -> dict[StageName, Stage]:
+    """Return stages that publish what `manifests` name."""
+    stages: dict[StageName, Stage] = {}
+    for name, manifest in manifests.items():
+        units = units_of(storage, manifest)
+        made = manifest.model_copy(update={"shards": tuple(entry for wave in units for entry in wave)})
+        attributes = {
+            "name": name,
+            "table": STAGES[name].table,
+            "upstream": STAGES[name].upstream,
+            "uses_model": STAGES[name].uses_model,
+            "__doc__": f"Stage {name} of a finished round.",
+        }
+        stages[name] = type("Replayed", (Replay,), attributes)(storage, made, manifest, units)
+    return stages
+
+
+def units_of(storage: Storage, manifest: Manifest) -> list[list[ShardEntry]]:
+    """Return the units that a stage published, wave by wave."""
+    names = [key.removeprefix(f"{manifest.prefix}/") for key in storage.list(manifest.prefix)]
+    names = [name for name in names if name.endswith(".json") and "/" not in name and name != "manifest.json"]
+    keys = [f"{manifest.prefix}/{name}" for name in names]
+    entries = [ShardEntry.model_validate(unseal(storage.read(key), key)) for key in keys]
+    waves: dict[int, list[ShardEntry]] = {}
+    for entry in entries:
+        waves.setdefault(int(entry.extra.get("wave", 0)), []).append(entry)
+    return [waves[wave] for wave in sorted(waves)]
+
+
+class Replay(Stage):
+    """Publishes the units of a finished stage anew.
+
+    Args:
+        source: where the finished stage is.
+        units: its manifest, with the published units in the place of its shards.
+        manifest: its manifest.
+        waves: names of the units, wave by wave.
+    """
+
+    name: ClassVar[StageName]
+    table: ClassVar[str]
+
+    def __init__(
+        self, source: Storage, units: Manifest, manifest: Manifest, waves: Sequence[Sequence[ShardEntry]]
+    ) -> None:
+        self.source, self.units, self.manifest, self.waves = source, units, manifest, waves
+
+    def fields(self, config: RoundConfig) -> dict[str, Any]:
+        """Return what the stage itself does."""
+        return dict(self.manifest.ingredients["fields"])
+
+    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        """Return the units of the next wave."""
+        begun = 0
+        for wave in self.waves:
+            if begun == len(done):
+                return [ShardSpec(name=entry.name, index=begun + at) for at, entry in enumerate(wave)]
+            begun += len(wave)
+        return []
+
+    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+        """Return what was published."""
+        entry = self.units.shards[spec.index]
+        counts = {name: count for name, count in entry.counts.items() if name != ITEMS_IN}
+        table = read_shard(self.source, self.units, spec.index)
+        items_in = int(entry.counts.get(ITEMS_IN, entry.rows))
+        return ShardResult(table, items_in, drops=entry.drops, counts=counts, extra=entry.extra)
+
+    def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
+        """Return the figures of the finished stage."""
+        was = self.manifest
+        return Outcome(tuple(done), was.items_in, was.drops, was.counts, was.extra)

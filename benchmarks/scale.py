@@ -1,0 +1,190 @@
+"""How the parts that see every prompt scale: contamination check, duplicates, selection, manifests.
+
+    python -m benchmarks.scale
+    python -m benchmarks.scale --sizes 10000 100000 --parts duplicates
+
+Each part and size runs in a process of its own, so that the memory shown is its own. Making the prompts and tables is
+not counted. What comes out is checked against what was put in (`benchmarks.synthetic`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.many_shards import many_shards
+from benchmarks.measuring import Clock, growth, peak_mib
+from benchmarks.synthetic import held_out, prompt_stream, selection_shards
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import encode_table, write_shard
+from ospo_core.config.sections import PromptsConfig, SelectionConfig, StorageConfig
+from ospo_core.prompts.filters import CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, ContaminationCheck
+from ospo_core.schema import StageName, SubCategory, table_from_rows
+from ospo_core.selection import build_pairs
+from ospo_core.stages.merging import accepted_shards, merge
+
+SIZES = (10_000, 100_000, 1_000_000)
+SHARD = StorageConfig().shard_size
+NEAR = PromptsConfig().near_duplicate_similarity
+SECONDS, MIB = 60, 2048
+"""What a million prompts may take, all parts together, and how much memory each part."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One part at one size.
+
+    Args:
+        part: its name.
+        size: prompts.
+        wall: seconds.
+        cpu: processor seconds.
+        before: MiB of memory before the part began.
+        peak: largest MiB of memory.
+        outcome: what came out, in a few words.
+    """
+
+    part: str
+    size: int
+    wall: float
+    cpu: float
+    before: float
+    peak: float
+    outcome: str
+
+
+def contamination(size: int, clock: Clock) -> str:
+    """Compare prompts with the held-out ones."""
+    stream = prompt_stream(size)
+    with clock.running():
+        check = ContaminationCheck(held_out())
+        found = Counter(map(check, stream.prompts))
+    _expect("contaminated", found[CONTAMINATED], stream.planted["contaminated"])
+    return f"{found[CONTAMINATED]} contaminated"
+
+
+def duplicates(size: int, clock: Clock) -> str:
+    """Read slices of prompts, drop duplicates and near duplicates, cut what is left into encoded item shards."""
+    stream, check = prompt_stream(size), ContaminationCheck(held_out())
+    prompts = [prompt for prompt in stream.prompts if not check(prompt)]
+    with tempfile.TemporaryDirectory() as folder:
+        storage = Storage(folder)
+        written = _slices(storage, prompts)
+        with clock.running():
+            merged = merge(storage, written, {SubCategory.COLOR_1: size}, NEAR)
+            rows = 0
+            for table in accepted_shards(storage, written, merged, SHARD):
+                encode_table(table)
+                rows += table.num_rows
+    _expect("rows and drops", rows + merged.drops.total(), len(prompts))
+    exact, near = merged.drops[DUPLICATE], merged.drops[NEAR_DUPLICATE]
+    _expect("duplicates", exact, stream.planted["exact"])
+    _expect("near duplicates", near, stream.planted["near"], slack=1e-4 * size)  # a few sentences are near by chance
+    return f"{exact} equal, {near} near"
+
+
+def selection(size: int, clock: Clock) -> str:
+    """Choose the pairs shard by shard, six images a prompt, and encode the tables."""
+    pairs, drops = 0, 0
+    for tables in selection_shards(size, SHARD):
+        with clock.running():
+            made = build_pairs(tables.perturbations, tables.images, tables.scores, SelectionConfig())
+            encode_table(made.table)
+        pairs, drops = pairs + made.table.num_rows, drops + made.drops.total()
+    _expect("pairs and drops", pairs + drops, size)
+    return f"{pairs} pairs"
+
+
+def manifests(size: int, clock: Clock) -> str:
+    """Run a stage of next to no work over all shards: look up, publish, seal; then load and verify what is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        shards = many_shards(Path(folder), -(-size // SHARD), clock)
+    return f"{shards} shards"
+
+
+PARTS: dict[str, Callable[[int, Clock], str]] = {
+    part.__name__: part for part in (contamination, duplicates, selection, manifests)
+}
+
+
+def measure(part: str, size: int) -> Result:
+    """Run one part in this process."""
+    clock = Clock()
+    before = peak_mib()
+    outcome = PARTS[part](size, clock)
+    return Result(part, size, clock.wall, clock.cpu, before, peak_mib(), outcome)
+
+
+def measure_apart(part: str, size: int) -> Result:
+    """Run one part in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--measure", part, str(size)]
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root)
+    return Result(**json.loads(done.stdout))
+
+
+def _slices(storage: Storage, prompts: Sequence[str]) -> Manifest:
+    """Store prompts as slices of the size of a shard."""
+    entries = []
+    extra = {"sub_category": SubCategory.COLOR_1.value, "wave": 0, "short": 0}
+    same = {"category": "attribute", "sub_category": SubCategory.COLOR_1.value, "concepts": [], "relations": []}
+    for start in range(0, len(prompts), SHARD):
+        texts = enumerate(prompts[start : start + SHARD], start)
+        rows = [{"item_id": f"{number:016x}", "prompt": text, **same} for number, text in texts]
+        key = f"prompts/{'0' * 64}/raw-{start // SHARD:05d}.parquet"
+        entries.append(write_shard(storage, key, table_from_rows("prompts", rows), extra=extra))
+    return Manifest(stage=StageName.PROMPTS, fingerprint="0" * 64, version=1, shards=tuple(entries), rows=0, items_in=0)
+
+
+def _expect(what: str, found: int, wanted: int, slack: float = 0.0) -> None:
+    """Stop where the outcome is not what the input was made for."""
+    if abs(found - wanted) > slack:
+        raise SystemExit(f"{what}: {found}, expected {wanted}")
+
+
+def show(results: Sequence[Result], console: Console) -> None:
+    """Write one table a part, and the sums."""
+    table = Table("Part", "Prompts", "Wall", "CPU", "Prompts / s", "Growth", "MiB", "at start", "Outcome")
+    for part in dict.fromkeys(result.part for result in results):
+        rows = [result for result in results if result.part == part]
+        exponents = ["", *(f"{step:.2f}" for step in growth([r.size for r in rows], [r.cpu for r in rows]))]
+        for row, exponent in zip(rows, exponents, strict=True):
+            rate = f"{row.size / row.cpu:,.0f}" if row.cpu else ""
+            memory = f"{row.peak:.0f}", f"{row.before:.0f}"
+            times = f"{row.wall:.2f} s", f"{row.cpu:.2f} s"
+            table.add_row(part, f"{row.size:,}", *times, rate, exponent, *memory, row.outcome)
+        table.add_section()
+    for size in sorted({result.size for result in results}):
+        rows = [result for result in results if result.size == size]
+        wall, cpu = (f"{sum(getattr(row, name) for row in rows):.2f} s" for name in ("wall", "cpu"))
+        table.add_row("all", f"{size:,}", wall, cpu, "", "", f"{max(row.peak for row in rows):.0f}", "", "")
+    console.print(table)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of prompts")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--measure", nargs=2, metavar=("PART", "SIZE"), help="one part in this process, as JSON")
+    options = parser.parse_args()
+    if options.measure:
+        sys.stdout.write(json.dumps(asdict(measure(options.measure[0], int(options.measure[1])))))
+        return
+    results = [measure_apart(part, size) for part in options.parts for size in options.sizes]
+    show(results, Console(width=None if sys.stdout.isatty() else 140))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The slices of stage `prompts` put together: which of their rows are accepted, by place; no row is held in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import read_shard
+from ospo_core.prompts.filters import SURPLUS, Deduplicator
+from ospo_core.schema import TABLES, SubCategory
+
+Quotas = Mapping[SubCategory, int]
+
+
+@dataclass
+class Merged:
+    """Prompts of all slices put together, duplicates dropped, in the order of waves, sub-categories and slices.
+
+    Attributes:
+        slices: digests of the slices.
+        texts: knows every accepted prompt; it is only asked.
+        accepted: for each sub-category, which rows of which slice.
+        counts: how many prompts of each sub-category are accepted.
+        drops: reason to number.
+        spent: sub-categories of which a slice spent its attempts.
+    """
+
+    slices: tuple[str, ...]
+    texts: Deduplicator
+    accepted: dict[SubCategory, list[tuple[int, list[int]]]] = field(default_factory=dict)
+    counts: Counter[SubCategory] = field(default_factory=Counter)
+    drops: Counter[str] = field(default_factory=Counter)
+    spent: set[SubCategory] = field(default_factory=set)
+
+    def missing(self, quotas: Quotas) -> dict[SubCategory, int]:
+        """Return how many prompts each sub-category still lacks; met ones are left out."""
+        lacking = {name: quota - self.counts[name] for name, quota in quotas.items()}
+        return {name: count for name, count in lacking.items() if count > 0}
+
+
+def merge(storage: Storage, written: Manifest, quotas: Quotas, similarity: float) -> Merged:
+    """Put slices together in their order; the first of equal prompts stays, whatever its sub-category.
+
+    Args:
+        storage: where the slices are.
+        written: the slices.
+        quotas: prompts wanted; what is beyond a quota is dropped as surplus.
+        similarity: from which two prompts count as one.
+
+    Raises:
+        DamagedArtifactError: a slice is not what was published.
+    """
+    merged = Merged(tuple(entry.sha256 for entry in written.shards), Deduplicator(similarity))
+    for index, entry in enumerate(written.shards):
+        name = SubCategory(entry.extra["sub_category"])
+        if entry.extra["short"] > 0:
+            merged.spent.add(name)
+        room, kept = quotas[name] - merged.counts[name], list[int]()
+        for row, prompt in enumerate(read_shard(storage, written, index, ["prompt"])["prompt"].to_pylist()):
+            reason = merged.texts(prompt) if len(kept) < room else SURPLUS
+            if reason:
+                merged.drops[reason] += 1
+            else:
+                kept.append(row)
+        merged.accepted.setdefault(name, []).append((index, kept))
+        merged.counts[name] += len(kept)
+    return merged
+
+
+def accepted_shards(storage: Storage, written: Manifest, merged: Merged, size: int) -> Iterator[pa.Table]:
+    """Yield the accepted rows by sub-category, cut into tables of `size` rows; one slice is read at a time."""
+    waiting: list[pa.Table] = []
+    for index, rows in (place for name in SubCategory for place in merged.accepted.get(name, ())):
+        written_rows = read_shard(storage, written, index).cast(TABLES["prompts"])
+        waiting.append(written_rows.take(pa.array(rows, pa.int64())))
+        while sum(table.num_rows for table in waiting) >= size:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, size)
+            waiting = [whole.slice(size)]
+    rest = pa.concat_tables(waiting) if waiting else None
+    if rest is not None and rest.num_rows:
+        yield rest
+
+
+class LastMerge:
+    """Remembers the last merge of this process, which all slices of a later wave start from."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, int] = ("", 0)
+        self._merged: Merged | None = None
+
+    def get(self, place: str, waves: int) -> Merged | None:
+        """Return the merge of the first `waves` waves of the stage at this address, if it was the last."""
+        return self._merged if self._key == (place, waves) else None
+
+    def keep(self, place: str, waves: int, merged: Merged) -> Merged:
+        """Remember a merge in place of the one before, and return it."""
+        self._key, self._merged = (place, waves), merged
+        return merged
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._key, self._merged = ("", 0), None
