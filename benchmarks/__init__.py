@@ -1,1 +1,1 @@
-"""Scripts that measure the pipeline and that break it. Each is run by hand, with `python -m`, and writes what it saw."""
+"""Scripts that measure the pipeline and that break it; run each by hand, with `python -m`: it writes what it saw."""

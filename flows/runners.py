@@ -10,8 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from ospo_core.errors import StageError
-from ospo_core.schema import StageName
-from tasks.jobs import StageJob
+from tasks.jobs import StageJob, untouched
 
 LOCAL: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
 """Runner of every flow: one thread works, since the engine and the loaded model have one owner."""
@@ -21,15 +20,14 @@ LOCAL: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
 def shard_runner(job: StageJob) -> Iterator[tuple[Any, StageJob]]:
     """Yield the runner that maps a stage's shards, and the job as its tasks shall get it.
 
-    The configuration of the run decides, so that a deployed flow follows its parameters. Training is one shard and
-    stays where the flow is: it is a process group that ends with the run, reports every step to listeners of this
-    process, and goes on from the checkpoints in the local scratch folder; `execution.training_deployment` places it.
+    The configuration of the run decides, so that a deployed flow follows its parameters. Training is not mapped (see
+    `flows.steps`); `execution.training_deployment` places it.
 
     Raises:
         ConfigError: Ray is wanted, and prefect-ray is missing, the cluster does not answer or lacks what a shard needs,
             or a node cannot see the storage.
     """
-    if job.config.execution.runner == "ray" and job.stage is not StageName.TRAINING:
+    if job.config.execution.runner == "ray":
         from flows.ray_cluster import ray_runner
 
         with ray_runner(job) as runner:
@@ -38,4 +36,4 @@ def shard_runner(job: StageJob) -> Iterator[tuple[Any, StageJob]]:
     context = FlowRunContext.get()
     if context is None:
         raise StageError("shards are mapped outside a flow", field=f"stage {job.stage}", remedy="Call it in a flow")
-    yield context.task_runner, job
+    yield context.task_runner, untouched(job)

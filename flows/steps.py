@@ -49,12 +49,13 @@ def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manife
 def _computed(job: StageJob, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
     """Compute a wave: mapped by the run's task runner, but training in the flow's own thread.
 
-    Only that thread hears of a cancellation, and a training process must be told to write its checkpoint and end.
+    Only that thread hears of a cancellation, and a training process must be told to write its checkpoint and end. It is
+    one shard, and goes on from the checkpoints in the local scratch folder.
     """
     if job.stage is StageName.TRAINING:
         for spec in specs:
             yield cast(ShardEntry, compute_shard(untouched(job), spec, return_state=True).result())
         return
     with shard_runner(job) as (runner, shard_job):
-        for future in runner.map(compute_shard, {"job": unmapped(untouched(shard_job)), "spec": specs}):
+        for future in runner.map(compute_shard, {"job": unmapped(shard_job), "spec": specs}):
             yield cast(ShardEntry, future.result())
