@@ -32,7 +32,7 @@ round: $(PROJECT) ## Run one self-improvement round (default profile: shapes, on
 	@$(BIN)/ospo round $(ARGS)
 
 .PHONY: test
-test: lint s3-server ## Lint, then every test that this machine can run.
+test: lint test-servers ## Lint, then every test that this machine can run.
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -43,9 +43,9 @@ lint: $(DEVELOPMENT) ## Check style (ruff) and types (mypy).
 .PHONY: install
 install: $(PROJECT) ## Create .venv from the lock and install the project in it.
 
-.PHONY: s3-server
-s3-server: # The object store of the S3 tests: Debian packages, where they can be installed.
-	@.ci/s3-packages
+.PHONY: test-servers
+test-servers: # An object store and PostgreSQL for the tests: Debian packages, where they can be installed.
+	@.ci/test-servers
 
 .PHONY: clean
 clean: ## Remove the environment, caches and build products; keep runs/.

@@ -1,14 +1,20 @@
 """Rounds as a team runs them: a server, workers, a schedule; cancelled, retried, killed, done over.
 
 One stack for all tests, which go on in the order of this file: the schedule and the dead run take their time meanwhile.
+The server's database is PostgreSQL where that is installed, otherwise SQLite.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
+import asyncpg
 import pytest
 from prefect.client.schemas.objects import FlowRun, StateType
 
@@ -31,6 +37,7 @@ from tests.support.operations import (
     training_processes,
     write_deployments,
 )
+from tests.support.postgres import PACKAGE, PostgresServer, missing_server, postgres_server
 from tests.support.prefect_stack import CPU_POOL, GPU_POOL, Stack, prefect_stack
 from tests.support.scripted_text import scripted_server
 
@@ -46,6 +53,7 @@ class Team:
     """The stack with two rounds whose trainings have begun; of one the worker was killed with it."""
 
     stack: Stack
+    database: PostgresServer | None
     rounds: Rounds
     long: UUID
     crashing: UUID
@@ -55,9 +63,20 @@ class Team:
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+def database() -> Iterator[PostgresServer | None]:
+    """Run PostgreSQL, in a folder of a short name that its user may enter; None where it is not installed."""
+    with ExitStack() as running:
+        if missing_server():
+            yield None
+        else:
+            yield running.enter_context(postgres_server(Path(running.enter_context(TemporaryDirectory()))))
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory, database: PostgresServer | None) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
-    with scripted_server() as engine, prefect_stack(folder) as stack:
+    url = database.url if database else None
+    with scripted_server() as engine, prefect_stack(folder, url) as stack:
         rounds = write_deployments(folder, engine)
         done = stack.ospo("deploy", "--file", str(rounds.file))
         assert done.returncode == 0, done.stderr
@@ -68,7 +87,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         stack.kill_worker("spare")
         end_schedule(stack, PATIENCE)
         stack.wait_for("the long training", lambda: steps_made(rounds.long) > 2, PATIENCE)
-        yield Team(stack, rounds, long, crashing)
+        yield Team(stack, database, rounds, long, crashing)
 
 
 def test_second_run_is_refused_while_one_runs(team: Team) -> None:
@@ -140,3 +159,24 @@ def test_run_that_died_with_its_worker_is_found_and_retried(team: Team) -> None:
     done = team.end_of(team.crashing)
     assert done.state is not None and done.state.is_completed(), done.state
     assert task_states(team.stack.client, team.crashing, 2)["Cached"] == STAGES_BEFORE_TRAINING
+
+
+def test_server_kept_it_all_in_postgresql_and_no_log_has_its_password(team: Team) -> None:
+    if team.database is None:
+        pytest.skip(f"no PostgreSQL here: {', '.join(missing_server())} missing; apt-get install {PACKAGE}")
+    assert asyncio.run(_states_in(team.database)) == {
+        str(run.id): str(run.state.type.value) for run in team.stack.client.read_flow_runs() if run.state
+    }
+    logs = [path.read_text(errors="replace") for path in team.stack.folder.glob("*.log")]
+    assert len(logs) >= 4 and not any(team.database.password in log for log in logs)
+
+
+async def _states_in(database: PostgresServer) -> dict[str, str]:
+    """Return the states of all flow runs by id, asked of the database itself."""
+    connection = await asyncpg.connect(database.url.replace("+asyncpg", ""))
+    try:
+        return {
+            str(row["id"]): row["state_type"] for row in await connection.fetch("select id, state_type from flow_run")
+        }
+    finally:
+        await connection.close()

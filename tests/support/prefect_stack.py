@@ -1,6 +1,6 @@
 """A Prefect server and process workers as a team would run them: processes of their own, nothing shared with others.
 
-SQLite and all files of Prefect lie in one folder; ports are free ones. Workers are stopped before the server, and what
+All files of Prefect lie in one folder; ports are free ones. Workers are stopped before the server, and what
 a worker has started is stopped with it. `benchmarks/operations.py` uses the same stack.
 """
 
@@ -159,8 +159,12 @@ class Stack:
 
 
 @contextmanager
-def prefect_stack(folder: Path) -> Iterator[Stack]:
+def prefect_stack(folder: Path, database_url: str | None = None) -> Iterator[Stack]:
     """Run a server in `folder` for as long as the block lasts; then stop its workers, then the server.
+
+    Args:
+        folder: for its files.
+        database_url: address of its database; by default SQLite in `folder`. Only the server gets to know it.
 
     Raises:
         AssertionError: it does not answer; the message ends with its log.
@@ -170,7 +174,8 @@ def prefect_stack(folder: Path) -> Iterator[Stack]:
     api = f"http://127.0.0.1:{port}/api"
     environment = _environment(home, api)
     command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = _spawn(command, environment, folder / "server.log")
+    database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url} if database_url else {}
+    server = _spawn(command, {**environment, **database}, folder / "server.log")
     try:
         with SyncPrefectClient(api=api) as client:
             stack = Stack(folder, api, environment, client)
