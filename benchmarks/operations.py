@@ -2,6 +2,7 @@
 
 A server, workers and `ospo deploy`; then a round that its schedule starts, a cancel, a retry, a backfill, and a worker
 that is killed with its run. Every step is printed with its time; the exit code is 1 if one is not as it should be.
+The server's database is a PostgreSQL of its own, if that is installed on this machine.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tests.support.operations import (
     training_processes,
     write_deployments,
 )
+from tests.support.postgres import PostgresServer, missing_server, postgres_server
 from tests.support.prefect_stack import CPU_POOL, GPU_POOL, Stack, prefect_stack
 from tests.support.scripted_text import scripted_server
 
@@ -142,12 +144,21 @@ def back_fill(steps: Steps, stack: Stack, rounds: Rounds) -> None:
         expect(attempts_at(rounds.long, "pairs") == before + 1, "there is no second attempt in the storage")
 
 
+@contextmanager
+def _database() -> Iterator[PostgresServer]:
+    """Run PostgreSQL in a folder of a short name that its user may enter."""
+    with tempfile.TemporaryDirectory() as folder, postgres_server(Path(folder)) as server:
+        yield server
+
+
 def play(steps: Steps, folder: Path) -> None:
     """Do everything, in `folder`; raise AssertionError at the first thing that is not as it should be."""
     with ExitStack() as block:
-        with steps.step("the server answers"):
+        with steps.step("the server answers") as seen:
             engine = block.enter_context(scripted_server())
-            stack = block.enter_context(prefect_stack(folder))
+            url = None if missing_server() else block.enter_context(_database()).url
+            stack = block.enter_context(prefect_stack(folder, url))
+            seen += ["on PostgreSQL" if url else "on SQLite, which may stand still for a minute now and then"]
         rounds = write_deployments(folder, engine)
         with steps.step("ospo deploy has made pools, automation and deployments") as seen:
             done = stack.ospo("deploy", "--file", str(rounds.file))
