@@ -27,7 +27,9 @@ TRAINING_MARKS = (
 """Files of the training process in the scratch folder, in order, and the seconds until about the next one."""
 
 _VICTIMS: tuple[Victim, ...] = ("all", "runner", "worker")
+_TRAINING_ALONE: tuple[Victim, ...] = ("training",) * 6
 _LONGEST_DELAY = 6.0
+_MORE_TRAININGS = 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Aim:
 
 
 def aims(timeline: list[tuple[str, float]], seed: int) -> Iterator[Aim]:
-    """Yield kills without end: in every run of nine each phase has one, in changing order.
+    """Yield kills without end: in every run of eleven each phase has one, and the training two more, in changing order.
 
     Args:
         timeline: the files of an undisturbed round and when they appeared, seconds, in order.
@@ -64,7 +66,8 @@ def aims(timeline: list[tuple[str, float]], seed: int) -> Iterator[Aim]:
     """
     draw = random.Random(seed)
     while True:
-        for phase in draw.sample(PHASES, len(PHASES)):
+        phases = (*PHASES, *(StageName.TRAINING.value,) * _MORE_TRAININGS)
+        for phase in draw.sample(phases, len(phases)):
             yield _training_aim(draw, timeline) if phase == StageName.TRAINING else _aim(draw, timeline, phase)
 
 
@@ -97,7 +100,7 @@ def _training_aim(draw: random.Random, timeline: list[tuple[str, float]]) -> Aim
     mark, gap = TRAINING_MARKS[place]
     before = [name for name, _ in timeline if _phase_after(name) == StageName.TRAINING]
     order = [name for name, _ in timeline].index(before[0]) + place / len(TRAINING_MARKS)
-    victim: Victim = draw.choice((*_VICTIMS, "training", "training"))
+    victim: Victim = draw.choice((*_VICTIMS, *_TRAINING_ALONE))
     return Aim(StageName.TRAINING.value, victim, order, mark, True, draw.uniform(0.0, gap))
 
 
