@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import s3fs
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.sorting import FlowRunSort
 
 from benchmarks.chaos_trial import damage, unnamed
 from ospo_core.artifacts.storage import Storage
@@ -55,6 +57,10 @@ def run_twice_at_once(configs: list[RoundConfig], folder: Path, api: str) -> Non
             running.append((subprocess.Popen(command, env=environment, stdout=log, stderr=log), log.name))
     for process, log_name in running:
         assert process.wait(TIMEOUT) == 0, Path(log_name).read_text(encoding="utf-8", errors="replace")
+    with SyncPrefectClient(api=api) as client:
+        first, second = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=2)
+    assert {first.name, second.name} == {f"{configs[0].name}, seed {configs[0].seed}"}
+    assert first.start_time and second.end_time and first.start_time < second.end_time, "one ran after the other"
 
 
 def contents(config: RoundConfig) -> dict[str, str]:
