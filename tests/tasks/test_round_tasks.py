@@ -46,6 +46,18 @@ def test_promoted_child_becomes_the_current_model(tmp_path: Path) -> None:
     assert not round_tasks.apply_decision.fn(config, finished(promote=True)).changed
 
 
+def test_a_nightly_run_starts_from_the_promoted_model_and_its_retries_from_the_same(tmp_path: Path) -> None:
+    model_files(tmp_path / "model")
+    config = small_round(tmp_path)
+    configured = round_tasks.nightly_start.fn(config, "first night")
+    assert configured.source == str(tmp_path / "model")
+    round_tasks.apply_decision.fn(config, finished(promote=True))
+    assert round_tasks.nightly_start.fn(config, "first night") == configured
+    promoted = round_tasks.nightly_start.fn(config, "second night")
+    assert (promoted.digest, promoted.source) == ("b", "stored:models/b")
+    assert storage_of(config).list("nightly") == ["nightly/first night.json", "nightly/second night.json"]
+
+
 def test_refused_child_changes_nothing_and_is_explained(tmp_path: Path) -> None:
     config = small_round(tmp_path)
     outcome = round_tasks.apply_decision.fn(config, finished(promote=False))
