@@ -17,6 +17,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # Options handed on: `make round ARGS="--profile smoke"`, `make test PYTEST_ARGS="-k storage"`.
 ARGS ?=
 PYTEST_ARGS ?=
+# Tests run in two processes of one thread each; with more threads than cores, all of them wait for each other.
+TEST_PROCESSES ?= 2
 
 # Stamps say which lock a virtual environment was made from; they live in it and vanish with it.
 LOCKED := $(VENV)/.locked
@@ -33,7 +35,7 @@ round: $(PROJECT) ## Run one self-improvement round (default profile: shapes, on
 
 .PHONY: test
 test: lint test-servers ## Lint, then every test that this machine can run.
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEVELOPMENT) ## Check style (ruff) and types (mypy).
