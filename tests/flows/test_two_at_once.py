@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 import s3fs
@@ -39,10 +41,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with scripted_server() as running:
-        yield running
+@contextmanager
+def meeting_engines() -> Iterator[list[dict[str, str]]]:
+    """Serve two text engines, of which neither answers before both were asked; yield their configurations."""
+    asked = [Event(), Event()]
+
+    def meet(mine: int) -> Callable[[str], None]:
+        def before(prompt: str) -> None:
+            asked[mine].set()
+            assert asked[1 - mine].wait(TIMEOUT), "the other round never asked"
+
+        return before
+
+    with scripted_server(meet(0)) as first, scripted_server(meet(1)) as second:
+        yield [{"kind": "endpoint", "base_url": one, "served_model": "rules"} for one in (first, second)]
 
 
 def run_twice_at_once(configs: list[RoundConfig], folder: Path, api: str) -> None:
@@ -79,19 +91,20 @@ def contents(config: RoundConfig) -> dict[str, str]:
 
 
 def test_on_a_local_folder_with_one_scratch_folder_and_on_s3_with_two(
-    root: Path, address: str, prefect_server: str, s3_server: S3Server
+    root: Path, prefect_server: str, s3_server: S3Server
 ) -> None:
-    engine = {"kind": "endpoint", "base_url": address, "served_model": "rules"}
-    local = small_round(root, engine=engine)
-    run_twice_at_once([local, local], root, prefect_server)
+    with meeting_engines() as engines:
+        local = [small_round(root, engine=engine) for engine in engines]
+        run_twice_at_once(local, root, prefect_server)
     assert not list((root / "scratch" / "training").iterdir()), "the training's scratch folder or its lock is left"
 
     bucket = f"two-{uuid.uuid4().hex[:8]}"
     s3fs.S3FileSystem(endpoint_url=s3_server.endpoint_url, skip_instance_cache=True).mkdir(bucket)
     place = {"root": f"s3://{bucket}/round", "endpoint_url": s3_server.endpoint_url}
-    remote = [
-        small_round(root, engine=engine, storage={**place, "scratch": str(root / f"scratch-{number}")})
-        for number in range(2)
-    ]
-    run_twice_at_once(remote, root, prefect_server)
-    assert contents(remote[0]) == contents(local)
+    with meeting_engines() as engines:
+        remote = [
+            small_round(root, engine=engine, storage={**place, "scratch": str(root / f"scratch-{number}")})
+            for number, engine in enumerate(engines)
+        ]
+        run_twice_at_once(remote, root, prefect_server)
+    assert contents(remote[0]) == contents(local[0])
