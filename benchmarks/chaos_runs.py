@@ -69,7 +69,7 @@ class CommandRun:
     """
 
     def __init__(self, profile: Path, environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "deployments.cli", "round", "--profile", str(profile)]
+        command = [sys.executable, "-m", "ospo", "round", "--profile", str(profile)]
         self._process = _start(command, environment, profile.with_suffix(".log"))
 
     def is_running(self) -> bool:

@@ -10,15 +10,15 @@ from pathlib import Path
 from benchmarks.chaos_aims import Aim, running_phase
 from benchmarks.chaos_runs import CommandRun, Run, Server, WorkerRun, kill_all, training_processes
 from ospo_core.artifacts.manifest import Manifest, load_manifest
-from ospo_core.artifacts.shardlog import load_shard_entry
+from ospo_core.artifacts.shards import load_shard_entry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.errors import OspoError
+from ospo_core.rounds.plan import plan_round, report_key
 from ospo_core.schema import StageName
-from ospo_core.stages.current import current_model
 from ospo_core.stages.fingerprint import content_of
+from ospo_core.stages.model_pointer import current_model
 from ospo_core.stages.model_ref import starting_model
-from ospo_core.stages.plan import plan_round, report_key
 
 _LIMIT_S, _LOOK_S, _ORPHAN_S = 600.0, 0.002, 30.0
 

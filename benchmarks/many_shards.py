@@ -10,9 +10,9 @@ from benchmarks.measuring import Clock
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
+from ospo_core.rounds.lineage import all_manifests
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext, one_to_one
-from ospo_core.stages.lineage import all_manifests
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.resources import Resources
 from ospo_core.stages.runner import run_stage, stage_manifest

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.measuring import Clock
 from benchmarks.replay import finished_round, replayed
-from flows.embedded import configure_prefect, start_server
+from flows.prefect_server import configure_prefect, start_server
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile

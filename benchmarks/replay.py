@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ospo_core.artifacts.checksummed_json import unseal
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
-from ospo_core.artifacts.sealed import unseal
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
+from ospo_core.rounds.plan import plan_round
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.base import ITEMS_IN, Outcome, ShardResult, ShardSpec, Stage, StageContext
 from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.plan import plan_round
 
 
 def finished_round(config: RoundConfig, storage: Storage, model: ModelRef) -> dict[StageName, Manifest]:

@@ -15,7 +15,7 @@ from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.training import trained_model
-from tasks.showing import tag_run
+from tasks.prefect_ui import tag_run
 
 BASE = "base"
 """Label of the model that all arms start from."""

@@ -8,7 +8,7 @@ from flows.round import RoundResult, self_improvement_round
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
-from tasks.showing import tag_run
+from tasks.prefect_ui import tag_run
 
 
 @flow(flow_run_name="{config.name}, {rounds} rounds", persist_result=False)

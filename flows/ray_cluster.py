@@ -26,7 +26,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError
 from ospo_core.stages.resources import shared_resources
 from tasks.jobs import StageJob, storage_of
-from tasks.placing import ShardNeeds, anchored, shard_needs
+from tasks.resources import ShardNeeds, anchored, shard_needs
 
 CONNECT_SECONDS = 10.0
 """Longest wait for the cluster's port; Ray itself would wait for minutes."""

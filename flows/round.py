@@ -11,7 +11,7 @@ from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
-from ospo_core.stages.current import Promotion
+from ospo_core.stages.model_pointer import Promotion
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.resources import shared_resources

@@ -14,8 +14,8 @@ from ospo_core.stages import ShardSpec
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.redo import RedoRequest
 from tasks.jobs import StageJob, untouched
+from tasks.prefect_ui import told
 from tasks.remote_training import train_elsewhere
-from tasks.showing import told
 from tasks.stage_tasks import LookedUp, compute_shard, look_up, plan_wave, publish
 
 

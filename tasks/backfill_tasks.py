@@ -9,15 +9,15 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.errors import ConfigError
+from ospo_core.rounds.records import RoundRecord, find_record, open_record
+from ospo_core.rounds.staleness import StageStanding, count_chosen, manifests_before, standings
 from ospo_core.schema import StageName
 from ospo_core.stages import StageContext
 from ospo_core.stages.model_ref import starting_model
-from ospo_core.stages.outdated import StageStanding, count_chosen, manifests_before, standings
-from ospo_core.stages.records import RoundRecord, find_record, open_record
 from ospo_core.stages.resources import shared_resources
 from tasks.jobs import storage_of
+from tasks.prefect_ui import tag_round
 from tasks.retries import RETRIED, UNCACHED
-from tasks.showing import tag_round
 
 _OF_THE_CALL = ("storage", "execution")
 

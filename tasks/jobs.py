@@ -10,9 +10,9 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
+from ospo_core.rounds.attempts import with_redo
 from ospo_core.schema import StageName
 from ospo_core.stages import MODEL_EVALUATION, STAGES, Stage, StageContext
-from ospo_core.stages.attempts import with_redo
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.redo import Redo
 from ospo_core.stages.resources import shared_resources

@@ -18,9 +18,9 @@ from prefect.states import Cancelling
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError, TrainingError
+from ospo_core.rounds.plan import plan_round
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.plan import plan_round
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.runner import stage_manifest

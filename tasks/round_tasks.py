@@ -8,16 +8,16 @@ from prefect import task
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
+from ospo_core.rounds.garbage import NIGHTLY
+from ospo_core.rounds.plan import report_key
+from ospo_core.rounds.records import RoundRecord, open_record
 from ospo_core.schema import StageName
-from ospo_core.stages.current import ModelPointer, Promotion, current_model, promote
-from ospo_core.stages.garbage import NIGHTLY
+from ospo_core.stages.model_pointer import ModelPointer, Promotion, current_model, promote
 from ospo_core.stages.model_ref import ModelRef, starting_model, stored_ref
-from ospo_core.stages.plan import report_key
-from ospo_core.stages.records import RoundRecord, open_record
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
 from tasks.jobs import storage_of
+from tasks.prefect_ui import show_decision, show_round, tag_round
 from tasks.retries import RETRIED, UNCACHED
-from tasks.showing import show_decision, show_round, tag_round
 
 Manifests = dict[StageName, Manifest]
 

@@ -12,16 +12,16 @@ from prefect.states import Completed
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.config.sections import Section
+from ospo_core.rounds.attempts import next_redo, record_result, recorded_redo
 from ospo_core.schema import StageName
 from ospo_core.stages import ShardSpec
-from ospo_core.stages.attempts import next_redo, record_result, recorded_redo
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.runner import find_shard, next_shards, publish_stage, run_one_shard, stage_manifest
 from tasks.assets import MADE_BY, describe_results, only_named_sources, refer_to, results_of, sources_of
-from tasks.bars import steps_counted
 from tasks.jobs import StageJob, untouched
+from tasks.prefect_ui import artifact_key, show_cached, show_stage
+from tasks.progress import steps_counted
 from tasks.retries import RETRIED, UNCACHED
-from tasks.showing import artifact_key, show_cached, show_stage
 
 
 class LookedUp(Section):

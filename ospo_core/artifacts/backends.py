@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from fsspec import AbstractFileSystem
 
-from ospo_core.artifacts.drafts import draft_file, is_draft
-from ospo_core.artifacts.faults import response_code, tried_again
+from ospo_core.artifacts.atomic_write import draft_file, is_draft
+from ospo_core.artifacts.storage_errors import response_code, tried_again
 
 Answer = TypeVar("Answer")
 

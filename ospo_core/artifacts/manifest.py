@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ospo_core.artifacts.faults import MissingObjectError
+from ospo_core.artifacts.checksummed_json import damaged, seal, unseal
 from ospo_core.artifacts.ids import digest_of
-from ospo_core.artifacts.sealed import damaged, seal, unseal
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.schema import SCHEMA_VERSION, StageName
 
 _MANIFEST = "manifest.json"

@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ospo_core.artifacts.atomic_write import draft_folder
 from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend, StoredObject
-from ospo_core.artifacts.drafts import draft_folder
-from ospo_core.artifacts.faults import has_userinfo, redact, storage_faults
+from ospo_core.artifacts.storage_errors import has_userinfo, redact, storage_faults
 from ospo_core.errors import StorageError
 
 _BLOCK = 1 << 20

@@ -11,10 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ospo_core.artifacts.faults import MissingObjectError
+from ospo_core.artifacts.checksummed_json import damaged
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
-from ospo_core.artifacts.sealed import damaged
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.errors import StageError
 from ospo_core.schema import SCHEMA_VERSION, TABLES
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Request, TextEngine, check_count, cut_at_stop
-from ospo_core.engines.codec import Codec
 from ospo_core.engines.quiet import quiet_loading
+from ospo_core.engines.tokenizer import Codec
 from ospo_core.errors import ModelError, StageError
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Request, TextEngine, check_count
-from ospo_core.engines.codec import Codec
 from ospo_core.engines.quiet import quiet_loading
+from ospo_core.engines.tokenizer import Codec
 from ospo_core.errors import ModelError, StageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, JanusForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.errors import ModelError
 from ospo_core.models.folders import copy_tokenizer, new_folder
 from ospo_core.models.loading import SpecialTokens, check_folder, load_tokenizer, read_weights, special_tokens

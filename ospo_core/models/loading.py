@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, JanusForConditionalGeneration, PreTrainedTokenizerBase
 
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models.geometry import (

@@ -9,9 +9,9 @@ from typing import Any
 from ospo_core.config.sections import QuestionsConfig
 from ospo_core.engines.base import TextEngine
 from ospo_core.prompts.answers import ParseError
-from ospo_core.prompts.asking import Ask, Asked, Sampling, ask_all, costs
 from ospo_core.prompts.base_family import PromptFamily
 from ospo_core.prompts.filters import TOO_MANY_QUESTIONS
+from ospo_core.prompts.generation import Ask, Asked, Sampling, ask_all, costs
 
 BASE = "base"
 """Value of `of` for the questions of a base prompt; those of a negative have its variant, `"0"`, `"1"` or `"2"`."""

@@ -11,9 +11,9 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import PerturbationsConfig
 from ospo_core.engines.base import TextEngine
 from ospo_core.prompts.answers import ParseError
-from ospo_core.prompts.asking import Ask, Asked, Sampling, ask_all, costs
 from ospo_core.prompts.base_family import PromptFamily
 from ospo_core.prompts.filters import dense_problem, perturbation_problem
+from ospo_core.prompts.generation import Ask, Asked, Sampling, ask_all, costs
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
 
 Row = dict[str, Any]

@@ -11,10 +11,10 @@ from ospo_core.artifacts.ids import item_id
 from ospo_core.config.sections import PromptsConfig
 from ospo_core.engines.base import Completion, TextEngine
 from ospo_core.prompts.answers import ParseError, PromptAnswer
-from ospo_core.prompts.asking import Ask, Sampling, complete_text
 from ospo_core.prompts.base_family import PromptFamily
 from ospo_core.prompts.examples import ExamplePool
 from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator, number_above_four
+from ospo_core.prompts.generation import Ask, Sampling, complete_text
 from ospo_core.schema import SubCategory, category_of
 
 OVERSAMPLING = 1.5

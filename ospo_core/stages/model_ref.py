@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.errors import ModelError
-from ospo_core.stages.current import CURRENT, current_model
+from ospo_core.stages.model_pointer import CURRENT, current_model
 
 STORED = "stored:"
 """Prefix of a source that is a folder of the artifact storage, e.g. `stored:models/<digest>`."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ospo_core.artifacts.ids import derive_seed, digest_of
 from ospo_core.artifacts.manifest import ShardEntry
-from ospo_core.artifacts.shardlog import load_shard_entry
+from ospo_core.artifacts.shards import load_shard_entry
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError

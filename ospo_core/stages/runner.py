@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, publish_manifest
-from ospo_core.artifacts.shardlog import load_shard_entry, publish_shard
+from ospo_core.artifacts.shards import load_shard_entry, publish_shard
 from ospo_core.errors import StorageError
 from ospo_core.schema import SCHEMA_VERSION
 from ospo_core.stages.base import ITEMS_IN, ShardSpec, Stage, StageContext

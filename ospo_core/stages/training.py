@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.schema import TABLES, StageName, table_from_rows
@@ -95,7 +95,7 @@ class TrainingStage(Stage):
 
     def alone(self, ctx: StageContext) -> AbstractContextManager[None]:
         """Return the lock of the scratch folder: of two runs of this training the second waits for the first's."""
-        from ospo_core.training.alone import alone
+        from ospo_core.training.lock import alone
 
         return alone(self._out_dir(ctx))
 

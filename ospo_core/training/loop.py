@@ -16,10 +16,10 @@ from ospo_core.errors import TrainingError
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseAlarm, CollapseError
 from ospo_core.training.data import MicroBatch, PairData
+from ospo_core.training.distributed import Team
 from ospo_core.training.losses import LossParts
 from ospo_core.training.policy import Policy, batch_loss, seeded, trainable
 from ospo_core.training.schedule import learning_rate
-from ospo_core.training.team import Team
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import ospo_core
 from ospo_core.errors import TrainingError
-from ospo_core.training.alone import inherited
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
+from ospo_core.training.lock import inherited
 from ospo_core.training.metrics import Metrics, MetricsFollower
 
 logger = logging.getLogger(__name__)

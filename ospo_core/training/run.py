@@ -24,12 +24,12 @@ from ospo_core.models.loading import load_model
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.data import PairData
+from ospo_core.training.distributed import Team, join_team
 from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.loop import Outcome, Trainer
 from ospo_core.training.metrics import MetricsWriter, read_metrics
 from ospo_core.training.policy import Policy, build_policy
 from ospo_core.training.stopping import StopRequest
-from ospo_core.training.team import Team, join_team
 
 logger = logging.getLogger(__name__)
 

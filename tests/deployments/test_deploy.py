@@ -13,7 +13,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 
-from deployments.cli.deploy import deploy
+from ospo.deploy import deploy
 from ospo_core.errors import OspoError
 
 NIGHTLY, BACKFILL, ROUND = "nightly-round/shapes", "backfill/shapes", "self-improvement-round/shapes"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.cli.deploy import deploy
 from deployments.deploy_file import read_deploy_file
 from deployments.deployables import Deployable, check
+from ospo.deploy import deploy
 from ospo_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,7 +173,7 @@ def test_check_needs_no_server(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def deploy_with(**environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, since Prefect reads its settings once."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
-    command = [sys.executable, "-m", "deployments.cli", "deploy"]
+    command = [sys.executable, "-m", "ospo", "deploy"]
     return subprocess.run(
         command, env={**kept, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
 
-from deployments.cli.deploy import AUTOMATIONS, DEFAULT_FILE
 from deployments.deploy_file import read_deploy_file
 from deployments.deployables import Deployable, check
+from ospo.deploy import AUTOMATIONS, DEFAULT_FILE
 from ospo_core.config import RoundConfig, load_profile, profiles_dir
 
 DOCUMENT = read_deploy_file(DEFAULT_FILE)

@@ -12,11 +12,11 @@ from flows.round import self_improvement_round
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError
+from ospo_core.rounds.plan import plan_round
+from ospo_core.rounds.records import open_record, round_ids, stage_records
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.model_ref import starting_model
-from ospo_core.stages.plan import plan_round
-from ospo_core.stages.records import open_record, round_ids, stage_records
 from tests.ospo_core.stages.test_models_and_pointer import model_files
 from tests.support.fake_stages import NumbersStage, SquaresStage
 from tests.support.rounds import small_round

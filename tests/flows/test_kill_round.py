@@ -21,9 +21,9 @@ import pytest
 from ospo_core.artifacts.manifest import Manifest, load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
+from ospo_core.rounds.plan import plan_round
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import starting_model
-from ospo_core.stages.plan import plan_round
 from tests.support.rounds import ScriptedResources, run_stages, small_round
 from tests.support.scripted_text import scripted_server
 
@@ -76,7 +76,7 @@ def a_round(root: Path, name: str, address: str) -> RoundConfig:
 
 
 def start(profile: Path, api: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "deployments.cli", "stage", "pairs", "--profile", str(profile)]
+    command = [sys.executable, "-m", "ospo", "stage", "pairs", "--profile", str(profile)]
     environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": "1"}
     output = profile.with_suffix(".log").open("ab")
     return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)

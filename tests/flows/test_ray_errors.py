@@ -12,7 +12,7 @@ from flows.runners import shard_runner
 from ospo_core.errors import ConfigError, StageError
 from ospo_core.schema import StageName
 from tasks.jobs import StageJob
-from tasks.placing import anchored, shard_needs
+from tasks.resources import anchored, shard_needs
 from tests.support.rounds import made_up_model, small_round
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -19,9 +19,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from ospo_core.artifacts.manifest import load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
+from ospo_core.rounds.plan import plan_round, report_key
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import starting_model
-from ospo_core.stages.plan import plan_round, report_key
 from tests.support.s3_server import S3Server
 
 BUCKET = "rounds"
@@ -63,7 +63,7 @@ def finished(s3_server: S3Server, prefect_server: str, tmp_path_factory: pytest.
 
 def run(overrides: list[str], api: str, environment: dict[str, str]) -> str:
     """Run the smoke profile by the command line and return all that it printed."""
-    command = [sys.executable, "-m", "deployments.cli", "round", "--profile", "smoke"]
+    command = [sys.executable, "-m", "ospo", "round", "--profile", "smoke"]
     command += [word for override in overrides for word in ("--set", override)]
     command.append("--verbose")
     done = subprocess.run(command, env={**environment, "PREFECT_API_URL": api}, capture_output=True, text=True)

@@ -19,9 +19,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 from benchmarks.chaos_trial import damage, unnamed
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
+from ospo_core.rounds.plan import plan_round
 from ospo_core.stages.fingerprint import content_of
 from ospo_core.stages.model_ref import starting_model
-from ospo_core.stages.plan import plan_round
 from tests.support.rounds import small_round
 from tests.support.s3_server import S3Server
 from tests.support.scripted_text import scripted_server
@@ -64,7 +64,7 @@ def run_twice_at_once(configs: list[RoundConfig], folder: Path, api: str) -> Non
     for number, config in enumerate(configs):
         profile = folder / f"{uuid.uuid4().hex[:8]}-{number}.yaml"
         profile.write_text(config.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "deployments.cli", "round", "--profile", str(profile)]
+        command = [sys.executable, "-m", "ospo", "round", "--profile", str(profile)]
         with profile.with_suffix(".log").open("wb") as log:
             running.append((subprocess.Popen(command, env=environment, stdout=log, stderr=log), log.name))
     for process, log_name in running:

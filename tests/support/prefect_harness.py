@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.embedded import configure_prefect, set_defaults
+from flows.prefect_server import configure_prefect, set_defaults
 
 set_defaults()  # before any test imports Prefect, which reads its settings then
 

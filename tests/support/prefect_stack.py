@@ -88,7 +88,7 @@ class Stack:
 
     def ospo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line of this project against the server."""
-        return self._run("deployments.cli", *arguments)
+        return self._run("ospo", *arguments)
 
     def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Prefect's command line against the server."""

@@ -12,8 +12,8 @@ import pytest
 from prefect.blocks.system import Secret
 
 from ospo_core.errors import ConfigError
+from ospo_core.rounds.records import round_id
 from ospo_core.stages import STAGES
-from ospo_core.stages.records import round_id
 from tasks.credentials import NAMES, use_credentials
 from tasks.jobs import storage_of
 from tests.support.rounds import made_up_model, small_round

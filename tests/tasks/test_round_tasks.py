@@ -11,9 +11,9 @@ import pytest
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import StorageError
+from ospo_core.rounds.records import round_ids
 from ospo_core.schema import StageName
-from ospo_core.stages.current import current_model
-from ospo_core.stages.records import round_ids
+from ospo_core.stages.model_pointer import current_model
 from tasks import round_tasks
 from tasks.jobs import StageJob, storage_of
 from tests.ospo_core.stages.test_models_and_pointer import model_files

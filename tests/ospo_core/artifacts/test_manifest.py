@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from ospo_core.artifacts.checksummed_json import seal, unseal
 from ospo_core.artifacts.manifest import Manifest, load_manifest, manifest_key, prefix_of, publish_manifest
-from ospo_core.artifacts.sealed import seal, unseal
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.errors import DamagedArtifactError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ospo_core.artifacts.faults import MissingObjectError
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.errors import StorageError
 
 _WRITERS = 32

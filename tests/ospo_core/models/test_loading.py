@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models.geometry import image_geometry, special_tokens

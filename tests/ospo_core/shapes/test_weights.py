@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ospo_core.evaluation.embedded import measure_model
+from ospo_core.evaluation.shapes_card import measure_model
 from ospo_core.models.loading import resolve_model
 from ospo_core.schema import SubCategory
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ospo_core.artifacts.manifest import Manifest
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import read_table
 from ospo_core.config import RoundConfig

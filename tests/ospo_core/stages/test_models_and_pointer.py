@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import DamagedArtifactError, ModelError
-from ospo_core.stages.current import POINTER_KEY, ModelPointer, current_model, promote
+from ospo_core.stages.model_pointer import POINTER_KEY, ModelPointer, current_model, promote
 from ospo_core.stages.model_ref import ModelRef, model_folder, starting_model, stored_ref
 from tests.support.rounds import small_round
 

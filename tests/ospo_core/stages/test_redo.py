@@ -13,8 +13,8 @@ from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.tables import read_table
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError
+from ospo_core.rounds.attempts import next_redo, record_result, recorded_redo, with_redo
 from ospo_core.schema import StageName, table_from_rows
-from ospo_core.stages.attempts import next_redo, record_result, recorded_redo, with_redo
 from ospo_core.stages.base import ShardResult, ShardSpec, StageContext, one_to_one
 from ospo_core.stages.partial import KEPT_ROWS
 from ospo_core.stages.redo import Redo, RedoRequest, chosen_items

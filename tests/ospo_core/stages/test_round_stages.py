@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pytest
 from safetensors import safe_open
 
-from ospo_core.artifacts.models_store import model_digest
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import StageError
+from ospo_core.rounds.attempts import next_redo, with_redo
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score
 from ospo_core.stages import STAGES
-from ospo_core.stages.attempts import next_redo, with_redo
 from ospo_core.stages.model_ref import model_folder
 from ospo_core.stages.pairs import PairsStage
 from ospo_core.stages.redo import RedoRequest

@@ -9,8 +9,8 @@ import pytest
 
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import DamagedArtifactError
+from ospo_core.rounds.attempts import next_redo, with_redo
 from ospo_core.schema import StageName
-from ospo_core.stages.attempts import next_redo, with_redo
 from ospo_core.stages.fingerprint import content_of, identify
 from ospo_core.stages.redo import RedoRequest
 from ospo_core.stages.resources import Resources

@@ -14,9 +14,9 @@ from ospo_core.errors import TrainingError
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.data import PairData
+from ospo_core.training.distributed import Alone
 from ospo_core.training.loop import Figures, Trainer
 from ospo_core.training.policy import Policy, build_policy, trainable
-from ospo_core.training.team import Alone
 from tests.ospo_core.training.jobs import config
 from tests.support.tiny_janus import load_tiny_janus
 

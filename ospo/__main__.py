@@ -1,0 +1,5 @@
+"""`python -m ospo` is `ospo`."""
+
+from ospo.app import main
+
+main()

@@ -1,0 +1,210 @@
+"""What the commands show on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.config import RoundConfig
+from ospo_core.report.formats import duration
+from ospo_core.rounds.garbage import Garbage
+from ospo_core.rounds.lineage import Cost, Generation
+from ospo_core.rounds.plan import StagePlan
+from ospo_core.rounds.records import RoundRecord
+from ospo_core.rounds.staleness import StageStanding
+from ospo_core.schema import StageName
+from ospo_core.stages.model_pointer import ModelPointer, Promotion
+from ospo_core.stages.model_ref import ModelRef
+
+_WIDTH_OF_A_FILE = 140
+
+
+def console() -> Console:
+    """Return the console of standard output; where that is a file, lines are not cut at 80 columns."""
+    found = Console(highlight=False, soft_wrap=False)
+    return found if found.is_terminal else Console(highlight=False, width=_WIDTH_OF_A_FILE)
+
+
+def show_title(text: str) -> None:
+    """Show a heading."""
+    console().print(f"\n[bold]{text}[/bold]")
+
+
+def show_text(text: str) -> None:
+    """Show text as it is."""
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def show_round(
+    manifests: Mapping[StageName, Manifest],
+    ran: Collection[StageName] | None,
+    promotion: Promotion | None,
+    report: str,
+) -> None:
+    """Show the table of stages, accuracy before and after, the decision, and where the report is."""
+    from ospo_core.report.summary import round_summary
+
+    screen = console()
+    screen.print(round_summary(manifests, ran))
+    evaluation = manifests.get(StageName.EVALUATION)
+    if evaluation is not None:
+        decision: dict[str, Any] = evaluation.extra["decision"]
+        screen.print(_comparison(decision))
+        verdict = "[bold green]Promoted" if decision["promote"] else "[bold red]Refused"
+        screen.print(f"{verdict}[/]: {decision['reason']}", soft_wrap=True)
+    if promotion is not None:
+        screen.print(f"Current model: {'changed' if promotion.changed else 'unchanged'}, {promotion.reason}")
+    if report:
+        screen.print("Report:", report, soft_wrap=True, markup=False)
+
+
+def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
+    """Show one model's accuracy by category."""
+    table = Table(title=f"{model}, judged by {accuracy['metric']}", title_justify="left")
+    for heading in ("Category", "Prompts", "Accuracy", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "Category" else "right")
+    for name, group in accuracy["groups"].items():
+        interval = f"{group['low']:.3f} to {group['high']:.3f}"
+        table.add_row(name, f"{group['prompts']:.0f}", f"{group['accuracy']:.3f}", interval)
+    console().print(table)
+
+
+def show_plan(plans: Sequence[StagePlan], seconds: Mapping[StageName, float] | None = None) -> None:
+    """Show what would become of each stage, and, if given, how long what is not cached would take."""
+    table = Table(title="Plan", title_justify="left")
+    headings = ["Stage", "Status", "Rows", "Shards done", "Fingerprint", "Note"]
+    for heading in headings if seconds is None else [*headings, "Time, by past results"]:
+        table.add_column(heading, overflow="fold")
+    for plan in plans:
+        rows = str(plan.rows) if plan.status == "cached" else ""
+        done = str(plan.shards_done) if plan.shards_done else ""
+        took = [] if seconds is None else [_expected(plan, seconds)]
+        table.add_row(plan.stage.value, plan.status, rows, done, plan.fingerprint[:12], plan.note, *took)
+    console().print(table)
+    if seconds is not None:
+        show_text(_expected_total(plans, seconds))
+
+
+def _expected(plan: StagePlan, seconds: Mapping[StageName, float]) -> str:
+    if plan.status == "cached":
+        return ""
+    return f"about {duration(seconds[plan.stage])}" if plan.stage in seconds else "no past result"
+
+
+def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, float]) -> str:
+    missing = [plan.stage for plan in plans if plan.status != "cached"]
+    unknown = [stage.value for stage in missing if stage not in seconds]
+    known = sum(seconds[stage] for stage in missing if stage in seconds)
+    if not missing:
+        return "Nothing is to be computed."
+    without = f", and what {', '.join(unknown)} take, of which this storage has no past result" if unknown else ""
+    return f"About {duration(known)} of work{without}; starting engines and loading models comes on top."
+
+
+def show_models(root: str, start: ModelRef, current: ModelPointer | None) -> None:
+    """Show which model a round starts from, and which one was promoted last."""
+    screen = console()
+    screen.print("Storage:", root, soft_wrap=True, markup=False)
+    screen.print(f"Starting model: {start.digest[:12]} ({start.source})", soft_wrap=True, markup=False)
+    found = "none promoted yet" if current is None else f"{current.digest[:12]} (child of {current.parent[:12]})"
+    screen.print(f"Current model: {found}", markup=False)
+
+
+def show_inventory(counts: Mapping[StageName, int]) -> None:
+    """Show how many finished results of each stage the storage holds."""
+    found = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    console().print(f"Finished in this storage: {found or 'nothing'}")
+
+
+def show_lineage(generations: Sequence[Generation]) -> None:
+    """Show trained models, each with the results that it was made from, and where the line begins."""
+    screen = console()
+    verdicts = {True: "promoted", False: "refused", None: "not evaluated"}
+    for one in generations:
+        screen.print(f"[bold]model {one.model[:12]}[/bold] ({verdicts[one.promoted]})", soft_wrap=True)
+        for manifest in one.stages:
+            made = f"{manifest.stage.value:<14} {manifest.fingerprint[:12]}  {manifest.rows:>7} rows"
+            screen.print(f"  {made}  {manifest.seconds:8.1f} s  {manifest.created_at}", markup=False, soft_wrap=True)
+    screen.print(f"model {generations[-1].parent[:12]} (not trained in this storage)", markup=False)
+
+
+def show_cost(title: str, costs: Mapping[str, Cost]) -> None:
+    """Show what some groups of results took, a line each."""
+    table = Table(title=title, title_justify="left")
+    for heading in (
+        "",
+        "Results",
+        "Rows",
+        "Wall time, s",
+        "Processor time, s",
+        "GPU time, s",
+        "Images drawn or judged",
+        "Tokens",
+    ):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, took in costs.items():
+        figures = (took.results, took.rows, took.seconds, took.cpu_seconds, took.gpu_seconds, took.images, took.tokens)
+        table.add_row(name, *(f"{figure:.0f}" for figure in figures))
+    console().print(table)
+
+
+def show_rounds(
+    root: str,
+    current: ModelPointer | None,
+    rounds: Sequence[tuple[RoundRecord, RoundConfig, Sequence[StageStanding]]],
+) -> None:
+    """Show the rounds of a storage, a line each."""
+    table = Table(title=f"Rounds in {root}", title_justify="left")
+    for heading in ("Id", "Begun", "Profile", "Seed", "From model", "Done", "Out of date"):
+        table.add_column(heading, overflow="fold")
+    for record, config, stages in rounds:
+        done = [one.stage.value for one in stages if one.standing == "up to date"]
+        late = ", ".join(one.stage.value for one in stages if one.standing == "out of date")
+        shown = f"{len(done)} of {len(stages)} stages" if record.kind == "round" else "evaluation by itself"
+        mark = " (current)" if current is not None and current.digest == record.model.digest else ""
+        start = f"{record.model.digest[:12]}{mark}"
+        table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)
+    console().print(table)
+
+
+def show_outdated(identity: str, stages: Sequence[StageName]) -> None:
+    """Show which later stages of a round are out of date, and how to do them over."""
+    if not stages:
+        show_text(f"Round {identity}: no later stage is out of date.")
+        return
+    names = ", ".join(stage.value for stage in stages)
+    show_text(f"Round {identity}: out of date now: {names}. `--cascade`, or the next run of the round, does them over.")
+
+
+def show_garbage(found: Sequence[Garbage], forgotten: Sequence[str], deleted: bool) -> None:
+    """Show what no round refers to, by kind."""
+    table = Table(title="Removed" if deleted else "Would be removed", title_justify="left")
+    for heading in ("Kind", "Why", "Results", "Files", "MB"):
+        table.add_column(heading, justify="left" if heading in {"Kind", "Why"} else "right")
+    for kind, why in sorted({(one.kind, one.why) for one in found}):
+        group = [one for one in found if (one.kind, one.why) == (kind, why)]
+        size = sum(one.size for one in group) / 1e6
+        table.add_row(kind, why, str(len(group)), str(sum(one.files for one in group)), f"{size:.1f}")
+    console().print(table)
+    total = f"{len(found)} results, {sum(one.size for one in found) / 1e6:.1f} MB"
+    rounds = f" and the record of {', '.join(forgotten)}" if forgotten else ""
+    end = "are gone." if deleted else "would go; `ospo gc --delete` deletes them."
+    show_text(f"{total}{rounds} {end}")
+
+
+def _comparison(decision: Mapping[str, Any]) -> Table:
+    table = Table(title=f"Accuracy by {decision['metric']}, 95 % intervals", title_justify="left")
+    for heading in ("Category", "Prompts", "Before", "After", "Difference"):
+        table.add_column(heading, justify="left" if heading == "Category" else "right")
+    for group in (*decision["categories"], decision["overall"]):
+        table.add_row(
+            group["name"],
+            str(group["prompts"]),
+            *(f"{group[s]:.3f} ({group[f'{s}_low']:.3f} to {group[f'{s}_high']:.3f})" for s in ("parent", "child")),
+            f"{group['difference']:+.3f} ({group['difference_low']:+.3f} to {group['difference_high']:+.3f})",
+        )
+    return table

@@ -1,0 +1,94 @@
+"""Shards of an unfinished stage: each is published by itself, so that a killed run resumes at the first missing one.
+
+A shard is two files in the stage's folder: its rows, in a Parquet file named after their content, and its entry,
+`part-00000.json`, created last and once. Two attempts at one shard therefore cannot mix: the second gets the first's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from ospo_core.artifacts.checksummed_json import damaged, seal, unseal
+from ospo_core.artifacts.manifest import ShardEntry, verify_shard
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import MissingObjectError
+from ospo_core.artifacts.tables import encode_table, entry_of
+
+_CONTENT_DIGITS = 12
+
+
+def publish_shard(
+    storage: Storage,
+    prefix: str,
+    shard_name: str,
+    tables: pa.Table,
+    drops: Mapping[str, int],
+    counts: Mapping[str, float],
+    seconds: float,
+    extra: Mapping[str, Any] | None = None,
+    cpu_seconds: float = 0.0,
+    gpu_seconds: float = 0.0,
+) -> ShardEntry:
+    """Publish a shard's rows and then its entry; return the entry that is now there (of two attempts, the first's).
+
+    Args:
+        storage: where to.
+        prefix: the stage's folder, `prefix_of(stage, fingerprint)`.
+        shard_name: `part-00000`.
+        tables: the rows.
+        drops: items dropped while making it, by reason.
+        counts: other named figures.
+        seconds: wall time of making it.
+        extra: what else to remember; JSON.
+        cpu_seconds: processor time of making it; gpu_seconds: time of the GPUs that it held.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    data = encode_table(tables)
+    file = f"{shard_name}-{hashlib.sha256(data).hexdigest()[:_CONTENT_DIGITS]}.parquet"
+    took = {"seconds": seconds, "cpu_seconds": cpu_seconds, "gpu_seconds": gpu_seconds}
+    figures = {"drops": dict(drops), "counts": dict(counts), "extra": dict(extra or {})}
+    made = entry_of(shard_name, file, tables, data).model_copy(update={**figures, **took})
+    storage.write(f"{prefix}/{file}", data)
+    if storage.create(_entry_key(prefix, shard_name), seal(made)):
+        return made
+    there = _read_entry(storage, prefix, shard_name)
+    if there.file != file:
+        storage.delete(f"{prefix}/{file}")
+    return there
+
+
+def load_shard_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEntry | None:
+    """Return the entry of a published shard, its rows verified; None where it is not published yet.
+
+    Raises:
+        DamagedArtifactError: the entry or the rows are damaged, or the rows are missing; the file is named.
+        StorageError: the storage cannot be read.
+    """
+    try:
+        entry = _read_entry(storage, prefix, shard_name)
+    except MissingObjectError:
+        return None
+    verify_shard(storage, prefix, entry)
+    return entry
+
+
+def _read_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEntry:
+    """Return the entry of `shard_name` without looking at its rows."""
+    key = _entry_key(prefix, shard_name)
+    document = unseal(storage.read(key), storage.uri(key))
+    try:
+        return ShardEntry.model_validate(document)
+    except ValidationError as error:
+        raise damaged(storage.uri(key), "is no shard entry of this version") from error
+
+
+def _entry_key(prefix: str, shard_name: str) -> str:
+    """Return the storage key of the entry of `shard_name`."""
+    return f"{prefix}/{shard_name}.json"

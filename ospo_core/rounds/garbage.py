@@ -1,0 +1,136 @@
+"""What in a storage no round refers to: older attempts, leftovers of killed runs, models and reports of neither.
+
+A nightly flow run notes its starting model for its own retries; such notes go when they are as old as the rest.
+
+Kept are the results that the records of rounds name, the current model, and all that these were made from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator
+
+from ospo_core.artifacts.backends import StoredObject
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.config.sections import Section
+from ospo_core.errors import StageError
+from ospo_core.rounds.lineage import all_manifests, ancestors, lineage
+from ospo_core.rounds.records import round_ids, stage_records
+from ospo_core.schema import StageName
+from ospo_core.stages.model_pointer import current_model
+from ospo_core.stages.training import MODEL_DIGEST
+
+MODELS, REPORTS, NIGHTLY = "models", "reports", "nightly"
+_REPORT_DIGITS = 16
+
+
+class Garbage(Section):
+    """One folder or file that nothing refers to.
+
+    Args:
+        key: its place in the storage.
+        kind: the stage, `models`, `reports` or `nightly`.
+        why: in a few words.
+        files: how many files it holds.
+        size: bytes.
+        modified: when something in it was last written, seconds since 1970.
+    """
+
+    key: str
+    kind: str
+    why: str
+    files: int
+    size: int
+    modified: float
+
+
+def find_garbage(storage: Storage, keep_hours: float, forgotten: Collection[str] = ()) -> list[Garbage]:
+    """Return what no round refers to and nobody wrote to lately; nothing is deleted.
+
+    Args:
+        storage: where to look.
+        keep_hours: what was written to within so many hours stays, since a run may be at it.
+        forgotten: ids of rounds that do not count.
+
+    Raises:
+        StageError: no round is recorded in this storage, so that everything would go.
+        DamagedArtifactError: a manifest or record is damaged, so that what it refers to is not known.
+    """
+    rounds = round_ids(storage)
+    if not rounds:
+        raise StageError(
+            "no round is recorded here, so everything would be removed",
+            field=storage.uri(),
+            remedy="Run a round first, which is recorded, or delete the folder yourself",
+        )
+    manifests = all_manifests(storage)
+    kept = _kept(storage, manifests, [one for one in rounds if one not in forgotten])
+    before = time.time() - keep_hours * 3600
+    return [one for one in _unreferenced(storage, manifests, kept) if one.modified <= before]
+
+
+def remove(storage: Storage, garbage: Iterable[Garbage]) -> int:
+    """Delete what `find_garbage` found; return the number of files."""
+    return sum(_remove(storage, one) for one in garbage)
+
+
+def _remove(storage: Storage, one: Garbage) -> int:
+    if one.kind in (REPORTS, NIGHTLY):
+        storage.delete(one.key)
+        return 1
+    return storage.delete_folder(one.key)
+
+
+def _kept(storage: Storage, manifests: list[Manifest], rounds: Iterable[str]) -> dict[str, Manifest]:
+    """Return the manifests that count, by folder: those that records name, the current model's, and their ancestors."""
+    by_folder = {one.prefix: one for one in manifests}
+    named = [record for identity in rounds for record in stage_records(storage, identity).values()]
+    folders = [f"{record.stage}/{record.fingerprint}" for record in named]
+    roots = [by_folder[folder] for folder in folders if folder in by_folder]
+    pointer = current_model(storage)
+    if pointer is not None:
+        for generation in lineage(manifests, pointer.digest):
+            roots += generation.stages
+        roots += [one for one in manifests if one.fingerprint == pointer.evaluation]
+    kept = {one.prefix: one for one in roots}
+    for one in roots:
+        kept.update({above.prefix: above for above in ancestors(manifests, one)})
+    return kept
+
+
+def _unreferenced(storage: Storage, manifests: list[Manifest], kept: dict[str, Manifest]) -> Iterator[Garbage]:
+    """Yield the folders of stages and models, and the reports, that belong to nothing that is kept."""
+    published = {one.prefix for one in manifests}
+    for stage in StageName:
+        for folder, objects in _by_folder(storage.details(stage.value)).items():
+            if folder not in kept:
+                why = "no round refers to it" if folder in published else "never finished"
+                yield _garbage(folder, stage.value, why, objects)
+    pointer = current_model(storage)
+    models = {str(one.extra[MODEL_DIGEST]) for one in kept.values() if one.stage is StageName.TRAINING}
+    models |= {pointer.digest} if pointer is not None else set()
+    for folder, objects in _by_folder(storage.details(MODELS)).items():
+        if folder.partition("/")[2] not in models:
+            yield _garbage(folder, MODELS, "no kept training made it", objects)
+    prefixes = {one.fingerprint[:_REPORT_DIGITS] for one in kept.values()}
+    for one in storage.details(REPORTS):
+        if one.key.removesuffix(".html").rpartition("-")[2] not in prefixes:
+            yield _garbage(one.key, REPORTS, "its round is gone", [one])
+    for one in storage.details(NIGHTLY):
+        yield _garbage(one.key, NIGHTLY, "its flow run began long ago", [one])
+
+
+def _by_folder(objects: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
+    """Group objects by the result's or model's folder; files that lie beside the folders are left out."""
+    folders: dict[str, list[StoredObject]] = {}
+    for one in objects:
+        parts = one.key.split("/")
+        if len(parts) > 2:
+            folders.setdefault("/".join(parts[:2]), []).append(one)
+    return folders
+
+
+def _garbage(key: str, kind: str, why: str, objects: list[StoredObject]) -> Garbage:
+    size, newest = sum(one.size for one in objects), max(one.modified for one in objects)
+    return Garbage(key=key, kind=kind, why=why, files=len(objects), size=size, modified=newest)

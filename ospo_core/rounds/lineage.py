@@ -1,0 +1,143 @@
+"""Where a checkpoint comes from, and what everything took: read from the manifests in a storage, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ospo_core.artifacts.manifest import Manifest, load_manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.config.sections import Section
+from ospo_core.errors import ModelError
+from ospo_core.schema import StageName
+from ospo_core.stages.fingerprint import content_of
+from ospo_core.stages.model_pointer import CURRENT, current_model
+from ospo_core.stages.training import MODEL_DIGEST
+
+_LEAST_DIGITS = 6
+
+
+class Generation(Section):
+    """One step of a lineage: a trained model and the stages that made its training data, last stage first.
+
+    Args:
+        model: digest of the model.
+        parent: digest of the model that it was trained from.
+        stages: its training and what that was made from; a stage whose manifest was deleted is missing.
+        promoted: whether an evaluation in this storage let it through; None if it was not evaluated.
+    """
+
+    model: str
+    parent: str
+    stages: tuple[Manifest, ...]
+    promoted: bool | None = None
+
+
+class Cost(Section):
+    """What the results of a stage took together.
+
+    Args:
+        results: finished results of the stage; rows: of all of them.
+        seconds: wall time; cpu_seconds: processor time, children included; gpu_seconds: of the GPUs held.
+        images, tokens: as counted.
+    """
+
+    results: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    images: float = 0.0
+    tokens: float = 0.0
+
+
+def all_manifests(storage: Storage) -> list[Manifest]:
+    """Return every finished result in a storage, by stage and then oldest first; no shard is read.
+
+    Raises:
+        DamagedArtifactError: a manifest is damaged; it is named.
+    """
+    found: list[Manifest] = []
+    for stage in StageName:
+        keys = [key for key in storage.list(stage.value) if key.endswith("/manifest.json")]
+        loaded = [load_manifest(storage, stage, key.split("/")[-2], verify=False) for key in sorted(keys)]
+        found += sorted((one for one in loaded if one is not None), key=lambda one: (one.created_at, one.fingerprint))
+    return found
+
+
+def find_model(storage: Storage, manifests: Iterable[Manifest], wanted: str) -> str:
+    """Return the digest of a trained model that `current`, a digest or its first digits name.
+
+    Raises:
+        ModelError: no model of this storage, or more than one, is called so.
+    """
+    pointer = current_model(storage) if wanted == CURRENT else None
+    name = pointer.digest if pointer is not None else wanted.removeprefix("models/")
+    known = sorted({str(one.extra[MODEL_DIGEST]) for one in manifests if one.stage is StageName.TRAINING})
+    fitting = [digest for digest in known if digest.startswith(name)]
+    if len(fitting) != 1 or len(name) < _LEAST_DIGITS:
+        listed = ", ".join(digest[:12] for digest in known) or "none"
+        raise ModelError(
+            "is not the name of one model trained in this storage",
+            field="checkpoint",
+            value=wanted,
+            remedy=f"Give `{CURRENT}` or at least {_LEAST_DIGITS} digits of one of: {listed}",
+        )
+    return fitting[0]
+
+
+def lineage(manifests: Sequence[Manifest], model: str) -> list[Generation]:
+    """Return the generations of a model, itself first, back to the first that was not trained in this storage."""
+    generations: list[Generation] = []
+    trainings = {str(one.extra[MODEL_DIGEST]): one for one in manifests if one.stage is StageName.TRAINING}
+    while model in trainings and model not in {one.model for one in generations}:
+        training = trainings[model]
+        parent = str(training.extra["parent_digest"])
+        stages = (training, *ancestors(manifests, training))
+        generations.append(Generation(model=model, parent=parent, stages=stages, promoted=_verdict(manifests, model)))
+        model = parent
+    return generations
+
+
+def ancestors(manifests: Sequence[Manifest], of: Manifest) -> list[Manifest]:
+    """Return the results that a result was made from, directly or not, last stage first.
+
+    A stage knows its upstream by content; of two results with the same content the older one is returned.
+    """
+    by_content: dict[tuple[str, str], Manifest] = {}
+    for one in manifests:
+        by_content.setdefault((one.stage.value, content_of(one)), one)
+    found: dict[str, Manifest] = {}  # by folder
+    waiting = [of]
+    while waiting:
+        for stage, content in waiting.pop().ingredients.get("upstream", {}).items():
+            above = by_content.get((stage, content))
+            if above is not None and above.prefix not in found:
+                found[above.prefix] = above
+                waiting.append(above)
+    order = list(StageName)
+    return sorted(found.values(), key=lambda one: order.index(one.stage), reverse=True)
+
+
+def cost(manifests: Iterable[Manifest]) -> Cost:
+    """Add up what some results took."""
+    total = Cost()
+    for one in manifests:
+        total = Cost(
+            results=total.results + 1,
+            rows=total.rows + one.rows,
+            seconds=total.seconds + one.seconds,
+            cpu_seconds=total.cpu_seconds + one.cpu_seconds,
+            gpu_seconds=total.gpu_seconds + one.gpu_seconds,
+            images=total.images + one.counts.get("images", 0.0),
+            tokens=total.tokens + sum(count for name, count in one.counts.items() if name.endswith("tokens")),
+        )
+    return total
+
+
+def _verdict(manifests: Iterable[Manifest], model: str) -> bool | None:
+    """Return what the last evaluation of a model as a child decided."""
+    verdict: bool | None = None
+    for one in manifests:
+        if one.stage is StageName.EVALUATION and one.extra.get("child") == model:
+            verdict = bool(one.extra["decision"]["promote"])
+    return verdict

@@ -1,0 +1,107 @@
+"""Tables of the terminal hold the figures they are given; progress bars follow the events of stages."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ospo import output, progress
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.rounds.plan import StagePlan
+from ospo_core.schema import StageName
+from ospo_core.stages.model_pointer import ModelPointer, Promotion
+from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.progress import Event
+
+GROUP = {
+    "name": "layout",
+    "prompts": 40,
+    **{"parent": 0.4, "parent_low": 0.3, "parent_high": 0.5},
+    **{"child": 0.6, "child_low": 0.5, "child_high": 0.7},
+    **{"difference": 0.2, "difference_low": 0.1, "difference_high": 0.3},
+}
+DECISION = {
+    "promote": True,
+    "reason": "better by 20 points",
+    "metric": "oracle",
+    "overall": {**GROUP, "name": "all"},
+    "categories": [GROUP],
+}
+
+
+def manifest(stage: StageName, **fields: object) -> Manifest:
+    base = {"stage": stage, "fingerprint": "f" * 64, "version": 1, "rows": 8, "items_in": 10, "drops": {"duplicate": 2}}
+    return Manifest.model_validate({**base, **fields})
+
+
+def test_round_shows_stages_accuracy_decision_and_report(capsys: pytest.CaptureFixture[str]) -> None:
+    manifests = {
+        StageName.PROMPTS: manifest(StageName.PROMPTS),
+        StageName.EVALUATION: manifest(StageName.EVALUATION, extra={"decision": DECISION}),
+    }
+    promotion = Promotion(changed=True, reason="promoted")
+    output.show_round(manifests, [StageName.PROMPTS], promotion, "/somewhere/reports/evaluation-0.html")
+    shown = capsys.readouterr().out
+    for words in (
+        "duplicate",
+        "cached",
+        "0.400 (0.300 to 0.500)",
+        "0.600 (0.500 to 0.700)",
+        "+0.200",
+        "Promoted",
+        "better by 20 points",
+        "/somewhere/reports/evaluation-0.html",
+    ):
+        assert words in shown
+
+
+def test_accuracy_plan_and_models_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = {"all": {"prompts": 4, "accuracy": 0.5, "low": 0.2, "high": 0.8}}
+    output.show_accuracy("some model", {"metric": "vqa", "groups": groups})
+    output.show_plan([StagePlan(stage=StageName.IMAGES, status="run", fingerprint="abc", shards_done=3)])
+    pointer = ModelPointer(digest="c" * 64, key="models/c", parent="p" * 64, training="t", evaluation="e")
+    output.show_models("/root", ModelRef(digest="s" * 64, source="embedded:shapes"), pointer)
+    output.show_inventory({StageName.PROMPTS: 2, StageName.IMAGES: 0})
+    shown = capsys.readouterr().out
+    for words in ("0.200 to 0.800", "images", "run", "c" * 12, "p" * 12, "embedded:shapes", "prompts 2"):
+        assert words in shown
+    assert "images 0" not in shown
+
+
+def test_lines_tell_of_stages_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.progress_bars() as (listener, say):
+        say("starting")
+        listener(Event("started", StageName.IMAGES, 1, 3))
+        listener(Event("advanced", StageName.IMAGES, 2, 3))
+        listener(Event("finished", StageName.IMAGES))
+    assert capsys.readouterr().err == "images: 2 to do\nimages: finished\n"
+
+
+def test_bars_follow_waves_and_cached_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+
+    def terminal(stderr: bool) -> Console:
+        return Console(file=screen, force_terminal=True, width=100)
+
+    monkeypatch.setattr(progress, "Console", terminal)
+    with progress.progress_bars() as (listener, say):
+        say("starting")
+        say("")
+        listener(Event("cached", StageName.PROMPTS))
+        listener(Event("started", StageName.IMAGES, 0, 2))
+        listener(Event("advanced", StageName.IMAGES, 1, 2, "half"))
+        listener(Event("started", StageName.IMAGES, 2, 3))
+        listener(Event("finished", StageName.IMAGES))
+    shown = screen.getvalue()
+    assert "cached" in shown and "3/3" in shown
+
+
+def test_bar_of_a_stage_that_starts_again_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=100))
+    with progress.progress_bars() as (listener, _):
+        listener(Event("cached", StageName.IMAGES))
+        listener(Event("started", StageName.IMAGES, 0, 4))
+    assert "0/4" in screen.getvalue()

@@ -1,0 +1,117 @@
+"""What no round refers to is found and removed; what one refers to, or was made from, stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ospo_core.artifacts.manifest import Manifest, publish_manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.errors import DamagedArtifactError, StageError
+from ospo_core.rounds.garbage import find_garbage, remove
+from ospo_core.rounds.lineage import all_manifests
+from ospo_core.rounds.records import StageRecord, open_record, record_stage
+from ospo_core.schema import StageName
+from ospo_core.stages.model_pointer import ModelPointer, promote
+from tests.ospo_core.rounds.test_lineage import generation, made
+from tests.support.rounds import made_up_model, small_round
+
+
+def refer(storage: Storage, identity: str, manifests: list[Manifest]) -> None:
+    for one in manifests:
+        record_stage(storage, identity, StageRecord(stage=one.stage, fingerprint=one.fingerprint, base=one.fingerprint))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """Two generations with models and reports; a round refers to the second one's pairs and training only."""
+    config = small_round(tmp_path)
+    storage = Storage(config.storage.root)
+    record = open_record(storage, config, made_up_model(config))
+    for number in (1, 2):
+        for one in generation(number, "0" * 64):
+            publish_manifest(storage, one)
+        storage.write(f"models/{str(number) * 64}/config.json", b"{}")
+        storage.write(f"reports/training-{number:064x}"[: len("reports/training-") + 16] + ".html", b"<p>")
+    refer(storage, record.id, generation(2, "0" * 64)[2:])
+    return storage
+
+
+def keys(storage: Storage, keep_hours: float = 0.0, forgotten: tuple[str, ...] = ()) -> list[str]:
+    return sorted(one.key for one in find_garbage(storage, keep_hours, forgotten))
+
+
+FIRST = [f"{stage}/{1:064x}" for stage in ("images", "pairs", "prompts", "training")]
+
+
+def test_results_that_no_round_names_or_was_made_from_are_found(storage: Storage) -> None:
+    found = {one.key: one for one in find_garbage(storage, 0.0)}
+    assert sorted(key for key in found if key.startswith(("images", "pairs", "prompts", "training"))) == FIRST
+    assert f"models/{'1' * 64}" in found and f"models/{'2' * 64}" not in found
+    first = found[FIRST[0]]
+    assert (first.kind, first.why, first.files) == ("images", "no round refers to it", 1)
+    assert first.size == len(storage.read(f"{FIRST[0]}/manifest.json"))
+
+
+def test_leftovers_of_a_killed_run_are_found_with_their_drafts(storage: Storage, tmp_path: Path) -> None:
+    storage.write("scores/abc/part-00000.json", b"{}")
+    (tmp_path / "store" / "scores" / "abc" / "half.tmp").write_bytes(b"x")
+    leftover = next(one for one in find_garbage(storage, 0.0) if one.key == "scores/abc")
+    assert (leftover.why, leftover.files) == ("never finished", 2)
+
+
+def test_notes_of_nightly_runs_go_when_they_are_old(storage: Storage, tmp_path: Path) -> None:
+    note = "nightly/0190.json"
+    storage.write(note, b"{}")
+    assert note not in keys(storage, keep_hours=1.0)
+    found = [one for one in find_garbage(storage, 0.0) if one.key == note]
+    assert [(one.kind, one.why, one.files) for one in found] == [("nightly", "its flow run began long ago", 1)]
+    assert remove(storage, found) == 1 and not storage.exists(note)
+
+
+def test_what_was_written_lately_stays(storage: Storage, tmp_path: Path) -> None:
+    assert keys(storage, keep_hours=1.0) == []
+    old = time.time() - 7200
+    os.utime(tmp_path / "store" / FIRST[0] / "manifest.json", (old, old))
+    assert keys(storage, keep_hours=1.0) == [FIRST[0]]
+
+
+def test_current_model_keeps_all_that_it_was_made_from(storage: Storage) -> None:
+    evaluation = made(StageName.EVALUATION, 9, (), child="1" * 64, decision={"promote": True})
+    publish_manifest(storage, evaluation)
+    pointer = ModelPointer(
+        digest="1" * 64, key="k", parent="0" * 64, training=f"{1:064x}", evaluation=evaluation.fingerprint
+    )
+    promote(storage, pointer)
+    assert not set(FIRST) & set(keys(storage)) and evaluation.prefix not in keys(storage)
+
+
+def test_removing_deletes_what_was_shown_and_leaves_the_rest_whole(storage: Storage) -> None:
+    found = find_garbage(storage, 0.0)
+    assert remove(storage, found) == sum(one.files for one in found)
+    assert keys(storage) == []
+    assert {one.rows for one in all_manifests(storage)} == {20}
+    assert storage.exists(f"models/{'2' * 64}/config.json")
+
+
+def test_forgotten_round_no_longer_counts_and_nothing_is_deleted_by_looking(storage: Storage) -> None:
+    before = storage.list()
+    identity = next(key.split("/")[1] for key in before if key.startswith("rounds/"))
+    assert len(keys(storage, forgotten=(identity,))) > len(keys(storage))
+    assert storage.list() == before
+
+
+def test_storage_without_records_is_not_emptied(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    publish_manifest(storage, made(StageName.PROMPTS, 1))
+    with pytest.raises(StageError, match="everything would be removed"):
+        find_garbage(storage, 0.0)
+
+
+def test_damaged_manifest_ends_the_search(storage: Storage) -> None:
+    storage.write(f"{FIRST[0]}/manifest.json", b"{}")
+    with pytest.raises(DamagedArtifactError, match=FIRST[0]):
+        find_garbage(storage, 0.0)
