@@ -22,9 +22,13 @@ DOCUMENTS = [path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_OURS = {"runs", "build", "dist", "__pycache__"}
 WRITTEN = {".py", ".md", ".yaml", ".yml", ".toml", ".j2", ".css", ".Dockerfile"}
-CITATION = re.compile(r"docs/(\w+)\.md,[\s#]+(section|decision|trap)\s+(\d+)")
-UNRESOLVED = re.compile(r"\b(?:design|method),[\s#]+(?:decision|section|trap|\d|[\"'])")
-NUMBERED = {"section": r"^## (\d+)\. ", "decision": r"^### Decision (\d+): ", "trap": r"^\| (\d+) \| "}
+CITATION = re.compile(r"docs/(\w+)\.md,[\s#]+(section|decision|trap)\s+(\d+(?:\.\d+)?)")
+OLD_CITATION = re.compile(r"\b(?:design|method),[\s#]+(?:decision|section|trap|\d|[\"'])")
+NUMBERED = {
+    "section": r"^##+ (\d+(?:\.\d+)?)\.? ",
+    "decision": r"^### Decision (\d+): ",
+    "trap": r"^\| (\d+) \| ",
+}
 NAMED_FILE = re.compile(r"`((?:ospo|ospo_core|tasks|flows|deployments|docker|tests|benchmarks|docs)/[\w./-]*)`")
 
 
@@ -167,33 +171,34 @@ def found_in(pattern: re.Pattern[str]) -> list[tuple[str, re.Match[str]]]:
     return places
 
 
-def numbers_in(document: str, kind: str) -> list[int]:
+def numbers_in(document: str, kind: str) -> list[str]:
     """The numbers of a document's sections, decisions or traps, in the order in which they stand."""
     path = ROOT / "docs" / f"{document}.md"
     text = FENCE.sub("", path.read_text(encoding="utf-8")) if path.is_file() else ""
-    traps_only = text.partition(" Traps\n")[2] if kind == "trap" else text
-    return [int(number) for number in re.findall(NUMBERED[kind], traps_only, re.MULTILINE)]
+    part = text.partition(" Traps\n")[2] if kind == "trap" else text
+    return re.findall(NUMBERED[kind], part, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     ("document", "kind"),
     [("method", "section"), ("method", "trap"), ("architecture", "section"), ("architecture", "decision")],
 )
-def test_what_can_be_cited_is_numbered_from_one(document: str, kind: str) -> None:
+def test_what_can_be_cited_is_numbered_in_order(document: str, kind: str) -> None:
     numbers = numbers_in(document, kind)
-    assert numbers and numbers == list(range(1, len(numbers) + 1))
+    whole = [number for number in numbers if "." not in number]
+    assert whole and whole == [str(number) for number in range(1, len(whole) + 1)]
+    assert numbers == sorted(set(numbers), key=lambda number: [int(digits) for digits in number.split(".")])
 
 
 def test_citations_resolve() -> None:
-    """`docs/method.md, section 3`, `docs/method.md, trap 3`, `docs/architecture.md, decision 3`: the number exists."""
+    """The number in `docs/method.md, section 3.2`, `docs/method.md, trap 3` and the like exists in that document."""
     citations = found_in(CITATION)
     assert citations
-    wrong = [f"{place} {m[0]}" for place, m in citations if int(m[3]) not in numbers_in(m[1], m[2])]
-    assert wrong == []
+    assert [f"{place} {match[0]}" for place, match in citations if match[3] not in numbers_in(match[1], match[2])] == []
 
 
 def test_citations_name_their_document() -> None:
-    assert [f"{place} {match[0]}" for place, match in found_in(UNRESOLVED)] == []
+    assert [f"{place} {match[0]}" for place, match in found_in(OLD_CITATION)] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
