@@ -27,7 +27,7 @@ from ospo_core.stages.redo import Redo, chosen_items
 from ospo_core.stages.resources import Resources
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 ITEMS_IN = "items_in"
 """Name among a shard's counts of the items that were offered to it."""
@@ -112,7 +112,7 @@ class StageContext:
         """Return the text engine of the starting model."""
         return self.resources.text_engine(self.config.engine, self.model_folder, self.model_digest, self.scratch)
 
-    def image_model(self, ref: ModelRef | None = None) -> LoadedModel:
+    def image_model(self, ref: ModelRef | None = None) -> UnifiedModel:
         """Return the loaded starting model, or another one."""
         wanted = ref or self.model
         folder = model_folder(wanted, self.storage, self.scratch) if ref else self.model_folder
