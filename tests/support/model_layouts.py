@@ -18,7 +18,7 @@ from ospo_core.prompts.families import family
 
 
 class RowEndModel(JanusModel):
-    """Rows end in a row-end token, as in Emu3. The raster is not square, and the unconditional prompt is a fixed text."""
+    """Rows end in a row-end token, as in Emu3; the raster is not square, and the unconditional prompt a fixed text."""
 
     def _row_end(self) -> torch.Tensor:
         return self.embed_text(torch.tensor([[self.special.end_of_image]], device=self.device))

@@ -6,6 +6,7 @@ A new family adds a tiny model to `FAMILIES`. `LAYOUTS` are test doubles that la
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
-from ospo_core.config.sections import LoraSettings
+from ospo_core.config.sections import LoraSettings, ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models import locate
 from ospo_core.models.adapters import add_lora, merge_adapter, save_adapter
 from ospo_core.models.attention import object_masks
 from ospo_core.models.base import MAX_CODES, ImageGeometry, UnifiedModel
 from ospo_core.models.export import export_text_backbone
+from ospo_core.models.loading import load_model
 from ospo_core.models.logprobs import image_token_logprobs, mean_logprob, run_image_sequence
 from ospo_core.models.memory import memory_figures
 from ospo_core.models.pictures import decode_tokens, encode_pictures, to_pixels
@@ -29,30 +31,33 @@ from ospo_core.models.sampling import sample_images
 from ospo_core.models.sequences import encode_texts, positions
 from ospo_core.models.vqa import answer_questions, question_ids
 from tests.support.model_layouts import load_pairs, load_row_ends
-from tests.support.tiny_janus import load_tiny_janus, make_tiny_janus
+from tests.support.tiny_janus import make_tiny_janus
 
-Loader = Callable[[Path], UnifiedModel]
-FAMILIES: dict[str, tuple[Callable[[Path], Path], Loader]] = {"janus": (make_tiny_janus, load_tiny_janus)}
-"""`model_type` to: what writes a tiny random model of it, and what loads that."""
-LAYOUTS = {"row ends": (make_tiny_janus, load_row_ends), "pairs": (make_tiny_janus, load_pairs)}
+FAMILIES: dict[str, Callable[[Path], Path]] = {"janus": make_tiny_janus}
+"""`model_type` to what writes a tiny random model of it, with a vocabulary for the prompts of the family "shapes"."""
+LAYOUTS: dict[str, Callable[[Path], UnifiedModel]] = {"row ends": load_row_ends, "pairs": load_pairs}
+"""Name to what loads a tiny Janus with other positions."""
 
 PROMPTS = ["a red circle", "a blue square left of a green star on a white background", "two circles", "a star"]
 SEEDS = [1, 2, 3, 2**64 - 1]
 TEXTS = ["is there a star ?", "a blue square left of a red circle"]
 
 
+def load(folder: Path) -> UnifiedModel:
+    return load_model(folder, ModelConfig(family="shapes", device="cpu", dtype="float32"))
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> UnifiedModel:
     """A tiny model of every family."""
-    make, load = FAMILIES[request.param]
-    return load(make(tmp_path_factory.mktemp("shipped") / "model"))
+    return load(FAMILIES[request.param](tmp_path_factory.mktemp("shipped") / "model"))
 
 
-@pytest.fixture(scope="module", params=FAMILIES | LAYOUTS)
+@pytest.fixture(scope="module", params=[*FAMILIES, *LAYOUTS])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> UnifiedModel:
     """A tiny model of every family and every other layout."""
-    make, load = (FAMILIES | LAYOUTS)[request.param]
-    return load(make(tmp_path_factory.mktemp("model") / "model"))
+    folder = FAMILIES.get(request.param, make_tiny_janus)(tmp_path_factory.mktemp("model") / "model")
+    return LAYOUTS.get(request.param, load)(folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +69,6 @@ def tokens(model: UnifiedModel) -> NDArray[np.uint16]:
 
 def as_tensor(tokens: NDArray[np.uint16]) -> torch.Tensor:
     return torch.from_numpy(tokens.astype(np.int64))
-
-
-def reload(model: UnifiedModel) -> UnifiedModel:
-    return next(load for _, load in FAMILIES.values())(model.folder)
 
 
 def test_every_family_of_the_registry_is_tested_here() -> None:
@@ -137,7 +138,7 @@ def test_images_embedded_token_by_token_are_those_embedded_at_once(
     grown = [model.embed_image(codes[:, : step + 1], step) for step in range(codes.shape[1])]
     whole = model.embed_image(codes)
     assert torch.allclose(torch.cat(grown, dim=1), whole, atol=1e-6)
-    assert offsets[0] == 0 and all(later - former >= 0 for former, later in zip(offsets, offsets[1:], strict=False))
+    assert offsets[0] == 0 and all(later - former >= 0 for former, later in pairwise(offsets))
     completed = np.cumsum([0] + [part.shape[1] for part in grown[:-1]])
     assert list(offsets) == completed.tolist()
 
@@ -209,7 +210,7 @@ def test_the_export_is_a_stock_model_with_the_same_text_logits(shipped: UnifiedM
 
 
 def test_adapters_sit_in_the_backbone_and_merging_gives_what_they_give(shipped: UnifiedModel, tmp_path: Path) -> None:
-    model = reload(shipped)
+    model = load(shipped.folder)
     adapted = add_lora(model, LoraSettings(rank=4, alpha=8, dropout=0.0)).eval()
     trained = [weights for weights in adapted.parameters() if weights.requires_grad]
     in_backbone = {id(weights) for weights in model.backbone.parameters()}
@@ -217,17 +218,12 @@ def test_adapters_sit_in_the_backbone_and_merging_gives_what_they_give(shipped: 
     with torch.no_grad():
         for weights in trained:
             weights.normal_(std=0.1, generator=torch.Generator().manual_seed(weights.numel()))
-    merged = reload_from(
-        merge_adapter(shipped.folder, save_adapter(adapted, tmp_path / "adapter"), tmp_path / "merged")
-    )
+    saved = save_adapter(adapted, tmp_path / "adapter")
+    merged = load(merge_adapter(shipped.folder, saved, tmp_path / "merged"))
     images = np.random.default_rng(1).integers(0, model.geometry.codes, (4, model.geometry.tokens), dtype=np.uint16)
     plain, found, whole = (mean_logprob(each, PROMPTS, images, 4) for each in (shipped, model, merged))
     assert np.allclose(found, whole, atol=1e-4)
     assert np.abs(found - plain).max() > 1e-2
-
-
-def reload_from(folder: Path) -> UnifiedModel:
-    return next(load for _, load in FAMILIES.values())(folder)
 
 
 def test_memory_figures_are_those_of_the_tensors(shipped: UnifiedModel) -> None:
@@ -244,7 +240,7 @@ def test_memory_figures_are_those_of_the_tensors(shipped: UnifiedModel) -> None:
 
 
 def test_the_estimate_of_activations_is_near_what_training_keeps(shipped: UnifiedModel) -> None:
-    model = reload(shipped)
+    model = load(shipped.folder)
     adapted = add_lora(model, LoraSettings(rank=4, dropout=0.05)).train()
     weights = {each.untyped_storage().data_ptr() for each in adapted.parameters()}
     kept: dict[int, torch.Tensor] = {}
