@@ -164,9 +164,9 @@ def _attention_to_prompt(model: UnifiedModel, rows: Sequence[Sequence[int]], tok
     """Return the attention of image tokens to prompt positions, mean over heads and layers, `[B, T, L]`."""
     ids, mask = pad_left(rows, model.pad_id)
     ids, mask, tokens = ids.to(model.device), mask.to(model.device), tokens.to(model.device)
-    backbone = model.backbone
-    layers = [backbone.layers[index].self_attn for index in middle_layers(len(backbone.layers))]
-    with _recorded(backbone, layers, ids.shape[1]) as collected:
+    every: Any = model.backbone.layers
+    layers = [every[index].self_attn for index in middle_layers(len(every))]
+    with _recorded(model.backbone, layers, ids.shape[1]) as collected:
         run_image_sequence(model, ids, mask, tokens)
     at_tokens = at_offsets(collected[0], 0, model.token_offsets(tokens.shape[1]))
     mean: Floats = (at_tokens / len(layers)).double().cpu().numpy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from numpy import uint8
@@ -128,13 +128,14 @@ class JanusModel(UnifiedModel):
         Raises:
             ModelError: the language model is not a Llama.
         """
-        config = copy.deepcopy(network.config.text_config)
+        whole: Any = network.config
+        config = copy.deepcopy(whole.text_config)
         if not isinstance(config, LlamaConfig):
             kind = getattr(config, "model_type", None)
             raise ModelError(
                 "the language model is not a Llama", field="config.json: text_config.model_type", value=kind
             )
-        special = special_tokens(tokenizer, network.config)
+        special = special_tokens(tokenizer, whole)
         config.tie_word_embeddings = network.lm_head.weight is network.get_input_embeddings().weight
         config.dtype = network.dtype
         ends = {"bos_token_id": special.bos, "eos_token_id": special.eos, "pad_token_id": special.pad}
