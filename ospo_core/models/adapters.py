@@ -1,4 +1,4 @@
-"""LoRA adapters on the language model: add, save, load, merge (method, section 4).
+"""LoRA adapters on the language model: add, save, load, merge (docs/method.md, section 4.3).
 
 Only the layers that `UnifiedModel.lora_targets` names are adapted; everything else stays frozen. PEFT puts the adapter
 into the network itself, so a model whose network has one computes with it from then on. A saved adapter is an ordinary

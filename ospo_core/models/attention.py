@@ -1,7 +1,7 @@
-"""Object masks: which image tokens attend to the prompt's object nouns (method, section 4, v3).
+"""Object masks: which image tokens attend to the prompt's object nouns (docs/method.md, section 4.2).
 
-Teacher-forced attention from image positions to a noun's tokens, mean over heads and middle layers; min-max to [0, 1];
-kept where above 0.8 of Otsu's threshold; union over nouns; Gaussian 5x5, sigma 1; min-max again.
+Teacher-forced attention from image tokens to a noun's tokens, mean over heads and middle layers; min-max to [0, 1];
+kept where it reaches 0.8 of Otsu's threshold; union over nouns; Gaussian 5x5, sigma 1; min-max again.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class UnifiedModel(ABC):
 
     @abstractmethod
     def unconditional(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the unconditional prompts for guidance in place of `encode_prompts`' `[B, L]`; `L` may differ."""
+        """Return ids and mask of the unconditional prompts, one per row of `encode_prompts`; `L` may differ."""
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed text ids `[B, L]` as `[B, L, D]`."""
@@ -159,28 +159,30 @@ class UnifiedModel(ABC):
 
     @abstractmethod
     def embed_image(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """Embed the positions that `tokens[:, start:]` complete, and what the family puts after them, as `[B, P, D]`.
+        """Embed the tokens `tokens[:, start:]`, with what the family inserts after them, as `[B, P, D]`.
+
+        A position that takes further tokens is left to the call that completes it.
 
         Args:
             tokens: `int64 [B, S]`, the first `S` tokens of each image.
-            start: of how many tokens the positions were embedded before.
+            start: number of tokens that earlier calls embedded.
         """
 
     def token_offsets(self, count: int) -> Sequence[int]:
-        """Return for each of the first `count` tokens how many positions of its image precede its own."""
+        """Return for each of the first `count` tokens the number of positions of its image before its own."""
         return range(count)
 
     @abstractmethod
     def image_logits(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the logits of image tokens, each from the state of the position before its own.
+        """Return the logits of consecutive image tokens, each from the state of the position before its own.
 
         Args:
-            states: `[B, D]` for the token that follows `tokens`, or `[B, S, D]` for the first `S` tokens.
-            tokens: `int64 [B, S]` or `[B, S - 1]`, the tokens before the last one that is predicted.
+            states: `[B, S, D]`, or `[B, D]` for a single token.
+            tokens: `int64 [B, N]`, all tokens of the image before the last one that is predicted.
 
         Returns:
-            `[B, codes]` or `[B, S, codes]`; where no such token is allowed very negative, not infinite: guidance takes
-            differences.
+            `[B, S, codes]` or `[B, codes]`. A code that is not allowed has a very negative logit, not an infinite one,
+            since guidance takes differences.
         """
 
     @abstractmethod
@@ -189,17 +191,17 @@ class UnifiedModel(ABC):
 
     @abstractmethod
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn pixels `[B, 3, H, W]` in [-1, 1] into those image tokens `int64 [B, T]` that decode to them best."""
+        """Turn pixels `[B, 3, H, W]` in [-1, 1] into the image tokens `int64 [B, T]` that decode to them best."""
 
     # Reading pictures
 
     @property
     @abstractmethod
     def picture_id(self) -> int:
-        """Id of the text token that holds the place of one position of a picture."""
+        """Id of the placeholder token: it stands in a text for one position of a picture."""
 
     def question_text(self, question: str) -> str:
-        """Return the text before the answer about a picture, which it contains as `read_positions` placeholders."""
+        """Return the text before the answer about a picture, with `read_positions` placeholders for the picture."""
         placeholder = str(self.tokenizer.convert_ids_to_tokens(self.picture_id))
         return self.family.vqa_text(question).replace(IMAGE_MARKER, placeholder * self.geometry.read_positions, 1)
 
@@ -215,7 +217,7 @@ class UnifiedModel(ABC):
         """Return the language model of `network` as a plain causal model of transformers that shares its weights.
 
         Raises:
-            ModelError: the language model is of another kind than the family's.
+            ModelError: the language model is not of the kind that the family exports.
         """
 
     @cached_property

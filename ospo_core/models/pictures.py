@@ -1,6 +1,7 @@
 """Pictures as people see them (uint8) to image tokens and back, in batches.
 
-A picture that was sampled need not encode to the tokens it was sampled from: keep the sampled tokens.
+A picture that was sampled need not encode to the tokens it was sampled from: keep the sampled tokens
+(docs/method.md, trap 1).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Sample image tokens, with classifier-free guidance and noise that belongs to the row.
 
-Every row has a generator of its own, seeded by its own seed, and draws `torch.rand(codes)` each step: the noise of a
-row does not depend on the batch it is in (method, trap 3). The token is the largest of `logits / temperature +
-gumbel`, which is a draw from the softmax. What remains of the batch is rounding in matrix products; in float32 it can
-change a token only where two candidates tie to the last bits.
+Every row has a generator of its own, seeded by its own seed, and draws `torch.rand(codes)` per step: the noise of a row
+does not depend on its batch (docs/method.md, trap 3). The token is the argmax of `logits / temperature + gumbel`, which
+is a draw from the softmax. The batch still changes the rounding of matrix products: in float32 that can change a token
+only where two candidates tie to the last bits, in bfloat16 it often does (docs/method.md, trap 13).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SampledImages:
     Attributes:
         tokens: `uint16 [N, T]`.
         mean_logprob: `float64 [N]`: `l(y|x)`, mean log-probability of the tokens given the prompt at temperature 1 and
-            without guidance (method, "Symbols"), nats.
+            without guidance, nats.
     """
 
     tokens: NDArray[np.uint16]
@@ -91,7 +91,10 @@ class _Decoder:
 
 
 def guide(logits: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Combine the halves `[2B, K]` (conditional first): `uncond + guidance (cond - uncond)`, `[B, K]` (method, 2)."""
+    """Combine the halves `[2B, K]`, conditional first, into `uncond + guidance (cond - uncond)`, `[B, K]`.
+
+    Source: docs/method.md, section 2.3.
+    """
     conditional, unconditional = logits.chunk(2)
     return unconditional + guidance * (conditional - unconditional)
 

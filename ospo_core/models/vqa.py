@@ -1,4 +1,4 @@
-"""Yes/no answers about pictures: `p(yes)` and `p(no)` of the next token (method, section 3).
+"""Yes/no answers about pictures: `p(yes)` and `p(no)` of the next token (docs/method.md, section 3.1).
 
 The vision encoder runs once per picture, and so does the language model over everything up to the picture's end: its
 keys and values are shared by all questions about the picture.
@@ -31,7 +31,7 @@ def answer_questions(
         model: the model.
         pictures: `uint8 [N, H, W, 3]` of the model's size.
         questions: `N` lists of questions; a list may be empty.
-        batch_size: questions answered together (the questions of a picture are never split); changes only rounding.
+        batch_size: questions answered together, where those of one picture are never split; changes only rounding.
 
     Returns:
         For each picture and question `(p_yes, p_no)`, each the largest next-token probability over the spellings.

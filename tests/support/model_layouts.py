@@ -53,11 +53,10 @@ class PairModel(JanusModel):
 
     def image_logits(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         logits = super().image_logits(states, tokens)
-        if states.ndim == 2:
-            return logits + self._bias(tokens[:, -1]) if tokens.shape[1] % 2 else logits
-        second = torch.arange(logits.shape[1], device=logits.device) % 2 == 1
-        before = torch.nn.functional.pad(tokens, (1, 0))
-        return logits + self._bias(before) * second[None, :, None]
+        count = states.shape[1] if states.ndim == 3 else 1
+        numbers = torch.arange(tokens.shape[1] + 1 - count, tokens.shape[1] + 1, device=tokens.device)
+        before = torch.nn.functional.pad(tokens, (1, 0))[:, -count:]
+        return logits + (self._bias(before) * (numbers % 2)[:, None]).reshape(logits.shape)
 
     def _bias(self, first: torch.Tensor) -> torch.Tensor:
         """A preference for the token after the first one of the pair."""

@@ -108,8 +108,8 @@ class JanusModel(UnifiedModel):
         """Encode by the VQ model, with latents and codebook normalised before the search.
 
         transformers' `JanusVQVAE.encode` searches the codebook with raw latents, while its decoder normalises the
-        codebook: the two do not belong together. The VQ model was trained with both normalised (LlamaGen, arXiv
-        2406.06525, on which Janus' tokenizer builds).
+        codebook: the two do not belong together (docs/method.md, trap 2). The VQ model was trained with both normalised
+        (LlamaGen, arXiv 2406.06525, on which Janus' tokenizer builds).
         """
         vq = self.network.model.vqmodel
         latents = vq.quant_conv(vq.encoder(pixels))

@@ -28,7 +28,7 @@ from ospo_core.models.logprobs import image_token_logprobs, mean_logprob, run_im
 from ospo_core.models.memory import memory_figures
 from ospo_core.models.pictures import decode_tokens, encode_pictures, to_pixels
 from ospo_core.models.sampling import sample_images
-from ospo_core.models.sequences import encode_texts, positions
+from ospo_core.models.sequences import encode_texts, positions, stack_left
 from ospo_core.models.vqa import answer_questions, question_ids
 from tests.support.model_layouts import load_pairs, load_row_ends
 from tests.support.tiny_janus import make_tiny_janus
@@ -114,6 +114,13 @@ def test_the_unconditional_prompt_depends_on_the_length_of_the_prompt_at_most(mo
     assert first[0].equal(other[0]) and first[1].equal(other[1])
 
 
+def test_no_prompt_has_no_unconditional_prompt(model: UnifiedModel) -> None:
+    ids, mask = model.encode_prompts(PROMPTS)
+    none = model.unconditional(ids[:0], mask[:0])
+    stacked, whole = stack_left([(ids, mask), none], model.pad_id)
+    assert stacked.equal(ids) and whole.equal(mask)
+
+
 @torch.no_grad()
 def test_embeddings_and_logits_have_their_shapes(model: UnifiedModel, tokens: NDArray[np.uint16]) -> None:
     ids, mask = model.encode_prompts(PROMPTS)
@@ -128,6 +135,17 @@ def test_embeddings_and_logits_have_their_shapes(model: UnifiedModel, tokens: ND
     assert model.image_logits(several, codes[:, :-1]).shape == (len(ids), count, model.geometry.codes)
     assert model.text_logits(last).shape[0] == len(ids)
     assert model.text_logits(last).shape[1] >= len(model.tokenizer)
+
+
+@torch.no_grad()
+def test_logits_of_any_part_of_an_image_are_those_of_the_whole(model: UnifiedModel, tokens: NDArray[np.uint16]) -> None:
+    codes, count = as_tensor(tokens), model.geometry.tokens
+    states = torch.randn((len(codes), count, model.backbone.config.hidden_size))
+    whole = model.image_logits(states, codes[:, :-1])
+    part = model.image_logits(states[:, 5:8], codes[:, :7])
+    assert torch.allclose(part, whole[:, 5:8], atol=1e-5)
+    for number in (0, 7):
+        assert torch.allclose(model.image_logits(states[:, number], codes[:, :number]), whole[:, number], atol=1e-5)
 
 
 @torch.no_grad()
