@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from ospo_core.artifacts.checksummed_json import unseal
+from ospo_core.artifacts.checksummed_json import load_checksummed
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import read_shard
@@ -54,7 +54,7 @@ def units_of(storage: Storage, manifest: Manifest) -> list[list[ShardEntry]]:
     names = [key.removeprefix(f"{manifest.prefix}/") for key in storage.list(manifest.prefix)]
     names = [name for name in names if name.endswith(".json") and "/" not in name and name != "manifest.json"]
     keys = [f"{manifest.prefix}/{name}" for name in names]
-    entries = [ShardEntry.model_validate(unseal(storage.read(key), key)) for key in keys]
+    entries = [ShardEntry.model_validate(load_checksummed(storage.read(key), key)) for key in keys]
     waves: dict[int, list[ShardEntry]] = {}
     for entry in entries:
         waves.setdefault(int(entry.extra.get("wave", 0)), []).append(entry)

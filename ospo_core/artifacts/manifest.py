@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ospo_core.artifacts.checksummed_json import damaged, seal, unseal
+from ospo_core.artifacts.checksummed_json import damaged, dump_checksummed, load_checksummed
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
@@ -105,7 +105,7 @@ def publish_manifest(storage: Storage, manifest: Manifest) -> Manifest:
         StorageError: the storage cannot be written.
     """
     key = manifest_key(manifest.stage, manifest.fingerprint)
-    if storage.create(key, seal(manifest)):
+    if storage.create(key, dump_checksummed(manifest)):
         return manifest
     return _parse(storage.read(key), storage.uri(key), manifest.stage, manifest.fingerprint)
 
@@ -152,7 +152,7 @@ def verify_shard(storage: Storage, prefix: str, entry: ShardEntry) -> None:
 def _parse(data: bytes, name: str, stage: StageName, fingerprint: str) -> Manifest:
     """Return the manifest in `data`, checked against the place where it was found."""
     try:
-        manifest = Manifest.model_validate(unseal(data, name))
+        manifest = Manifest.model_validate(load_checksummed(data, name))
     except ValidationError as error:
         raise damaged(name, "is no manifest of this version") from error
     if (manifest.stage, manifest.fingerprint) != (stage, fingerprint):

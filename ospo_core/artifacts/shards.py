@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from ospo_core.artifacts.checksummed_json import damaged, seal, unseal
+from ospo_core.artifacts.checksummed_json import damaged, dump_checksummed, load_checksummed
 from ospo_core.artifacts.manifest import ShardEntry, verify_shard
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
@@ -56,7 +56,7 @@ def publish_shard(
     figures = {"drops": dict(drops), "counts": dict(counts), "extra": dict(extra or {})}
     made = entry_of(shard_name, file, tables, data).model_copy(update={**figures, **took})
     storage.write(f"{prefix}/{file}", data)
-    if storage.create(_entry_key(prefix, shard_name), seal(made)):
+    if storage.create(_entry_key(prefix, shard_name), dump_checksummed(made)):
         return made
     there = _read_entry(storage, prefix, shard_name)
     if there.file != file:
@@ -82,7 +82,7 @@ def load_shard_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEnt
 def _read_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEntry:
     """Return the entry of `shard_name` without looking at its rows."""
     key = _entry_key(prefix, shard_name)
-    document = unseal(storage.read(key), storage.uri(key))
+    document = load_checksummed(storage.read(key), storage.uri(key))
     try:
         return ShardEntry.model_validate(document)
     except ValidationError as error:

@@ -13,15 +13,16 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ospo_core.artifacts.atomic_write import draft_folder
+from ospo_core.artifacts.atomic_write import atomic_folder
 from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend, StoredObject
-from ospo_core.artifacts.storage_errors import has_userinfo, redact, storage_faults
-from ospo_core.errors import StorageError
+from ospo_core.artifacts.storage_errors import as_storage_error
+from ospo_core.errors import StorageError, has_userinfo, redact
 
-_BLOCK = 1 << 20
 _PROBE = b"ospo" * 4096
+_CONNECT_TIMEOUT = 2.5
 _PATIENCE, _IMPATIENCE = 120.0, 8.0
 _READ_TIMEOUT, _IMPATIENT_READ_TIMEOUT = 30.0, 3.0
+_ATTEMPTS, _IMPATIENT_ATTEMPTS = 6, 3
 
 
 class Storage:
@@ -68,15 +69,14 @@ class Storage:
             StorageError: it cannot be read.
         """
         key = checked_key(key)
-        with storage_faults("read", self.uri(key), self.endpoint_url):
+        with as_storage_error("read", self.uri(key), self.endpoint_url):
             return self._backend.read(key)
 
     def blocks(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes at `key` in blocks of 1 MiB or less; errors as `read`."""
+        """Yield the bytes at `key` in blocks of 16 MiB or less; errors as in `read`."""
         key = checked_key(key)
-        with storage_faults("read", self.uri(key), self.endpoint_url), self._backend.open(key) as stream:
-            while block := stream.read(_BLOCK):
-                yield block
+        with as_storage_error("read", self.uri(key), self.endpoint_url):
+            yield from self._backend.blocks(key)
 
     def sha256(self, key: str) -> tuple[str, int]:
         """Return the sha256 (hex) and the size in bytes of the object at `key`, read a block at a time."""
@@ -89,37 +89,37 @@ class Storage:
     def write(self, key: str, data: bytes) -> None:
         """Put `data` at `key`, replacing what is there: a reader sees the old bytes or the new ones, never a part."""
         key = checked_key(key)
-        with storage_faults("write", self.uri(key), self.endpoint_url):
+        with as_storage_error("write", self.uri(key), self.endpoint_url):
             self._backend.write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put `data` at `key` unless something is there; of many writers exactly one gets True."""
         key = checked_key(key)
-        with storage_faults("create", self.uri(key), self.endpoint_url):
+        with as_storage_error("create", self.uri(key), self.endpoint_url):
             return self._backend.create(key, data)
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object at `key`."""
         key = checked_key(key)
-        with storage_faults("look for", self.uri(key), self.endpoint_url):
+        with as_storage_error("look for", self.uri(key), self.endpoint_url):
             return self._backend.exists(key)
 
     def list(self, prefix: str = "") -> list[str]:
         """Return the keys below the folder `prefix` (default: all), sorted; a folder that is not there has none."""
         prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
-        with storage_faults("list", self.uri(prefix), self.endpoint_url):
+        with as_storage_error("list", self.uri(prefix), self.endpoint_url):
             return sorted(self._backend.list(prefix))
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
         """Return the objects below the folder `prefix` with size and time of writing, by key, unfinished ones too."""
         prefix = checked_key(prefix.rstrip("/"))
-        with storage_faults("list", self.uri(prefix), self.endpoint_url):
+        with as_storage_error("list", self.uri(prefix), self.endpoint_url):
             return sorted(self._backend.details(prefix), key=lambda one: one.key)
 
     def delete(self, key: str) -> None:
         """Remove the object at `key`; it is no error that nothing is there."""
         key = checked_key(key)
-        with storage_faults("delete", self.uri(key), self.endpoint_url):
+        with as_storage_error("delete", self.uri(key), self.endpoint_url):
             self._backend.delete(key)
 
     def delete_folder(self, prefix: str) -> int:
@@ -146,7 +146,7 @@ class Storage:
             raise StorageError("is not a folder", field=str(local), remedy="Give the folder to store")
         for source in sorted(path for path in local.rglob("*") if path.is_file()):
             target = checked_key(f"{key}/{source.relative_to(local).as_posix()}")
-            with storage_faults("write", self.uri(target), self.endpoint_url):
+            with as_storage_error("write", self.uri(target), self.endpoint_url):
                 self._backend.upload(source, target)
 
     def get_folder(self, key: str, local: Path) -> None:
@@ -159,9 +159,9 @@ class Storage:
         keys = self.list(key)
         if not keys:
             raise StorageError("nothing is stored here", field=self.uri(key), remedy="Check the key")
-        with storage_faults("write", str(local)), draft_folder(local) as draft:
+        with as_storage_error("write", str(local)), atomic_folder(local, merge=True) as fresh:
             for entry in keys:
-                target = draft / entry.removeprefix(f"{key}/")
+                target = fresh / entry.removeprefix(f"{key}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as stream:
                     stream.writelines(self.blocks(entry))
@@ -190,7 +190,7 @@ class Storage:
             StorageError: unreachable, access denied, no such bucket, read-only or full, each with its remedy.
         """
         key = f"probe-{uuid.uuid4().hex}"
-        with storage_faults("write", self.uri(), self.endpoint_url):
+        with as_storage_error("write", self.uri(), self.endpoint_url):
             backend = self._connect(patient=False)
             backend.write(key, _PROBE)
             backend.delete(key)
@@ -228,20 +228,23 @@ def _remote(root: str, protocol: str, endpoint_url: str | None, patient: bool) -
         raise StorageError("protocol not supported", field="storage.root", value=root, remedy="Use a folder or s3://")
     if protocol == "s3" and importlib.util.find_spec("s3fs") is None:
         raise StorageError("s3:// needs a package", field="storage.root", remedy="pip install s3fs")
-    with storage_faults("open", root, endpoint_url):
+    with as_storage_error("open", root, endpoint_url):
         options = _s3_options(endpoint_url, patient) if protocol == "s3" else {}
         filesystem = fsspec.filesystem(protocol, **options)
         if protocol == "s3":
-            filesystem.retries = 4 if patient else 1
+            filesystem.retries = 1
     return RemoteBackend(filesystem, root.rpartition("://")[2], protocol, _PATIENCE if patient else _IMPATIENCE)
 
 
 def _s3_options(endpoint_url: str | None, patient: bool) -> dict[str, Any]:
-    """Return s3fs options: no stale listings, bounded waiting, and checksums only where the store requires them."""
+    """Return s3fs options: no stale listings, bounded waiting, and checksums only if the store requires them.
+
+    `retries` is the one layer that retries requests: all that fail with 5xx, throttling, no answer or no connection.
+    """
     config = {
-        "connect_timeout": 2.5,
+        "connect_timeout": _CONNECT_TIMEOUT,
         "read_timeout": _READ_TIMEOUT if patient else _IMPATIENT_READ_TIMEOUT,
-        "retries": {"total_max_attempts": 3 if patient else 2, "mode": "standard"},
+        "retries": {"total_max_attempts": _ATTEMPTS if patient else _IMPATIENT_ATTEMPTS, "mode": "standard"},
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
     }

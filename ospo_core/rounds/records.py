@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ospo_core.artifacts.checksummed_json import seal, unseal
+from ospo_core.artifacts.checksummed_json import dump_checksummed, load_checksummed
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
@@ -83,7 +83,7 @@ def open_record(
     record = RoundRecord(
         id=round_id(config, model, kind), kind=kind, config=config.model_dump(mode="json"), model=model
     )
-    if storage.create(_round_key(record.id), seal(record)):
+    if storage.create(_round_key(record.id), dump_checksummed(record)):
         return record
     return read_record(storage, record.id)
 
@@ -125,7 +125,7 @@ def record_stage(storage: Storage, identity: str, record: StageRecord) -> None:
     """Make `record` the result of its stage in a round; nothing is written where that is so already."""
     there = stage_record(storage, identity, record.stage)
     if there is None or there.model_copy(update={"at": record.at}) != record:
-        storage.write(_stage_key(identity, record.stage), seal(record))
+        storage.write(_stage_key(identity, record.stage), dump_checksummed(record))
 
 
 def stage_record(storage: Storage, identity: str, stage: StageName) -> StageRecord | None:
@@ -153,7 +153,7 @@ def forget_round(storage: Storage, identity: str) -> int:
 
 def _unsealed(storage: Storage, key: str, kind: type[Section]) -> dict[str, Any]:
     try:
-        document = unseal(storage.read(key), storage.uri(key))
+        document = load_checksummed(storage.read(key), storage.uri(key))
         kind.model_validate(document)
     except (DamagedArtifactError, ValidationError) as error:
         remedy = "Delete this file; the next run of the round writes it again"

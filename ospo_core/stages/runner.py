@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -11,13 +10,12 @@ from datetime import UTC, datetime
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, publish_manifest
 from ospo_core.artifacts.shards import load_shard_entry, publish_shard
+from ospo_core.artifacts.storage_errors import disk_problem
 from ospo_core.errors import StorageError
 from ospo_core.schema import SCHEMA_VERSION
 from ospo_core.stages.base import ITEMS_IN, ShardSpec, Stage, StageContext
 from ospo_core.stages.fingerprint import identify
 from ospo_core.stages.partial import run_part
-
-_DISK_FAULTS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only disk"}
 
 
 def stage_manifest(ctx: StageContext, stage: Stage, verify: bool = True) -> Manifest | None:
@@ -80,10 +78,11 @@ def _disk_faults(ctx: StageContext) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FAULTS:
+        problem = disk_problem(error)
+        if not problem:
             raise
         raise StorageError(
-            _DISK_FAULTS[error.errno],
+            problem,
             field=str(error.filename or ctx.scratch),
             remedy="Free space there, or choose another storage.scratch, and run again",
         ) from error

@@ -10,12 +10,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_shard
@@ -118,16 +120,13 @@ def _local_pairs(ctx: StageContext, out: Path) -> Path:
     """Copy the pairs into one local file, without the pictures, a shard in memory at a time; return its path."""
     manifest = ctx.upstream[StageName.PAIRS]
     out.mkdir(parents=True, exist_ok=True)
-    path, draft = out / "pairs.parquet", out / "pairs.parquet.tmp"
+    path = out / "pairs.parquet"
     columns = [name for name in TABLES["pairs"].names if not name.endswith(("_image", "_answers"))]
-    writer: pq.ParquetWriter | None = None
-    for index in range(len(manifest.shards)):
-        table: pa.Table = read_shard(ctx.storage, manifest, index, columns)
-        writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd")
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
-        draft.replace(path)
+    tables = (read_shard(ctx.storage, manifest, index, columns) for index in range(len(manifest.shards)))
+    first: pa.Table = next(tables)
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
     return path
 
 

@@ -76,7 +76,7 @@ def test_a_full_disk_under_the_storage_is_named_and_the_round_goes_on_when_there
         self_improvement_round(config, until=StageName.TRAINING)
     assert str(disk) in str(caught.value) and "Free space" in caught.value.remedy
     storage = Storage(config.storage.root)
-    assert not [path for path in (disk / "store").rglob("*.draft")]
+    assert not [path for path in (disk / "store").rglob("*.tmp")]
     begun = len(storage.list())
     assert begun > 0
     (disk / "filler").unlink()
