@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from ospo_core.errors import StorageError, redact
+from ospo_core.errors import OspoError, StorageError, redact
 
 _DISK_PROBLEMS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EROFS: "read-only"}
+_NEXT_TO_NOTHING = 64 * 1024
 _FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
 _SERVER_CODES = {"500", "502", "503", "504", "InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"}
 _NOT_RETRIED_BY_BOTOCORE = {"409", "ConditionalRequestConflict", "OperationAborted", "IncompleteBody"}
@@ -64,13 +67,19 @@ def as_storage_error(action: str, where: str, endpoint_url: str | None = None) -
         raise _storage_error(error, action, redact(where), redact(endpoint_url or "")) from None
 
 
-def disk_problem(error: BaseException | None) -> str:
-    """Return `disk full` or `read-only` if `error`, or an error behind it, is one of these, else an empty string."""
+def disk_problem(error: BaseException, folder: Path | None = None) -> str:
+    """Return `disk full` or `read-only` if `error` or an error behind it says so, else an empty string.
+
+    Args:
+        error: what a write raised.
+        folder: where it wrote; torch and safetensors hide the system's error, so the space left there decides.
+    """
     for cause in _chain(error, contexts=True):
         problem = _DISK_PROBLEMS.get(getattr(cause, "errno", None) or 0)
         if problem:
             return problem
-    return ""
+    wrote = isinstance(error, OspoError | OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
+    return "disk full" if wrote and folder and shutil.disk_usage(folder).free < _NEXT_TO_NOTHING else ""
 
 
 def response_code(error: BaseException | None) -> str:

@@ -38,11 +38,9 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         with atomic_folder(out) as fresh, quiet_transformers():
             yield fresh
-    except OSError as error:
-        problem = disk_problem(error) or f"the folder cannot be written: {error}"
+    except (OSError, SafetensorError) as error:
+        problem = disk_problem(error, out.parent) or f"the folder cannot be written: {error}"
         raise StorageError(problem, field=str(out), remedy="Free space, or choose another storage.scratch") from error
-    except SafetensorError as error:
-        raise StorageError(f"the weights cannot be written: {error}", field=str(out)) from error
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

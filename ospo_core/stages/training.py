@@ -97,9 +97,9 @@ class TrainingStage(Stage):
 
     def alone(self, ctx: StageContext) -> AbstractContextManager[None]:
         """Return the lock of the scratch folder: of two runs of this training the second waits for the first's."""
-        from ospo_core.training.lock import alone
+        from ospo_core.training.lock import folder_lock
 
-        return alone(self._out_dir(ctx))
+        return folder_lock(self._out_dir(ctx))
 
     def gpus(self, ctx: StageContext) -> int:
         """Return how many GPUs share the forward passes of a step."""

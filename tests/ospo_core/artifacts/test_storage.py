@@ -91,7 +91,7 @@ def test_readers_see_old_or_new_bytes_never_a_part(storage: Storage) -> None:
 
 
 def test_a_killed_writer_leaves_whole_bytes(local_storage: Storage) -> None:
-    """SIGKILL in the middle of overwriting leaves a whole object; its temporary file is not listed and goes with the folder."""
+    """SIGKILL in the middle of overwriting leaves a whole object; temporary files are not listed and go with it."""
     values = [bytes([number]) * 4_000_000 for number in range(2)]
     local_storage.write("stage/key", values[0])
     code = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from pathlib import Path
 
@@ -179,8 +178,7 @@ def test_gpu_time_is_wall_time_times_the_gpus_held(small: SmallRound, monkeypatc
     ctx = context(config, small.resources, small.manifests, small.model)
     held = {name.value: STAGES[name].gpus(ctx) for name in StageName}
     texts = dict.fromkeys(("prompts", "perturbations", "questions", "images", "scores", "evaluation"), 1)
-    processes = 1 if importlib.util.find_spec("accelerate") is None else config.training.accumulation
-    assert held == {**texts, "pairs": 0, "training": processes}
+    assert held == {**texts, "pairs": 0, "training": config.training.accumulation}
     endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:1", "served_model": "text"}
     elsewhere = config.model_copy(update={"engine": EngineConfig.model_validate(endpoint)})
     assert STAGES[StageName.PROMPTS].gpus(context(elsewhere, small.resources)) == 0
