@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos_trial import damage
 from flows.round import RoundResult, self_improvement_round
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
@@ -21,6 +20,7 @@ from tasks.stage_tasks import compute_shard
 from tests.support.rounds import small_round
 from tests.support.scripted_text import scripted_server
 from tests.support.tiny_janus import make_tiny_janus
+from tests.support.verification import damage
 
 DISK_KIB, LEFT_KIB = 8192, 48
 pytestmark = pytest.mark.timeout(900)
