@@ -155,7 +155,8 @@ def _expect(what: str, found: int, wanted: int, slack: float = 0.0) -> None:
 
 def show(results: Sequence[Result], console: Console) -> None:
     """Print one section per part, and the sums."""
-    table = Table("Part", "Prompts", "Wall", "CPU", "Prompts / s", "Growth", "MiB", "at start", "Outcome")
+    limits = f"Limits for a million prompts: {SECONDS} s in all, {MIB} MiB per part"
+    table = Table("Part", "Prompts", "Wall", "CPU", "Prompts / s", "Growth", "MiB", "at start", "Outcome", title=limits)
     for part in dict.fromkeys(result.part for result in results):
         rows = [result for result in results if result.part == part]
         exponents = ["", *(f"{step:.2f}" for step in growth([r.size for r in rows], [r.cpu for r in rows]))]

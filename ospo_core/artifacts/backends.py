@@ -47,9 +47,6 @@ class StoredObject:
 class Backend(Protocol):
     """What Storage needs of a place. Every `key` is already checked; errors are raised as the library raises them."""
 
-    def address(self, key: str) -> str:
-        """Return the full address of `key`."""
-
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`."""
 
@@ -83,10 +80,6 @@ class LocalBackend:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    def address(self, key: str) -> str:
-        """Return the absolute path of `key`."""
-        return str(self.root / key) if key else str(self.root)
 
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`."""
@@ -171,10 +164,6 @@ class RemoteBackend:
 
     def __init__(self, filesystem: AbstractFileSystem, root: str, protocol: str, patience: float) -> None:
         self.filesystem, self.root, self.protocol, self.patience = filesystem, root.strip("/"), protocol, patience
-
-    def address(self, key: str) -> str:
-        """Return `s3://bucket/prefix/key`."""
-        return f"{self.protocol}://{self._path(key)}"
 
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`, in one request."""

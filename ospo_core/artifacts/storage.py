@@ -26,14 +26,14 @@ _ATTEMPTS, _IMPATIENT_ATTEMPTS = 6, 3
 
 
 class Storage:
-    """A root under which artifacts are kept by key (`prompts/<fingerprint>/manifest.json`).
+    """A root under which artifacts are stored by key (`prompts/<fingerprint>/manifest.json`).
 
-    Instances hold no connection until first used and can be pickled to another process. Credentials of an object
-    store come from the environment (AWS_ACCESS_KEY_ID and so on); they are never taken from, or shown in, an address.
+    Instances connect on first use and can be pickled to another process. Credentials of an object store come from the
+    environment (AWS_ACCESS_KEY_ID and so on), never from an address, and are never shown.
 
     Args:
         root: a local folder, `file:///folder`, or `s3://bucket/prefix`.
-        endpoint_url: address of an S3-compatible store; None is AWS itself (or AWS_ENDPOINT_URL).
+        endpoint_url: address of an S3-compatible store; None means AWS itself, or AWS_ENDPOINT_URL.
 
     Raises:
         StorageError: the root is empty, has no bucket, carries credentials, or its protocol is not supported.
@@ -58,14 +58,14 @@ class Storage:
         return f"Storage({self.root!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs, without the open connection."""
+        """Return the state for another process, without the open connection."""
         return {name: value for name, value in self.__dict__.items() if name != "_backend"}
 
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`.
 
         Raises:
-            MissingObjectError: nothing is there.
+            MissingObjectError: it does not exist.
             StorageError: it cannot be read.
         """
         key = checked_key(key)
@@ -79,7 +79,7 @@ class Storage:
             yield from self._backend.blocks(key)
 
     def sha256(self, key: str) -> tuple[str, int]:
-        """Return the sha256 (hex) and the size in bytes of the object at `key`, read a block at a time."""
+        """Return the sha256 (hex) and the size in bytes of the object at `key`, read block by block."""
         digest, size = hashlib.sha256(), 0
         for block in self.blocks(key):
             digest.update(block)
@@ -87,13 +87,13 @@ class Storage:
         return digest.hexdigest(), size
 
     def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`, replacing what is there: a reader sees the old bytes or the new ones, never a part."""
+        """Put `data` at `key`, replacing what is there: readers see the old bytes or the new ones, never a part."""
         key = checked_key(key)
         with as_storage_error("write", self.uri(key), self.endpoint_url):
             self._backend.write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put `data` at `key` unless something is there; of many writers exactly one gets True."""
+        """Put `data` at `key` unless it exists; of many writers exactly one gets True."""
         key = checked_key(key)
         with as_storage_error("create", self.uri(key), self.endpoint_url):
             return self._backend.create(key, data)
@@ -105,27 +105,27 @@ class Storage:
             return self._backend.exists(key)
 
     def list(self, prefix: str = "") -> list[str]:
-        """Return the keys below the folder `prefix` (default: all), sorted; a folder that is not there has none."""
+        """Return the keys below the folder `prefix` (default: all), sorted; a missing folder has none."""
         prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
         with as_storage_error("list", self.uri(prefix), self.endpoint_url):
             return sorted(self._backend.list(prefix))
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the objects below the folder `prefix` with size and time of writing, by key, unfinished ones too."""
+        """Return the objects below the folder `prefix` with size and time, by key, including temporary files."""
         prefix = checked_key(prefix.rstrip("/"))
         with as_storage_error("list", self.uri(prefix), self.endpoint_url):
             return sorted(self._backend.details(prefix), key=lambda one: one.key)
 
     def delete(self, key: str) -> None:
-        """Remove the object at `key`; it is no error that nothing is there."""
+        """Remove the object at `key`; a missing object is not an error."""
         key = checked_key(key)
         with as_storage_error("delete", self.uri(key), self.endpoint_url):
             self._backend.delete(key)
 
     def delete_folder(self, prefix: str) -> int:
-        """Remove every object below `prefix`, manifests and entries first, and return how many there were.
+        """Remove every object below `prefix`, manifests and entries first, and return their number.
 
-        On a local disk the folder goes too, with what killed writers left in it.
+        On a local disk this also removes the folder, with the temporary files of killed writers.
         """
         keys = sorted(self.list(checked_key(prefix.rstrip("/"))), key=lambda key: (not key.endswith(".json"), key))
         for key in keys:
@@ -136,10 +136,10 @@ class Storage:
         return len(keys)
 
     def put_folder(self, local: Path, key: str) -> None:
-        """Copy the files of the folder `local` to keys below `key`; each file appears whole, in name order.
+        """Copy the files of the folder `local` to keys below `key`, in name order; each file appears complete.
 
         Raises:
-            StorageError: `local` is no folder, or a file cannot be written.
+            StorageError: `local` is not a folder, or a file cannot be written.
         """
         key = checked_key(key)
         if not local.is_dir():
@@ -171,11 +171,11 @@ class Storage:
         return f"{self.root}/{key}" if key else self.root
 
     def local_path(self, key: str) -> Path | None:
-        """Return the path of `key` where the root is a local folder, else None."""
+        """Return the path of `key` if the root is a local folder, else None."""
         return Path(self.root) / checked_key(key) if self.protocol == "file" else None
 
     def storage_options(self) -> dict[str, str]:
-        """Return the options that polars needs to read an address of this storage; they hold no credential."""
+        """Return the options that Polars needs to read an address of this storage; they contain no credentials."""
         endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if self.protocol != "s3" or not endpoint:
             return {}
@@ -184,7 +184,7 @@ class Storage:
         return {"aws_endpoint_url": endpoint, "aws_allow_http": plain_http, "aws_region": region}
 
     def check_writable(self) -> None:
-        """Write, read back and delete a small object, so that a long run does not find out later; 10 s at most on S3.
+        """Write and delete a small object, so that a long run fails early; takes at most 10 s on S3.
 
         Raises:
             StorageError: unreachable, access denied, no such bucket, read-only or full, each with its remedy.
@@ -197,11 +197,11 @@ class Storage:
 
     @cached_property
     def _backend(self) -> Backend:
-        """Return the place itself, connected when first needed."""
+        """Return the backend, connected on first use."""
         return self._connect(patient=True)
 
     def _connect(self, patient: bool) -> Backend:
-        """Return a new backend; an impatient one gives up within seconds where the store does not answer."""
+        """Return a new backend; an impatient one gives up within seconds if the store does not answer."""
         if self.protocol == "file":
             return LocalBackend(Path(self.root))
         return _remote(self.root, self.protocol, self.endpoint_url, patient)
@@ -211,7 +211,7 @@ def checked_key(key: str) -> str:
     """Return `key` if it is a plain relative key.
 
     Raises:
-        StorageError: it is empty, absolute, climbs with `..`, or has odd parts.
+        StorageError: it is empty or absolute, contains `..`, or is not normalised.
     """
     odd = "\\" in key or "\0" in key or "://" in key or key != str(PurePosixPath(key)) or key == "."
     if not key or odd or key.startswith("/") or ".." in key.split("/"):

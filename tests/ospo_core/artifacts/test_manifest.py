@@ -14,7 +14,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.errors import DamagedArtifactError
 from ospo_core.schema import SCHEMA_VERSION, StageName
-from tests.ospo_core.artifacts.conftest import question_table
+from tests.support.tables import question_table
 
 _STAGE, _FINGERPRINT = StageName.QUESTIONS, "f" * 64
 _WRITERS = 16
