@@ -32,7 +32,7 @@ from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.resources import Resources, shared_resources
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 ITEMS_IN = "items_in"
 """Name among a shard's counts of the number of items offered to it."""
@@ -123,7 +123,7 @@ class StageRun:
         """Return the text engine of the starting model."""
         return self.resources.text_engine(self.config.engine, self.model_folder, self.model.digest, self.scratch)
 
-    def image_model(self, ref: ModelRef | None = None) -> LoadedModel:
+    def image_model(self, ref: ModelRef | None = None) -> UnifiedModel:
         """Return the loaded starting model, or the one that `ref` names."""
         folder = model_folder(ref, self.storage, self.scratch) if ref else self.model_folder
         return self.resources.image_model(self.config.model, folder, (ref or self.model).digest)
