@@ -35,6 +35,7 @@ class TrainingStage(Stage):
     """Reads `pairs`, writes `metrics`, and puts the adapter and the merged model into the storage."""
 
     name: ClassVar[StageName] = StageName.TRAINING
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "metrics"
     upstream: ClassVar[tuple[StageName, ...]] = (StageName.PAIRS,)
 
