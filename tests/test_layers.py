@@ -150,6 +150,23 @@ def test_torch_is_imported_at_module_level_only_by_the_rooms_that_compute() -> N
     assert outside == []
 
 
+def test_only_its_own_folder_names_a_model_family() -> None:
+    """Neither imports nor names of classes; prompt templates and the pretraining of the embedded model may."""
+    core = ROOT / "ospo_core"
+    allowed = [core / "models" / "janus", core / "prompts", core / "shapes"]
+    found = []
+    for path in SOURCES:
+        if any(path.is_relative_to(folder) for folder in allowed):
+            continue
+        for node in ast.walk(parsed(path)):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):
+                modules.append(node.module or "")
+            names = [*modules, getattr(node, "id", ""), getattr(node, "attr", "")]
+            found += [f"{path.relative_to(ROOT)}:{node.lineno} {name}" for name in names if "janus" in name.lower()]
+    assert found == []
+
+
 def test_vllm_is_imported_only_by_its_engine() -> None:
     engine = ROOT / "ospo_core" / "engines" / "vllm_engine.py"
     assert [found.where for found in IMPORTS if found.root == "vllm" and found.path != engine] == []

@@ -12,7 +12,7 @@ from ospo_core.errors import ConfigError
 from ospo_core.selection.scoring import answer_score, is_yes
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 Pictures = NDArray[np.uint8]
 """Pictures [N, H, W, 3], RGB, uint8."""
@@ -41,7 +41,7 @@ class SelfVqaJudge:
         batch_size: pictures a forward pass.
     """
 
-    def __init__(self, loaded: LoadedModel, questions: dict[str, list[str]], batch_size: int) -> None:
+    def __init__(self, loaded: UnifiedModel, questions: dict[str, list[str]], batch_size: int) -> None:
         self._loaded, self._questions, self._batch_size = loaded, questions, batch_size
 
     def questions_for(self, prompt: str) -> list[str]:

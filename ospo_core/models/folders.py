@@ -1,4 +1,4 @@
-"""Write a folder of model files so that it appears whole or not at all."""
+"""Write a folder of model files so that it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from ospo_core.errors import StorageError
-from ospo_core.models.quiet import quiet_transformers
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,8 +29,22 @@ _WEIGHT_INDEX = ".index.json"
 
 
 @contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' progress bars and its messages below errors while the block runs."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give an empty folder beside `out`, and put it in the place of `out` when the block ends without an error.
+    """Yield an empty folder beside `out`, which replaces `out` when the block ends without an error.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.

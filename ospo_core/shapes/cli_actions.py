@@ -14,8 +14,8 @@ from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ConfigError
 from ospo_core.models.loading import load_model
 from ospo_core.models.locate import resolve_model
+from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
-from ospo_core.models.vq import decode_tokens
 from ospo_core.shapes.pretrain import Recipe
 from ospo_core.shapes.pretrain_vq import VqRecipe
 from ospo_core.shapes.ship import pretrain_model, short_recipe

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import TrainingConfig
 from ospo_core.errors import TrainingError
-from ospo_core.models.layout import encode_generation, unconditional_ids
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.base import UnifiedModel
+from ospo_core.models.sequences import stack_left
 
 _TEXT_COLUMNS = ("prompt", "negative_prompt")
 _TOKEN_COLUMNS = ("chosen_tokens", "rejected_tokens")
@@ -85,16 +85,16 @@ class PairData:
         TrainingError: there are no pairs, or they do not fit the model or the loss.
     """
 
-    def __init__(self, path: Path, loaded: LoadedModel, config: TrainingConfig, seed: int) -> None:
+    def __init__(self, path: Path, loaded: UnifiedModel, config: TrainingConfig, seed: int) -> None:
         self._loaded, self._config, self._seed = loaded, config, seed
         table = _thinned(_read_pairs(path, config), config.max_pairs, seed)
         self._prompts: list[str] = table["prompt"].to_pylist()
         self._negatives: list[str] = table["negative_prompt"].to_pylist()
-        self._tokens = [_matrix(table, name, np.uint16, loaded.image_tokens) for name in _TOKEN_COLUMNS]
+        self._tokens = [_matrix(table, name, np.uint16, loaded.geometry.tokens) for name in _TOKEN_COLUMNS]
         self._masks: list[NDArray[np.generic]] | None = None
         if config.loss.object_weight:
-            self._masks = [_matrix(table, name, np.float32, loaded.image_tokens) for name in _MASK_COLUMNS]
-        _check_codes(self._tokens, loaded.codes)
+            self._masks = [_matrix(table, name, np.float32, loaded.geometry.tokens) for name in _MASK_COLUMNS]
+        _check_codes(self._tokens, loaded.geometry.codes)
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -129,9 +129,10 @@ class PairData:
             groups.append((self._negatives, 0, pairs))
         groups.append((self._prompts, 0, pairs[dropped]))
         texts = [prompts[index] for prompts, _, rows in groups for index in rows]
-        ids, attention = encode_generation(self._loaded, texts)
-        captioned = len(ids) - int(dropped.sum())
-        ids[captioned:] = unconditional_ids(ids[captioned:], self._loaded.special)
+        model, captioned = self._loaded, len(texts) - int(dropped.sum())
+        ids, attention = model.encode_prompts(texts)
+        uncaptioned = model.unconditional(ids[captioned:], attention[captioned:])
+        ids, attention = stack_left([(ids[:captioned], attention[:captioned]), uncaptioned], model.pad_id)
         sides = [(side, rows) for _, side, rows in groups]
         return MicroBatch(
             input_ids=ids,

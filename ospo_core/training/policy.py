@@ -12,22 +12,24 @@ from torch import nn
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import LossConfig, TrainingConfig
 from ospo_core.models.adapters import add_lora
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import image_token_logprobs
 from ospo_core.training.data import MicroBatch
 from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logprob
 
 
 class Policy(nn.Module):
-    """Janus with an adapter; its forward pass gives mean log-probabilities, so that wrappers see one call per batch.
+    """A model with an adapter; its forward pass gives mean log-probabilities, so that wrappers see one call per batch.
 
     Args:
-        adapted: the PEFT model.
+        model: the model, whose network has the adapter.
+        adapted: that network as a PEFT model: the parameters of this module.
         object_weight: `a` of the object weights `w_t = 1 + a m_t`.
     """
 
-    def __init__(self, adapted: PeftModel, object_weight: float) -> None:
+    def __init__(self, model: UnifiedModel, adapted: PeftModel, object_weight: float) -> None:
         super().__init__()
+        self._model = model
         self.adapted = adapted
         self._object_weight = object_weight
 
@@ -38,7 +40,7 @@ class Policy(nn.Module):
 
         The weighted one is None where there are no object weights.
         """
-        token_logprobs = image_token_logprobs(self.adapted, input_ids, attention_mask, tokens)
+        token_logprobs = image_token_logprobs(self._model, input_ids, attention_mask, tokens)
         plain = weighted_mean_logprob(token_logprobs)
         if mask is None or self._object_weight == 0.0:
             return plain, None
@@ -54,10 +56,10 @@ def seeded(device: torch.device, *parts: str | int) -> Iterator[None]:
         yield
 
 
-def build_policy(loaded: LoadedModel, config: TrainingConfig, seed: int) -> Policy:
+def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int) -> Policy:
     """Put a fresh adapter, initialised from `seed`, on the model and set it to training."""
-    adapted = add_lora(loaded.model, config.lora, derive_seed("lora initialisation", seed))
-    return Policy(adapted, config.loss.object_weight).train()
+    adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
+    return Policy(loaded, adapted, config.loss.object_weight).train()
 
 
 def trainable(policy: nn.Module) -> dict[str, nn.Parameter]:
