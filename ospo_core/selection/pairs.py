@@ -135,7 +135,7 @@ def _check(prompts: Prompts, texts: pl.DataFrame) -> None:
 
 def _table(pairs: pl.DataFrame, rule: str, perturbations: pa.Table, images: pa.Table, scores: pa.Table) -> pa.Table:
     """Return the table of pairs: take by row number what did not pass through the rules."""
-    texts = perturbations.take(pairs["row_text"].to_arrow())
+    texts = perturbations.select([*_TEXTS, "kind"]).take(pairs["row_text"].to_arrow())
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         **{name: texts[name] for name in _TEXTS},
         "negative_kind": texts["kind"],

@@ -57,8 +57,12 @@ def select_pair(
 
 def pairs_of(perturbations: Rows, images: Rows, scores: Rows, config: SelectionConfig) -> PairTables:
     """Return what `build_pairs` makes of these rows."""
-    tables = {"perturbations": perturbations, "images": images, "scores": scores}
-    return build_pairs(*(table_from_rows(name, rows) for name, rows in tables.items()), config)
+    return build_pairs(
+        table_from_rows("perturbations", perturbations),
+        table_from_rows("images", images),
+        table_from_rows("scores", scores),
+        config,
+    )
 
 
 def rows_of(item: str, candidates: Sequence[Candidate], variants: Sequence[int]) -> tuple[Rows, Rows, Rows]:

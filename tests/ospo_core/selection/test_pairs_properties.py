@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
+from typing import Any
 
 import psutil
 from hypothesis import given, settings
@@ -18,22 +18,17 @@ from tests.support.candidates import Rows, image, pairs_of, rows_of
 from tests.support.simple_pairs import simple_pairs
 from tests.support.simple_rules import Candidate
 
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"v2_rejected": "same_noise"},
+    {"v2_answer_threshold": 0.0},
+    {"v2_answer_threshold": -0.5},
+    {"v2_answer_threshold": -0.5, "v2_rejected": "same_noise"},
+    {"rule": "v3"},
+    {"rule": "v3", "v3_score_threshold": 0.0},
+]
 CONFIGS = [
-    *(
-        SelectionConfig(sides=sides, **options)
-        for sides, options in itertools.product(
-            ("published", "any"),
-            (
-                {},
-                {"v2_rejected": "same_noise"},
-                {"v2_answer_threshold": 0.0},
-                {"v2_answer_threshold": -0.5},
-                {"v2_answer_threshold": -0.5, "v2_rejected": "same_noise"},
-                {"rule": "v3"},
-                {"rule": "v3", "v3_score_threshold": 0.0},
-            ),
-        )
-    ),
+    *(SelectionConfig(sides=sides, **options) for sides in ("published", "any") for options in OPTIONS),
     SelectionConfig(rule="best_of_n"),
     SelectionConfig(filtering=False),
 ]
@@ -118,19 +113,22 @@ def test_a_large_shard_gives_the_same_bytes() -> None:
 def test_the_order_of_a_prompts_rows_changes_nothing() -> None:
     rng = random.Random(0)
     rows = shard(50, rng)
-    shuffled = [sorted(table, key=lambda row: (int(row["item_id"][4:]), rng.random())) for table in rows]
+
+    def shuffled(table: Rows) -> Rows:
+        return sorted(table, key=lambda row: (int(row["item_id"].removeprefix("item")), rng.random()))
+
+    others = shuffled(rows[0]), shuffled(rows[1]), shuffled(rows[2])
     for config in CONFIGS:
-        assert pairs_of(*rows, config).table.equals(pairs_of(*shuffled, config).table)
+        assert pairs_of(*rows, config).table.equals(pairs_of(*others, config).table)
 
 
 def test_memory_does_not_grow_with_the_number_of_shards() -> None:
     rows = shard(64, random.Random(0), picture=bytes(20_000))
-    names = ("perturbations", "images", "scores")
-    tables = [table_from_rows(name, part) for name, part in zip(names, rows, strict=True)]
+    perturbations, images, scores = map(table_from_rows, ("perturbations", "images", "scores"), rows)
 
     def resident_mib(shards: int) -> float:
         for _ in range(shards):
-            assert build_pairs(*tables, SelectionConfig()).table.nbytes > 1_000_000
+            assert build_pairs(perturbations, images, scores, SelectionConfig()).table.nbytes > 1_000_000
         return float(psutil.Process().memory_info().rss / 2**20)
 
     settled = resident_mib(20)
