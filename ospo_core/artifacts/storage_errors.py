@@ -78,8 +78,10 @@ def disk_problem(error: BaseException, folder: Path | None = None) -> str:
         problem = _DISK_PROBLEMS.get(getattr(cause, "errno", None) or 0)
         if problem:
             return problem
+    if folder is None or not folder.is_dir() or shutil.disk_usage(folder).free >= _NEXT_TO_NOTHING:
+        return ""
     wrote = isinstance(error, OspoError | OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
-    return "disk full" if wrote and folder and shutil.disk_usage(folder).free < _NEXT_TO_NOTHING else ""
+    return "disk full" if wrote else ""
 
 
 def response_code(error: BaseException | None) -> str:
