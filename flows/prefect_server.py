@@ -1,6 +1,7 @@
-"""Settings for Prefect's embedded server, to be made before Prefect is imported, and its safe end.
+"""Prefect's embedded server: its settings, which must be made before Prefect is imported, its start and its end.
 
-A user who has a server (PREFECT_API_URL, or a Prefect profile of their own) keeps it, and nothing is changed.
+A user who has a server (PREFECT_API_URL, or a Prefect profile of their own) keeps it, and nothing is changed. Prefect
+can start such a server itself, but in the terminal's process group: Ctrl-C would end it before its clients.
 """
 
 from __future__ import annotations
@@ -29,21 +30,26 @@ _ALWAYS = {
 }
 _HOST = "127.0.0.1"
 _SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-_FRIENDLY_SECONDS = 5.0
 _SETTINGS = ExitStack()
 """Settings of this process that last until it ends."""
 _WATCH = 'read -r _; kill "$1" 2>/dev/null'
 """Shell script: when the pipe it reads from closes, because its owner is gone, end the process given."""
+_running: list[subprocess.Popen[bytes]] = []
+"""The embedded server of this process and the shell that watches it, while they run."""
 
 
 def configure_prefect(scratch: Path, verbose: bool = False) -> None:
     """Set what is not set yet in the environment; call it before Prefect is imported.
+
+    The embedded server, if one is started later, ends after Prefect's own exit handlers, which still talk to it.
 
     Args:
         scratch: folder for Prefect's own files where the home folder cannot be written.
         verbose: leave Prefect's logs on the terminal.
     """
     set_defaults(verbose)
+    atexit.unregister(stop)
+    atexit.register(stop)
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").is_file():
         os.environ["PREFECT_HOME"] = str(_own_home(scratch))
     home = os.environ.get("PREFECT_HOME")
@@ -78,6 +84,29 @@ def start_server() -> None:
     _use(address)
 
 
+def stop(patience: float = 5.0) -> None:
+    """End the embedded server of this process, if there is one, and its watcher.
+
+    Args:
+        patience: time that the server has to end by itself, seconds.
+    """
+    while _running:
+        process = _running.pop(0)
+        process.terminate()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def process_ids() -> set[int]:
+    """Return the ids of the embedded server and its watcher; none where there is no such server."""
+    return {process.pid for process in _running}
+
+
 def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     """Start the server as Prefect does for an ephemeral one, but without importing all of it into this process."""
     with socket.socket() as free:
@@ -87,9 +116,10 @@ def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
         env={**os.environ, **_SERVER, **settings},
+        start_new_session=True,
     )
-    _end_with_us(process.pid)
-    atexit.register(_stop, process)
+    _running.append(process)
+    _running.append(_watcher_of(process.pid))
     return process, f"http://{_HOST}:{port}/api"
 
 
@@ -119,16 +149,6 @@ def _use(address: str) -> None:
     _SETTINGS.enter_context(temporary_settings({PREFECT_API_URL: address}))
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server, in a friendly way first."""
-    process.terminate()
-    try:
-        process.wait(timeout=_FRIENDLY_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _check_answers(address: str) -> None:
     import httpx
 
@@ -143,16 +163,9 @@ def _check_answers(address: str) -> None:
         ) from error
 
 
-def _end_with_us(pid: int) -> None:
-    watcher = subprocess.Popen(["/bin/sh", "-c", _WATCH, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
-
-    def dismiss() -> None:
-        watcher.kill()
-        if watcher.stdin is not None:
-            watcher.stdin.close()
-        watcher.wait()
-
-    atexit.register(dismiss)
+def _watcher_of(pid: int) -> subprocess.Popen[bytes]:
+    """Start a shell that ends the process `pid` when this process is gone, also if it was killed."""
+    return subprocess.Popen(["/bin/sh", "-c", _WATCH, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _own_home(scratch: Path) -> Path:

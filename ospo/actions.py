@@ -11,7 +11,7 @@ from ospo import output
 from ospo.progress import progress_bars
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
-from ospo_core.errors import ConfigError, OspoError, StageError
+from ospo_core.errors import ConfigError, StageError
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
 from ospo_core.rounds.plan import plan_round, report_key
 from ospo_core.rounds.throughput import estimate_seconds
@@ -20,12 +20,6 @@ from ospo_core.stages.model_pointer import current_model
 from ospo_core.stages.model_ref import starting_model
 from ospo_core.stages.progress import listening
 from ospo_core.stages.training import MODEL_DIGEST
-
-
-class InterruptedRunError(OspoError):
-    """Ctrl-C; the exit code is the one that shells use for it."""
-
-    exit_code = 130
 
 
 def run_round(
@@ -127,17 +121,12 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
 def embedded_prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
     """Configure Prefect, start its embedded server if needed, and draw progress while the block runs."""
     configure_prefect(Path(config.storage.scratch), verbose)
-    try:
-        with progress_bars() as (listener, say):
-            say("starting Prefect")
-            start_server()
-            say("")
-            with listening(listener):
-                yield
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(
-            "interrupted", remedy="Run the same command again to go on from the last complete shard"
-        ) from error
+    with progress_bars() as (listener, say):
+        say("starting Prefect")
+        start_server()
+        say("")
+        with listening(listener):
+            yield
 
 
 def storage_of(config: RoundConfig) -> Storage:

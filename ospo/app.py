@@ -36,8 +36,12 @@ experiments = typer.Typer(help="Comparisons of configurations over seeds.", no_a
 app.add_typer(experiments, name="experiments")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit; an expected failure is one message on standard error, without traceback."""
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit; an expected failure is one message on standard error, without traceback.
+
+    Args:
+        arguments: of the command line; by default those of this process.
+    """
     try:
         app(args=None if arguments is None else list(arguments), prog_name="ospo")
     except OspoError as error:

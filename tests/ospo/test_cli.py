@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ospo import main
+from ospo.app import run as run_command
 from ospo_core.artifacts.storage import Storage
 from ospo_core.stages.runner import run_stage
 from tests.ospo_core.stages.test_models_and_pointer import model_files
@@ -27,7 +27,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run_main(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            main(arguments)
+            run_command(arguments)
         captured = capsys.readouterr()
         return int(ended.value.code or 0), captured.out, captured.err
 
@@ -68,8 +68,8 @@ def test_help_lists_the_commands(run: Run) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom ospo import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    sys.stdout.write(' '.join(sys.modules))"
+        "import sys\nfrom ospo.app import run\n"
+        "try:\n    run(['--help'])\nexcept SystemExit:\n    sys.stdout.write(' '.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

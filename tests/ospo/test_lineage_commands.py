@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ospo import main
+from ospo.app import run as run_command
 from ospo_core.artifacts.manifest import publish_manifest
 from ospo_core.artifacts.storage import Storage
 from tests.ospo_core.rounds.test_lineage import generation
@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> str:
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
+        run_command(arguments)
     assert not ended.value.code
     return capsys.readouterr().out
 

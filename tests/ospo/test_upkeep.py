@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ospo import main
+from ospo.app import run as run_command
 from ospo_core.artifacts.storage import Storage
 from ospo_core.rounds.records import round_ids
 from tests.ospo_core.stages.test_models_and_pointer import model_files
@@ -33,7 +33,7 @@ def ospo(tmp_path: Path, capsys: pytest.CaptureFixture[str], numbers: NumbersSta
 
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--profile", str(profile)])
+            run_command([*arguments, "--profile", str(profile)])
         captured = capsys.readouterr()
         return int(ended.value.code or 0), captured.out, captured.err
 
