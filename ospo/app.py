@@ -158,11 +158,11 @@ def deploy(
     ] = None,
     home: Annotated[
         Path | None,
-        typer.Option("--home", help="This project's folder on the workers' machines; default: OSPO_HOME, or here."),
+        typer.Option("--home", help="Folder in which workers run; default: OSPO_HOME, or the current folder."),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only check the file; needs no server.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file's keys; needs no server.")] = False,
 ) -> None:
-    """Register work pools, deployments and the automation that finds dead runs on the server of PREFECT_API_URL."""
+    """Create work pools, deployments and the crash automation on the server that PREFECT_API_URL names."""
     from ospo import deploy as actions
 
     actions.deploy(file, home, check)
