@@ -122,43 +122,44 @@ def sampling(folder: Path) -> Callable[[Terminal], bool]:
     return published(folder, "images/*/part-00001*.parquet")
 
 
-def scoring(folder: Path) -> Callable[[Terminal], bool]:
-    return published(folder, "scores/*/part-00000*.parquet")
-
-
 def training(folder: Path) -> Callable[[Terminal], bool]:
     return lambda terminal: next(folder.rglob("metrics.jsonl"), None) is not None and terminal.runs("training.run")
 
 
-def reporting(folder: Path) -> Callable[[Terminal], bool]:
-    return published(folder, "evaluation/*/manifest.json")
-
-
-@pytest.mark.parametrize(
-    "moment", [importing, starting_the_server, making_prompts, sampling], ids=lambda moment: moment.__name__
-)
-def test_ctrl_c_ends_a_round(folder: Path, moment: Callable[[Path], Callable[[Terminal], bool]]) -> None:
-    terminal = start(folder)
-    terminal.wait_until(moment(folder))
+def ctrl_c(terminal: Terminal) -> int:
     os.write(terminal.screen, CTRL_C)
-    check_ended(terminal, 128 + signal.SIGINT)
+    return signal.SIGINT
 
 
-def test_a_termination_is_as_quick(folder: Path) -> None:
-    terminal = start(folder)
-    terminal.wait_until(scoring(folder))
-    os.kill(terminal.pid, signal.SIGTERM)
-    check_ended(terminal, 128 + signal.SIGTERM)
-
-
-@pytest.mark.parametrize("moment", [training, reporting], ids=lambda moment: moment.__name__)
-def test_impatient_ctrl_c_ends_a_round(folder: Path, moment: Callable[[Path], Callable[[Terminal], bool]]) -> None:
-    terminal = start(folder)
-    terminal.wait_until(moment(folder))
+def impatient_ctrl_c(terminal: Terminal) -> int:
     for _ in range(3):
         os.write(terminal.screen, CTRL_C)
         terminal.read(0.1)
-    check_ended(terminal, 128 + signal.SIGINT)
+    return signal.SIGINT
+
+
+def termination(terminal: Terminal) -> int:
+    os.kill(terminal.pid, signal.SIGTERM)
+    return signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("moment", "end"),
+    [
+        (importing, ctrl_c),
+        (starting_the_server, ctrl_c),
+        (making_prompts, termination),
+        (sampling, ctrl_c),
+        (training, impatient_ctrl_c),
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_a_round_ends_quickly_at_any_moment(
+    folder: Path, moment: Callable[[Path], Callable[[Terminal], bool]], end: Callable[[Terminal], int]
+) -> None:
+    terminal = start(folder)
+    terminal.wait_until(moment(folder))
+    check_ended(terminal, 128 + end(terminal))
 
 
 def check_ended(terminal: Terminal, code: int) -> None:
