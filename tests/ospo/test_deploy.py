@@ -110,7 +110,7 @@ def test_form_has_choices_defaults_and_descriptions(client: SyncPrefectClient) -
     assert resolve(schema, field(schema, "stage"))["enum"][:2] == ["prompts", "perturbations"]
     assert set(schema["required"]) == {"config", "stage"}
     assert field(schema, "cascade")["type"] == "boolean" and field(schema, "cascade")["default"] is False
-    assert field(schema, "where")["description"].startswith("condition in SQL")
+    assert field(schema, "where")["description"].startswith("SQL condition")
     assert field(schema, "config.training.steps")["default"] > 0
     assert field(schema, "config.execution.runner")["enum"] == ["local", "ray"]
     assert "Ray cluster" in field(schema, "config.execution.runner")["description"]
