@@ -1,7 +1,7 @@
-"""Prefect's embedded server: its settings, which must be made before Prefect is imported, its start and its end.
+"""Prefect's embedded server: its settings, its start and its end.
 
-A user who has a server (PREFECT_API_URL, or a Prefect profile of their own) keeps it, and nothing is changed. Prefect
-can start such a server itself, but in the terminal's process group: Ctrl-C would end it before its clients.
+A user's own server (PREFECT_API_URL, or a Prefect profile) is used as it is. Prefect could start an embedded server
+itself, but would start it in the terminal's process group, where Ctrl-C ends it before its clients.
 """
 
 from __future__ import annotations
@@ -31,25 +31,21 @@ _ALWAYS = {
 _HOST = "127.0.0.1"
 _SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 _SETTINGS = ExitStack()
-"""Settings of this process that last until it ends."""
+"""Prefect settings of this process, valid until it ends."""
 _WATCH = 'read -r _; kill "$1" 2>/dev/null'
-"""Shell script: when the pipe it reads from closes, because its owner is gone, end the process given."""
+"""Shell script: ends the given process when its standard input closes, since the owner of the pipe is gone."""
 _running: list[subprocess.Popen[bytes]] = []
 """The embedded server of this process and the shell that watches it, while they run."""
 
 
 def configure_prefect(scratch: Path, verbose: bool = False) -> None:
-    """Set what is not set yet in the environment; call it before Prefect is imported.
-
-    The embedded server, if one is started later, ends after Prefect's own exit handlers, which still talk to it.
+    """Set the environment variables that Prefect reads when it is imported; those that are set stay.
 
     Args:
-        scratch: folder for Prefect's own files where the home folder cannot be written.
-        verbose: leave Prefect's logs on the terminal.
+        scratch: folder for Prefect's files if the home folder is not writable.
+        verbose: show Prefect's logs in the terminal.
     """
     set_defaults(verbose)
-    atexit.unregister(stop)
-    atexit.register(stop)
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").is_file():
         os.environ["PREFECT_HOME"] = str(_own_home(scratch))
     home = os.environ.get("PREFECT_HOME")
@@ -59,15 +55,15 @@ def configure_prefect(scratch: Path, verbose: bool = False) -> None:
 
 
 def set_defaults(verbose: bool = False) -> None:
-    """Set time-outs, and unless `verbose` quiet logs, where the environment does not say otherwise."""
+    """Set time-outs and, unless `verbose`, quiet logs; variables that are set stay."""
     for name, value in {**_ALWAYS, **({} if verbose else _QUIET)}.items():
         os.environ.setdefault(name, value)
 
 
 def start_server() -> None:
-    """Start the embedded server if the user has none, and make sure that it never outlives this process.
+    """Start the embedded server if the user has none.
 
-    It is ended at a normal exit; if this process is killed, a small shell that waits on a pipe ends it.
+    It never outlives this process: `stop` ends it at exit, and a shell that waits on a pipe ends it after a kill.
 
     Raises:
         OspoError: the user's server does not answer, or the embedded one does not start.
@@ -84,6 +80,7 @@ def start_server() -> None:
     _use(address)
 
 
+@atexit.register  # before Prefect is imported, so that it runs after Prefect's exit handlers, which use the server
 def stop(patience: float = 5.0) -> None:
     """End the embedded server of this process, if there is one, and its watcher.
 

@@ -159,7 +159,7 @@ def _create_pools(client: SyncPrefectClient, pools: list[dict[str, Any]]) -> Ite
             client.read_work_pool(pool["name"])
             yield f"Work pool {pool['name']} exists"
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(**pool))
+            client.create_work_pool(WorkPoolCreate(**{"type": "process", **pool}))
             yield f"Work pool {pool['name']} created"
 
 

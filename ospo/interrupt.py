@@ -14,14 +14,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-import psutil
-
-from flows import prefect_server
+if TYPE_CHECKING:
+    import psutil
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MESSAGE = "Interrupted. Everything finished is kept; run the same command again to continue."
@@ -40,16 +40,42 @@ def quick_end() -> Iterator[None]:
     Signals that are ignored stay ignored, such as SIGHUP under nohup. What is set up here stays until the process
     ends, since the time after the block, when exit handlers run, is also covered.
     """
+    _hold_signals()
     ending = _Ending()
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, ending.on_signal)
+    _handle(ending.on_signal)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_leave_to_parent)
     try:
+        _release_signals()
         yield
     finally:
         ending.unwound.set()
         if ending.begun.is_set():
             threading.Event().wait()  # the other thread ends the process
+
+
+_held = threading.local()
+
+
+def _hold_signals() -> None:
+    """Let signals to this thread wait."""
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _release_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+
+
+def _leave_to_parent() -> None:
+    """Undo `quick_end` in a forked process, such as a worker of a pool: a signal to it does not concern this one."""
+    signal.set_wakeup_fd(-1)
+    _handle(signal.SIG_DFL)
+    _release_signals()
+
+
+def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 class _Ending:
@@ -77,6 +103,15 @@ class _Ending:
         self.begun.set()
         sys.unraisablehook = lambda unraisable: None  # an interrupted destructor is no news
         threading.excepthook = lambda failure: None  # nor is a thread whose process has ended
+        try:
+            self._end()
+        finally:
+            os._exit(128 + number)
+
+    def _end(self) -> None:
+        """End everything but this thread, the embedded server last, since runs that end still talk to it."""
+        from flows import prefect_server  # not above: a signal may come before anything is imported
+
         deadline = time.monotonic() + _GRACE_S
         _end_children(deadline)
         if not self.unwound.wait(max(0.0, deadline - time.monotonic())) and self._context is not None:
@@ -86,7 +121,6 @@ class _Ending:
         prefect_server.stop(_SERVER_S)
         _end_children(time.monotonic())
         os.write(sys.stderr.fileno(), _last_words())
-        os._exit(128 + number)
 
 
 def _last_words() -> bytes:
@@ -97,6 +131,10 @@ def _last_words() -> bytes:
 
 def _end_children(deadline: float) -> None:
     """End all processes below this one but the embedded server: ask, wait until `deadline`, kill."""
+    import psutil
+
+    from flows import prefect_server
+
     spared = prefect_server.process_ids()
     children = [one for one in psutil.Process().children(recursive=True) if one.pid not in spared]
     for child in children:
@@ -111,6 +149,8 @@ def _end_children(deadline: float) -> None:
 
 def _is_running(process: psutil.Process) -> bool:
     """Tell whether a process runs, without collecting it: whoever started it may be waiting for it."""
+    import psutil
+
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

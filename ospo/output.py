@@ -99,6 +99,8 @@ def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, floa
     known = sum(seconds[stage] for stage in missing if stage in seconds)
     if not missing:
         return "Everything is cached."
+    if len(unknown) == len(missing):
+        return "No estimate: this storage has no earlier results of these stages."
     without = f" Not included, since this storage has no earlier result: {', '.join(unknown)}." if unknown else ""
     return f"About {duration(known)} of work, plus the time to start engines and load models.{without}"
 

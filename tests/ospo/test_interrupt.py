@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -124,6 +125,24 @@ def sampling(folder: Path) -> Callable[[Terminal], bool]:
 
 def training(folder: Path) -> Callable[[Terminal], bool]:
     return lambda terminal: next(folder.rglob("metrics.jsonl"), None) is not None and terminal.runs("training.run")
+
+
+_FORK = """
+import multiprocessing, sys, time
+from ospo.interrupt import quick_end
+with quick_end():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    child.terminate()
+    child.join()
+    time.sleep(0.5)
+    sys.stdout.write(f"the child ended with {child.exitcode}")
+"""
+
+
+def test_a_signal_to_a_forked_process_is_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"the child ended with -{signal.SIGTERM:d}", "")
 
 
 def ctrl_c(terminal: Terminal) -> int:
