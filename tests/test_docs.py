@@ -12,7 +12,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from ospo import app
+from ospo.app import app
 from ospo_core.config import RoundConfig, load_profile, profiles_dir
 from ospo_core.schema import StageName
 
