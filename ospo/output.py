@@ -46,7 +46,7 @@ def show_round(
     report: str,
 ) -> None:
     """Show the table of stages, accuracy before and after, the decision, and where the report is."""
-    from ospo_core.report.summary import round_summary
+    from ospo_core.report.stages import round_summary
 
     screen = console()
     screen.print(round_summary(manifests, ran))

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ospo_core.schema import SubCategory
 
+EMBEDDED = "embedded:shapes"
+"""Name of the model and of the held-out prompts that are shipped with the package."""
+
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -35,7 +38,7 @@ class StorageConfig(Section):
 class ModelConfig(Section):
     """The unified model that a round starts from."""
 
-    path: str = Field("embedded:shapes", description="`embedded:shapes`, or a local folder in transformers' format.")
+    path: str = Field(EMBEDDED, description="`embedded:shapes`, or a local folder in transformers' format.")
     family: Literal["shapes", "janus_pro"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 on GPUs, as Janus-Pro was trained.")
@@ -168,7 +171,7 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Held-out evaluation of parent and child."""
 
-    prompts: str = Field("embedded:shapes", description="`embedded:shapes`, or a file of prompts, JSON lines.")
+    prompts: str = Field(EMBEDDED, description="`embedded:shapes`, or a file of prompts, JSON lines.")
     limit: Positive = Field(300, description="Prompts used, spread evenly over the categories.")
     samples: Positive = Field(1, description="Images a prompt.")
     guidance: float = Field(1.0, ge=0)

@@ -20,12 +20,9 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ospo_core.artifacts.ids import item_id
-from ospo_core.config.sections import EvaluationConfig
+from ospo_core.config.sections import EMBEDDED, EvaluationConfig
 from ospo_core.errors import ConfigError
 from ospo_core.schema import SubCategory, category_of
-
-EMBEDDED = "embedded:shapes"
-"""The name of the held-out prompts that come with the embedded world."""
 
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 _GENEVAL_KEYS = {"tag", "include", "exclude"}

@@ -19,16 +19,15 @@ from ospo_core.evaluation.run import evaluate_model
 from ospo_core.models.export import export_text_backbone
 from ospo_core.models.loading import LoadedModel, load_model, to_pixels
 from ospo_core.models.vq import decode_tokens, encode_pictures
-from ospo_core.prompts.answers import ParseError
+from ospo_core.prompts.families import ParseError
 from ospo_core.schema import PERTURBATIONS, SubCategory
 from ospo_core.shapes.grammar import GrammarError, is_drawable, parse
-from ospo_core.shapes.heldout import heldout_texts, invent_for_training
-from ospo_core.shapes.lessons import SHAPES_FAMILY, pick_perturbation
-from ospo_core.shapes.oracle import read_grids
+from ospo_core.shapes.oracle import questions_of, read_grids, shows
 from ospo_core.shapes.perturb import is_valid_perturbation
 from ospo_core.shapes.placement import paint, place
+from ospo_core.shapes.pretraining.lessons import SHAPES_FAMILY, pick_perturbation
 from ospo_core.shapes.render import render
-from ospo_core.shapes.truth import questions_of, shows
+from ospo_core.shapes.sentences import heldout_texts, random_training_sentence
 from ospo_core.shapes.world import read_scene
 
 Figures = dict[str, float]
@@ -103,7 +102,7 @@ def text_figures(engine: TextEngine, count: int) -> Figures:
     """Return the shares of valid answers of the four text tasks."""
     rng = random.Random(5)
     subjects = [
-        (sub_category, invent_for_training(sub_category, rng))
+        (sub_category, random_training_sentence(sub_category, rng))
         for sub_category in SubCategory
         for _ in range(max(1, count // len(SubCategory)))
     ]

@@ -6,9 +6,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from ospo_core.prompts.answers import EQUAL_TO_BASE, UNPARSABLE
 from ospo_core.prompts.shingles import ShingleIndex
 
+UNPARSABLE = "unparsable"
+EQUAL_TO_BASE = "equal_to_base"
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 NUMBER_ABOVE_FOUR = "number_above_four"

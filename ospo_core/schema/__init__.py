@@ -1,6 +1,9 @@
 """The data contract: categories, stages and one versioned pyarrow schema per table."""
 
 from ospo_core.schema.enums import (
+    ALL,
+    CHILD,
+    PARENT,
     PERTURBATIONS,
     Category,
     PerturbationKind,
@@ -12,6 +15,9 @@ from ospo_core.schema.enums import (
 from ospo_core.schema.tables import SCHEMA_VERSION, TABLES, table_from_rows
 
 __all__ = [
+    "ALL",
+    "CHILD",
+    "PARENT",
     "PERTURBATIONS",
     "SCHEMA_VERSION",
     "TABLES",

@@ -1,4 +1,4 @@
-"""Names used by every table: categories of prompts, kinds of perturbation, sides of a pair, stages of a round."""
+"""Names that all tables share: stages of a round, categories of prompts, kinds of perturbation, sides of a pair."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ class StageName(StrEnum):
     TRAINING = "training"
     EVALUATION = "evaluation"
 
+    @property
+    def unit(self) -> str:
+        """What the rows of the stage's table are, in the plural: `preference pairs`."""
+        return _UNITS[self]
+
+
+_UNITS = {
+    StageName.PROMPTS: "prompts",
+    StageName.PERTURBATIONS: "hard negatives",
+    StageName.QUESTIONS: "question lists",
+    StageName.IMAGES: "pictures",
+    StageName.SCORES: "scored pictures",
+    StageName.PAIRS: "preference pairs",
+    StageName.TRAINING: "measurements",
+    StageName.EVALUATION: "judged pictures",
+}
+
 
 class Category(StrEnum):
     """The four categories of prompts (OSPO, section 3.1)."""
@@ -28,7 +45,7 @@ class Category(StrEnum):
 
 
 class SubCategory(StrEnum):
-    """Sub-categories of prompts; the digit is the number of objects (attribute) or of kinds of object (numeracy)."""
+    """Sub-categories of prompts; the digit is the number of objects, or of kinds of object for numeracy."""
 
     COLOR_1 = "color_1"
     SHAPE_1 = "shape_1"
@@ -57,6 +74,14 @@ class Side(StrEnum):
 
     BASE = "base"
     NEGATIVE = "negative"
+
+
+PARENT = "parent"
+"""Value of column `model` of table `evaluation` for the checkpoint that the round started from."""
+CHILD = "child"
+"""Value of column `model` of table `evaluation` for the checkpoint that the round trained."""
+ALL = "all"
+"""Name of the group of all prompts, where figures are given by category."""
 
 
 _ATTRIBUTE = {
@@ -96,4 +121,4 @@ PERTURBATIONS: dict[SubCategory, tuple[PerturbationKind, ...]] = {
     SubCategory.NON_SPATIAL: (PerturbationKind.REPLACE, PerturbationKind.DROP, PerturbationKind.REPLACE),
     SubCategory.COMPLEX: _ALL_KINDS,
 }
-"""The kinds of perturbation made for a prompt, by variant 0, 1, 2 (method, section 2)."""
+"""The kind of perturbation of variants 0, 1 and 2 of a prompt (method, section 2)."""

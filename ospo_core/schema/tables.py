@@ -1,4 +1,4 @@
-"""One pyarrow schema per table, all under one schema version; `item_id` means the same prompt in all of them."""
+"""One pyarrow schema per table, all under one schema version; an `item_id` means the same prompt in every table."""
 
 from __future__ import annotations
 
@@ -123,14 +123,14 @@ TABLES: dict[str, pa.Schema] = {
         ]
     ),
 }
-"""Table name to schema. Tokens are uint16 codes, row-major; `image` holds an encoded picture (PNG) and its name."""
+"""Table name to schema. Tokens are uint16 codes in row-major order; `image` is a picture (PNG) and its name."""
 
 
 def table_from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Build the pyarrow table `name` from row dictionaries.
 
     Raises:
-        StageError: a row has a field the schema does not know, or lacks one that it needs.
+        StageError: a row has a field that is not in the schema, or lacks one that is.
     """
     schema = TABLES[name]
     expected = set(schema.names)

@@ -151,7 +151,7 @@ def parse_dense(text: str) -> tuple[Sentence, tuple[tuple[Cell, ...], ...]]:
     Raises:
         GrammarError: the text is not a sentence of this world.
     """
-    reader = _Reader(text.split())
+    reader = PhraseReader(text.split())
     nouns, cells = [reader.noun()], [reader.cells()]
     relations: list[tuple[int, str, int]] = []
     side = reader.one_of(SIDES)
@@ -168,7 +168,7 @@ def parse_dense(text: str) -> tuple[Sentence, tuple[tuple[Cell, ...], ...]]:
     return Sentence(tuple(nouns), tuple(relations), side), tuple(cells)
 
 
-class _Reader:
+class PhraseReader:
     """Reads phrases off the front of a list of words."""
 
     def __init__(self, words: list[str]) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from ospo_core.shapes.grammar import RELATIONS_2D, RELATIONS_3D, Cell, Noun, Sentence
-from ospo_core.shapes.truth import direction, shows
+from ospo_core.shapes.oracle import direction, shows
 from ospo_core.shapes.world import (
     COLORS,
     FRAME_OFFSETS,

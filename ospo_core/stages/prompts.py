@@ -22,7 +22,7 @@ from ospo_core.errors import ConfigError, StageError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
-from ospo_core.prompts.generate import write_prompts
+from ospo_core.prompts.writing import write_prompts
 from ospo_core.schema import StageName, SubCategory, table_from_rows
 from ospo_core.stages.base import (
     Outcome,

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
+from ospo_core.prompts.decomposing import decompose_prompts
 from ospo_core.prompts.families import family
-from ospo_core.prompts.generate import decompose_prompts
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext, engine_fields, one_to_one
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ospo_core.evaluation import judge_quality
 from ospo_core.evaluation.judge_quality import area_under_curve
-from tests.ospo_core.evaluation.rows import evaluation_row
+from tests.support.evaluation_rows import evaluation_row
 
 
 def test_confusion_table_worked_by_hand() -> None:

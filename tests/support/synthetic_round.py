@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from base64 import b64decode
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -20,6 +22,7 @@ Row = dict[str, Any]
 COLOURS = {"red": "#d3402f", "blue": "#2f66c9", "green": "#3c9a4e", "yellow": "#e2b93b", "purple": "#7e4aa8"}
 SHAPES = ("circle", "square", "triangle")
 ANSWERS = ("question", "p_yes", "p_no")
+_IMAGE = re.compile(r"!\[([^\]]*)\]\(data:image/([\w+]+);base64,([^)]+)\)")
 
 
 def picture(things: Sequence[tuple[str, str]], size: int = 64) -> bytes:
@@ -188,3 +191,8 @@ def with_all_columns(table: str, rows: Sequence[Row]) -> list[Row]:
     from ospo_core.schema import TABLES
 
     return [{name: row.get(name) for name in TABLES[table].names} for row in rows]
+
+
+def pictures(page: str) -> list[tuple[str, bytes]]:
+    """Kind and bytes of the pictures of a Markdown page."""
+    return [(kind, b64decode(data)) for _, kind, data in _IMAGE.findall(page)]

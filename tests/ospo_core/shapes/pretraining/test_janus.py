@@ -1,46 +1,18 @@
-"""Lessons and pretraining: words are known, packing changes nothing, an interrupted run ends as if undisturbed."""
+"""Pretraining of the model: packing changes no loss, every parameter is trained, an interrupted run ends the same."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from ospo_core.schema import SubCategory
-from ospo_core.shapes.batches import Batch, LessonPlan, Lessons, pack
-from ospo_core.shapes.heldout import draw_heldout, heldout_texts, invent_for_training
-from ospo_core.shapes.lessons import SHAPES_FAMILY, drawing_lesson, looking_lessons, text_lesson
-from ospo_core.shapes.optimisers import Optimisers
-from ospo_core.shapes.passages import NOTHING, Part
-from ospo_core.shapes.pretrain import Recipe, build_model, rate_at, train
-from ospo_core.shapes.pretrain_vq import VqRecipe, random_grids, train_vq
-from ospo_core.shapes.teaching import lesson_losses
-from ospo_core.shapes.tokenizer import build_tokenizer
+from ospo_core.shapes.pretraining.batches import NOTHING, Batch, LessonPlan, Lessons, Part
+from ospo_core.shapes.pretraining.janus import Optimisers, Recipe, lesson_losses, rate_at, train
+from ospo_core.shapes.pretraining.model import build_model, build_tokenizer
 
 SMALL = LessonPlan(drawings=4, texts=3, pictures=3, questions=2)
 CPU = torch.device("cpu")
-
-
-def test_the_tokenizer_knows_every_word_of_every_lesson() -> None:
-    tokenizer, rng = build_tokenizer(), random.Random(0)
-    for _ in range(60):
-        text, (_, about) = text_lesson(rng), looking_lessons(rng, 4)
-        drawing = drawing_lesson(rng, 0.4, 0.1, 0.5)
-        texts = [f"{SHAPES_FAMILY.chat_text(lesson.instruction)} {lesson.answer}" for lesson in (text, *about)]
-        for sentence in (*texts, SHAPES_FAMILY.generation_text(drawing.prompt)):
-            ids = tokenizer(sentence)["input_ids"]
-            assert ids[0] == tokenizer.bos_token_id and tokenizer.unk_token_id not in ids, sentence
-            assert tokenizer.decode(ids[1:]) == sentence
-
-
-def test_lessons_depend_on_seed_and_step_alone() -> None:
-    lessons = [Lessons(build_tokenizer(), SMALL, seed, 10, 5) for seed in (1, 1, 2)]
-    first, again, other = (each[3] for each in lessons)
-    assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(again).values(), strict=True))
-    assert first.tokens.shape != other.tokens.shape or not torch.equal(first.tokens, other.tokens)
 
 
 def sequences(batch: Batch) -> list[Batch]:
@@ -81,11 +53,6 @@ def test_packed_lessons_have_the_losses_of_separate_ones(attention: str) -> None
         assert float(packed[name]) == pytest.approx(total / count, rel=1e-4), name
 
 
-def test_items_are_packed_longest_first_where_they_fit() -> None:
-    assert pack([3, 9, 5, 2, 4], 10) == [[1], [2, 4], [0, 3]]
-    assert pack([12, 1], 10) == [[0], [1]]
-
-
 def test_every_parameter_but_the_frozen_ones_has_one_optimiser() -> None:
     model = build_model(0)
     model.model.vqmodel.requires_grad_(False)
@@ -119,32 +86,3 @@ def test_an_interrupted_pretraining_ends_like_an_undisturbed_one(tmp_path: Path)
 def test_the_rate_warms_up_stays_and_falls() -> None:
     recipe = Recipe(steps=100, warmup_steps=10, decay_share=0.5)
     assert [round(rate_at(step, recipe), 3) for step in (0, 9, 40, 75, 100)] == [0.1, 1.0, 1.0, 0.525, 0.05]
-
-
-def test_the_vq_model_learns() -> None:
-    vq, seen = build_model(0).model.vqmodel, []
-    train_vq(vq, VqRecipe(steps=6, batch_size=2), CPU, lambda step, figures: seen.append(figures))
-    assert seen[-1]["classify"] < seen[0]["classify"] and not vq.training
-
-
-def test_an_interrupted_vq_training_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
-    recipe = VqRecipe(steps=6, encoder_steps=3, batch_size=2, checkpoint_every=2)
-    whole, halted, resumed = (build_model(seed).model.vqmodel for seed in (0, 0, 1))
-    train_vq(whole, recipe, CPU)
-    train_vq(halted, recipe, CPU, checkpoint=tmp_path / "vq.pt", stop_at=4)
-    train_vq(resumed, recipe, CPU, checkpoint=tmp_path / "vq.pt")
-    for name, value in whole.state_dict().items():
-        assert torch.allclose(value, resumed.state_dict()[name], atol=1e-5), name
-
-
-def test_random_grids_have_the_asked_share_of_empty_cells() -> None:
-    grids = random_grids(400, np.random.default_rng(0), 0.3)
-    assert 0.25 < float((grids == 0).mean()) < 0.35
-
-
-def test_heldout_prompts_are_those_in_the_file_and_never_taught() -> None:
-    assert {row["prompt"] for row in draw_heldout()} == heldout_texts()
-    rng = random.Random(0)
-    for sub_category in SubCategory:
-        for _ in range(50):
-            assert invent_for_training(sub_category, rng).text() not in heldout_texts()

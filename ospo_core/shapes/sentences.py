@@ -1,12 +1,20 @@
-"""Random sentences of every sub-category, for pretraining and for the held-out prompts."""
+"""Random sentences of every sub-category, and the fixed list of those that are held out.
+
+Held-out sentences are the prompts of the evaluation: pretraining never uses them, and the round's filters keep them out
+of the prompts that the model writes.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
-from ospo_core.schema import PerturbationKind, SubCategory
+from ospo_core.artifacts.ids import item_id
+from ospo_core.schema import PerturbationKind, SubCategory, category_of
 from ospo_core.shapes.grammar import (
     MAX_COUNT,
     RELATIONS_2D,
@@ -16,8 +24,26 @@ from ospo_core.shapes.grammar import (
     Sentence,
     is_drawable,
 )
+from ospo_core.shapes.oracle import questions_of
 from ospo_core.shapes.perturb import perturbations
 from ospo_core.shapes.world import COLORS, CONTAINERS, SHAPES, TEXTURES
+
+HELDOUT_FILE = Path(__file__).parent / "data" / "heldout.jsonl"
+_HELDOUT_SEED = 2026
+_HELDOUT_COUNTS: dict[SubCategory, int] = {
+    SubCategory.COLOR_1: 30,
+    SubCategory.SHAPE_1: 20,
+    SubCategory.TEXTURE_1: 40,
+    SubCategory.COLOR_2: 60,
+    SubCategory.SHAPE_2: 60,
+    SubCategory.TEXTURE_2: 60,
+    SubCategory.SPATIAL_2D: 70,
+    SubCategory.SPATIAL_3D: 60,
+    SubCategory.NUMERACY_1: 30,
+    SubCategory.NUMERACY_2: 60,
+    SubCategory.NON_SPATIAL: 60,
+    SubCategory.COMPLEX: 60,
+}
 
 
 def _plain(rng: random.Random) -> Noun:
@@ -95,7 +121,7 @@ _MAKERS: dict[SubCategory, Callable[[random.Random], Sentence]] = {
 }
 
 
-def invent(sub_category: SubCategory, rng: random.Random) -> Sentence:
+def random_sentence(sub_category: SubCategory, rng: random.Random) -> Sentence:
     """Return a random drawable sentence whose prompts can be perturbed in the ways its sub-category asks for."""
     while True:
         sentence = _MAKERS[sub_category](rng)
@@ -108,4 +134,50 @@ def invent(sub_category: SubCategory, rng: random.Random) -> Sentence:
         if sub_category is SubCategory.TEXTURE_2 and not perturbations(sentence, PerturbationKind.SWAP):
             continue
         if is_drawable(sentence):
+            return sentence
+
+
+def draw_heldout() -> list[dict[str, object]]:
+    """Return the held-out prompts as rows: different texts, drawn with a fixed seed."""
+    rng = random.Random(_HELDOUT_SEED)
+    rows: list[dict[str, object]] = []
+    seen: set[str] = set()
+    for sub_category, count in _HELDOUT_COUNTS.items():
+        wanted = len(rows) + count
+        while len(rows) < wanted:
+            sentence = random_sentence(sub_category, rng)
+            text = sentence.text()
+            if text in seen:
+                continue
+            seen.add(text)
+            rows.append(
+                {
+                    "item_id": item_id("heldout", text),
+                    "category": category_of(sub_category).value,
+                    "sub_category": sub_category.value,
+                    "prompt": text,
+                    "questions": [question.text for question in questions_of(sentence)],
+                }
+            )
+    return rows
+
+
+def write_heldout(path: Path = HELDOUT_FILE) -> None:
+    """Write the held-out prompts as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in draw_heldout()), encoding="utf-8")
+
+
+@cache
+def heldout_texts() -> frozenset[str]:
+    """Return the texts of the held-out prompts."""
+    lines = HELDOUT_FILE.read_text(encoding="utf-8").splitlines()
+    return frozenset(json.loads(line)["prompt"] for line in lines)
+
+
+def random_training_sentence(sub_category: SubCategory, rng: random.Random) -> Sentence:
+    """Return a random sentence that is not held out."""
+    while True:
+        sentence = random_sentence(sub_category, rng)
+        if sentence.text() not in heldout_texts():
             return sentence

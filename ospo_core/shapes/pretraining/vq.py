@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import JanusVQVAE
 
 from ospo_core.artifacts.ids import derive_seed
-from ospo_core.shapes.checkpoints import load_checkpoint, save_checkpoint
+from ospo_core.shapes.pretraining.model import load_checkpoint, save_checkpoint
 from ospo_core.shapes.render import BACKGROUND, Pictures, render
 from ospo_core.shapes.world import GRID, Grid, glyphs
 

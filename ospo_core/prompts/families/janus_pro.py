@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ospo_core.prompts import janus_templates as templates
-from ospo_core.prompts.answers import EQUAL_TO_BASE, UNPARSABLE, ParseError, PromptAnswer, Relation
-from ospo_core.prompts.base_family import IMAGE_MARKER, PromptFamily
-from ospo_core.prompts.filters import normalise
-from ospo_core.prompts.janus_seeds import SEEDS
+from ospo_core.prompts.families import janus_pro_texts as texts
+from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation
+from ospo_core.prompts.filters import EQUAL_TO_BASE, UNPARSABLE, normalise
 from ospo_core.schema import PerturbationKind, SubCategory
 
 NO_RELATION = "none"
@@ -61,11 +59,11 @@ class JanusProFamily(PromptFamily):
 
     def chat_text(self, instruction: str) -> str:
         """Return system prompt, the user's turn and the opening of the assistant's."""
-        return f"{templates.SYSTEM}<|User|>: {instruction}\n\n<|Assistant|>:"
+        return f"{texts.SYSTEM}<|User|>: {instruction}\n\n<|Assistant|>:"
 
     def vqa_text(self, question: str) -> str:
         """Return the chat text of a picture, a new line and a question."""
-        asked = templates.VQA.format(question=question)
+        asked = texts.VQA.format(question=question)
         return self.chat_text(f"<begin_of_image>{IMAGE_MARKER}<end_of_image>\n{asked}")
 
     def generation_text(self, prompt: str) -> str:
@@ -73,28 +71,28 @@ class JanusProFamily(PromptFamily):
         return f"<|User|>: {prompt}\n\n<|Assistant|>:<begin_of_image>"
 
     def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
-        """Return the hand-written prompts of `janus_seeds`."""
-        return list(SEEDS[sub_category])
+        """Return the hand-written prompts of `janus_pro_texts`."""
+        return list(texts.SEEDS[sub_category])
 
     def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
         """Return the few-shot instruction: full examples with prompt, concepts and relations."""
         shown = "\n\n".join(self.format_prompt(example) for example in examples)
-        return templates.WRITE.format(task=templates.TASKS[sub_category], examples=shown)
+        return texts.WRITE.format(task=texts.TASKS[sub_category], examples=shown)
 
     def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
         """Return the few-shot instruction to change one detail."""
-        pairs = templates.EDIT_EXAMPLES[kind]
+        pairs = texts.EDIT_EXAMPLES[kind]
         shown = "\n\n".join(f"Base: {base}\nChanged: {changed}" for base, changed in pairs)
-        task, edit = templates.TASKS[sub_category], templates.EDITS[kind]
-        return templates.PERTURB.format(task=task, edit=edit, examples=shown, prompt=prompt)
+        task, edit = texts.TASKS[sub_category], texts.EDITS[kind]
+        return texts.PERTURB.format(task=task, edit=edit, examples=shown, prompt=prompt)
 
     def densify(self, prompt: str, negative: str) -> str:
         """Return the instruction to expand both prompts into one scene."""
-        return templates.DENSIFY.format(prompt=prompt, negative=negative)
+        return texts.DENSIFY.format(prompt=prompt, negative=negative)
 
     def decompose(self, prompt: str) -> str:
         """Return the instruction to ask about everything in a prompt."""
-        return templates.DECOMPOSE.format(prompt=prompt)
+        return texts.DECOMPOSE.format(prompt=prompt)
 
     def format_prompt(self, answer: PromptAnswer) -> str:
         """Return the lines `Prompt:`, `Concepts:` (by semicolons) and `Relations:` (bracketed triples, or none)."""

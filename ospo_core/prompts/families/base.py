@@ -1,20 +1,53 @@
-"""What every model family says about its text: chat format, instructions, answer formats and their parsers."""
+"""What every model family defines about its text: chat format, instructions, answer formats and their parsers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from ospo_core.prompts.answers import PromptAnswer
+from ospo_core.errors import OspoError
 from ospo_core.schema import PerturbationKind, SubCategory
 
+Relation = tuple[str, str, str]
+"""Subject, relation, object, e.g. `("red circle", "above", "blue square")`."""
+
 IMAGE_MARKER = "{image}"
-"""Stands in `vqa_text` for the run of image placeholders; the tags around it are part of the text."""
+"""Marks in `vqa_text` where the image placeholders go; the tags around them are part of the text."""
+
+
+@dataclass(frozen=True)
+class PromptAnswer:
+    """A prompt and what it mentions (OSPO, section 3.1).
+
+    Args:
+        prompt: one sentence that describes a picture.
+        concepts: the objects with their attributes, e.g. `("red circle", "blue square")`.
+        relations: the relations between concepts; empty if the prompt states none.
+    """
+
+    prompt: str
+    concepts: tuple[str, ...]
+    relations: tuple[Relation, ...] = ()
+
+
+class ParseError(OspoError):
+    """An answer that does not have the expected form; it is dropped and counted, never trained on.
+
+    Args:
+        reason: the name under which the drop is counted.
+        answer: the answer as the model wrote it.
+        detail: what is missing or superfluous.
+    """
+
+    def __init__(self, reason: str, answer: str = "", detail: str = "the answer has the wrong form") -> None:
+        super().__init__(detail, field=reason, value=answer, remedy="Answers like this are dropped and asked for again")
+        self.reason = reason
 
 
 class PromptFamily(ABC):
-    """The text side of one family of models; instances hold no state, so that two of a class are the same.
+    """The text side of one family of models; instances hold no state.
 
     No text starts with the begin-of-sequence token: the tokenizer adds it.
     `parse_*` is the inverse of `format_*` and raises `ParseError` for any other text.
@@ -41,7 +74,7 @@ class PromptFamily(ABC):
 
     @abstractmethod
     def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
-        """Return hand-written prompts: the first few-shot examples, until the model's own are there."""
+        """Return hand-written prompts: the first few-shot examples, used until the model has written its own."""
 
     @abstractmethod
     def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:

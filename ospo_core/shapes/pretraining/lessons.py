@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ospo_core.prompts.answers import PromptAnswer
-from ospo_core.prompts.families import family
+from ospo_core.prompts.families import PromptAnswer, family
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
 from ospo_core.shapes.grammar import Sentence
-from ospo_core.shapes.heldout import invent_for_training
+from ospo_core.shapes.oracle import Question, answer, questions_of
 from ospo_core.shapes.perturb import Perturbed, perturbations, preferred_details
 from ospo_core.shapes.placement import Cells, PlacementError, paint, place, place_alike
-from ospo_core.shapes.tokenizer import DESCRIBE, DESCRIBE_CELLS
-from ospo_core.shapes.truth import Question, answer, questions_of
+from ospo_core.shapes.pretraining.model import DESCRIBE, DESCRIBE_CELLS
+from ospo_core.shapes.sentences import random_training_sentence
 from ospo_core.shapes.world import GRID, Grid, glyphs, read_scene
 
 SHAPES_FAMILY = family("shapes")
@@ -48,7 +47,7 @@ def sketch(rng: random.Random) -> tuple[SubCategory, Sentence, Cells]:
     """Return a random sentence with an arrangement of its things."""
     while True:
         sub_category = rng.choice(SUB_CATEGORIES)
-        sentence = invent_for_training(sub_category, rng)
+        sentence = random_training_sentence(sub_category, rng)
         try:
             return sub_category, sentence, place(sentence, rng)
         except PlacementError:
@@ -86,10 +85,10 @@ def drawing_lesson(rng: random.Random, wrong_share: float, drop_share: float, de
 def _writing(rng: random.Random) -> TextLesson:
     sub_category = rng.choice(SUB_CATEGORIES)
     shown = [
-        prompt_answer(invent_for_training(sub_category, rng))
+        prompt_answer(random_training_sentence(sub_category, rng))
         for _ in range(5 if sub_category is SubCategory.COMPLEX else 3)
     ]
-    made = prompt_answer(invent_for_training(sub_category, rng))
+    made = prompt_answer(random_training_sentence(sub_category, rng))
     return TextLesson(SHAPES_FAMILY.write_prompt(sub_category, shown), SHAPES_FAMILY.format_prompt(made))
 
 
@@ -103,7 +102,7 @@ def prompt_answer(sentence: Sentence) -> PromptAnswer:
 def _perturbing(rng: random.Random) -> TextLesson:
     while True:
         sub_category = rng.choice(SUB_CATEGORIES)
-        sentence, kind = invent_for_training(sub_category, rng), rng.choice(PERTURBATIONS[sub_category])
+        sentence, kind = random_training_sentence(sub_category, rng), rng.choice(PERTURBATIONS[sub_category])
         made = pick_perturbation(sentence, sub_category, kind, rng)
         if made is not None:
             return TextLesson(SHAPES_FAMILY.perturb(kind, sentence.text(), sub_category), made.sentence.text())
@@ -125,7 +124,7 @@ def _densifying(rng: random.Random) -> TextLesson:
 
 def _decomposing(rng: random.Random) -> TextLesson:
     sub_category = rng.choice(SUB_CATEGORIES)
-    sentence = invent_for_training(sub_category, rng)
+    sentence = random_training_sentence(sub_category, rng)
     if rng.random() < 0.5:
         made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
         sentence = made.sentence if made is not None else sentence
@@ -186,5 +185,5 @@ def _question_pool(sentence: Sentence, sub_category: SubCategory, rng: random.Ra
     for kind in rng.sample(PERTURBATIONS[sub_category], 3):
         made = pick_perturbation(sentence, sub_category, kind, rng)
         pool += questions_of(made.sentence) if made is not None else []
-    pool += questions_of(invent_for_training(sub_category, rng))
+    pool += questions_of(random_training_sentence(sub_category, rng))
     return list(dict.fromkeys(pool))

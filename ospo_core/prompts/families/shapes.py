@@ -1,6 +1,6 @@
 """Text formats of the embedded shapes model: lower-case words and marks, separated by single spaces.
 
-The model is pretrained on the very texts that this module formats, so a change here needs a new pretraining.
+The model is pretrained on exactly the texts that this module formats: any change here requires a new pretraining.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ospo_core.prompts.answers import EQUAL_TO_BASE, UNPARSABLE, ParseError, PromptAnswer, Relation
-from ospo_core.prompts.base_family import IMAGE_MARKER, PromptFamily
-from ospo_core.prompts.shapes_seeds import SEEDS
+from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation
+from ospo_core.prompts.filters import EQUAL_TO_BASE, UNPARSABLE
 from ospo_core.schema import PerturbationKind, SubCategory
 
 NO_RELATION = "none"
@@ -89,7 +88,7 @@ class ShapesFamily(PromptFamily):
         return f"{self.chat_text(prompt)} <begin_of_image>"
 
     def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
-        """Return the hand-written prompts of `shapes_seeds`."""
+        """Return hand-written prompts."""
         return list(SEEDS[sub_category])
 
     def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
@@ -150,3 +149,105 @@ class ShapesFamily(PromptFamily):
         if not bodies or rest.strip():
             raise ParseError(UNPARSABLE, answer, "no question, or one without its question mark")
         return list(dict.fromkeys(f"{_sentence(body, answer)} ?" for body in bodies))
+
+
+def _plain(prompt: str, *concepts: str) -> PromptAnswer:
+    """Return a prompt without relations."""
+    return PromptAnswer(prompt, concepts)
+
+
+def _related(subject: str, relation: str, other: str) -> PromptAnswer:
+    """Return `a {subject} {relation} a {other}` with its one relation."""
+    return PromptAnswer(f"a {subject} {relation} a {other}", (subject, other), ((subject, relation, other),))
+
+
+def _complex(prompt: str, concepts: tuple[str, ...], *relations: Relation) -> PromptAnswer:
+    """Return a prompt of several concepts and relations."""
+    return PromptAnswer(prompt, concepts, relations)
+
+
+SEEDS: dict[SubCategory, tuple[PromptAnswer, ...]] = {
+    SubCategory.COLOR_1: (
+        _plain("a red circle", "red circle"),
+        _plain("a blue square", "blue square"),
+        _plain("a yellow star", "yellow star"),
+    ),
+    SubCategory.SHAPE_1: (
+        _plain("a square", "square"),
+        _plain("a triangle", "triangle"),
+        _plain("a heart at the top", "heart"),
+    ),
+    SubCategory.TEXTURE_1: (
+        _plain("a dotted orange star", "dotted orange star"),
+        _plain("a striped red circle", "striped red circle"),
+        _plain("a striped green square", "striped green square"),
+    ),
+    SubCategory.COLOR_2: (
+        _plain("a red circle and a yellow square", "red circle", "yellow square"),
+        _plain("a green star and a red square", "green star", "red square"),
+        _plain("a blue heart and a green circle", "blue heart", "green circle"),
+    ),
+    SubCategory.SHAPE_2: (
+        _plain("a purple triangle and an orange star", "purple triangle", "orange star"),
+        _plain("a green square and a yellow heart", "green square", "yellow heart"),
+        _plain("a blue star and a red triangle", "blue star", "red triangle"),
+    ),
+    SubCategory.TEXTURE_2: (
+        _plain("a striped red circle and a blue square", "striped red circle", "blue square"),
+        _plain("a green star and a striped red heart", "green star", "striped red heart"),
+        _plain("a striped blue square and a green circle", "striped blue square", "green circle"),
+    ),
+    SubCategory.SPATIAL_2D: (
+        _related("red circle", "left of", "blue square"),
+        _related("green star", "above", "red square"),
+        _related("blue heart", "below", "green circle"),
+    ),
+    SubCategory.SPATIAL_3D: (
+        _related("red circle", "in front of", "blue square"),
+        _related("green star", "behind", "red square"),
+        _related("blue heart", "in front of", "green circle"),
+    ),
+    SubCategory.NUMERACY_1: (
+        _plain("three red circles", "red circle"),
+        _plain("two blue squares", "blue square"),
+        _plain("four green stars", "green star"),
+    ),
+    SubCategory.NUMERACY_2: (
+        _plain("two red circles and three blue squares", "red circle", "blue square"),
+        _plain("a green star and two red hearts", "green star", "red heart"),
+        _plain("three blue stars and a green circle", "blue star", "green circle"),
+    ),
+    SubCategory.NON_SPATIAL: (
+        _related("red circle", "inside", "blue box"),
+        _related("red circle", "touching", "blue star"),
+        _related("green star", "inside", "red box"),
+    ),
+    SubCategory.COMPLEX: (
+        _complex(
+            "a striped red circle above a blue square and a green heart",
+            ("striped red circle", "blue square", "green heart"),
+            ("striped red circle", "above", "blue square"),
+        ),
+        _complex(
+            "a green star left of a striped blue circle and a red square",
+            ("green star", "striped blue circle", "red square"),
+            ("green star", "left of", "striped blue circle"),
+        ),
+        _complex(
+            "a blue heart below a red star and a striped green square",
+            ("blue heart", "red star", "striped green square"),
+            ("blue heart", "below", "red star"),
+        ),
+        _complex(
+            "a striped red square right of a green circle and a blue star",
+            ("striped red square", "green circle", "blue star"),
+            ("striped red square", "right of", "green circle"),
+        ),
+        _complex(
+            "a green square above a striped blue heart and a red circle",
+            ("green square", "striped blue heart", "red circle"),
+            ("green square", "above", "striped blue heart"),
+        ),
+    ),
+}
+"""The first few-shot examples: at least three prompts per sub-category, five for complex."""

@@ -1,4 +1,4 @@
-"""The terminal's table and line say what the manifests say."""
+"""The table of stages in the terminal says what the manifests say."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ospo_core.artifacts.storage import Storage
-from ospo_core.report.summary import outcome_text, round_summary
+from ospo_core.report.stages import round_summary
 from ospo_core.schema import StageName
-from tests.ospo_core.report.synthetic import whole_round
+from tests.support.synthetic_round import whole_round
 
 
 def shown(thing: object) -> str:
@@ -25,13 +25,6 @@ def test_the_table_has_every_stage_its_drops_and_its_source(tmp_path: Path) -> N
     assert all(stage.value in text for stage in StageName)
     assert "190 no chosen candidate" in text and "24 preference pairs" in text
     assert text.count("cached") == 7 and "Source" not in shown(round_summary(manifests))
-
-
-def test_the_outcome_is_told_by_category(tmp_path: Path) -> None:
-    manifests = whole_round(Storage(str(tmp_path)), count=96, after=0.9)
-    text = shown(outcome_text(manifests))
-    assert text.startswith("Promoted: accuracy rose from") and "non-spatial: " in text
-    assert shown(outcome_text({})).strip() == "Not evaluated yet."
 
 
 def test_markup_in_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:

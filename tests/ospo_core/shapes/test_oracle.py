@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
 from ospo_core.shapes.grammar import GrammarError, parse, parse_dense
-from ospo_core.shapes.invent import invent
-from ospo_core.shapes.oracle import read_grids, satisfies
+from ospo_core.shapes.oracle import answer, direction, parse_question, questions_of, read_grids, satisfies, shows
 from ospo_core.shapes.perturb import is_valid_perturbation, perturbations
 from ospo_core.shapes.placement import paint, place, place_alike
 from ospo_core.shapes.render import render
-from ospo_core.shapes.truth import answer, direction, parse_question, questions_of, shows
+from ospo_core.shapes.sentences import random_sentence
 from ospo_core.shapes.world import Scene, read_scene
 
 
@@ -28,7 +27,7 @@ def scene_of(dense: str) -> Scene:
 @settings(max_examples=60, deadline=None)
 def test_a_drawn_sentence_satisfies_the_oracle_and_its_questions(sub_category: SubCategory, seed: int) -> None:
     rng = random.Random(seed)
-    sentence = invent(sub_category, rng)
+    sentence = random_sentence(sub_category, rng)
     grid = paint(sentence, place(sentence, rng), rng)
     picture = render(grid)
     assert (read_grids(picture[None])[0] == grid).all()
@@ -42,7 +41,7 @@ def test_a_drawn_sentence_satisfies_the_oracle_and_its_questions(sub_category: S
 @settings(max_examples=60, deadline=None)
 def test_perturbations_are_valid_and_can_be_placed_like_the_base(sub_category: SubCategory, seed: int) -> None:
     rng = random.Random(seed)
-    base = invent(sub_category, rng)
+    base = random_sentence(sub_category, rng)
     cells = place(base, rng)
     for kind in set(PERTURBATIONS[sub_category]):
         options = perturbations(base, kind)
@@ -57,7 +56,7 @@ def test_perturbations_are_valid_and_can_be_placed_like_the_base(sub_category: S
 @settings(max_examples=40, deadline=None)
 def test_what_and_joins_stands_in_reading_order(sub_category: SubCategory, seed: int) -> None:
     rng = random.Random(seed)
-    first, second = place(invent(sub_category, rng), rng)
+    first, second = place(random_sentence(sub_category, rng), rng)
     assert max(first) < min(second)
 
 

@@ -1,23 +1,22 @@
-"""The one place that knows which model families there are."""
+"""The text side of each model family: chat format, instructions, answer formats and few-shot examples."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
 from ospo_core.errors import ConfigError
-from ospo_core.prompts.answers import ParseError, PromptAnswer
-from ospo_core.prompts.base_family import IMAGE_MARKER, PromptFamily
-from ospo_core.prompts.janus_family import JanusProFamily
-from ospo_core.prompts.shapes_family import ShapesFamily
+from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation
+from ospo_core.prompts.families.janus_pro import JanusProFamily
+from ospo_core.prompts.families.shapes import ShapesFamily
 
-__all__ = ["FAMILIES", "IMAGE_MARKER", "ParseError", "PromptAnswer", "PromptFamily", "family"]
+__all__ = ["FAMILIES", "IMAGE_MARKER", "ParseError", "PromptAnswer", "PromptFamily", "Relation", "family"]
 
 FAMILIES: dict[str, PromptFamily] = {known.name: known for known in (ShapesFamily(), JanusProFamily())}
-"""Name to family, as `model.family` of a profile has it."""
+"""Families by name; `model.family` of a profile is one of these names."""
 
 
 def family(name: str) -> PromptFamily:
-    """Return the family of that name.
+    """Return the family with this name.
 
     Raises:
         ConfigError: there is no such family.
