@@ -1,4 +1,4 @@
-"""Configuration: frozen sections, and the profile that puts them together."""
+"""Configuration: immutable sections, profiles of rounds, and experiments."""
 
 from ospo_core.config.experiment import Arm, ExperimentConfig, experiment_names, load_experiment
 from ospo_core.config.profile import RoundConfig, change_config, load_profile, profile_names, profiles_dir

@@ -51,9 +51,9 @@ class Question:
     """A yes/no question about a picture.
 
     Attributes:
-        noun: what is asked for; None asks for the number of all things.
-        count: the number asked for; 1 with a noun asks for at least one, anything else for exactly so many.
-        relation, other: asks for a relation of `noun` to `other`.
+        noun: what the question is about; None asks for the number of all things.
+        count: the number in question; 1 with a noun means at least one, any other number means exactly that many.
+        relation, other: asks whether `noun` is in a relation to `other`.
         side: asks whether `noun` is on that side.
     """
 
@@ -65,7 +65,7 @@ class Question:
 
     @property
     def text(self) -> str:
-        """The question in words, with ` ?` at its end."""
+        """The question in words, ending with ` ?`."""
         if self.noun is None:
             return "is there one object ?" if self.count == 1 else f"are there {NUMBERS[self.count]} objects ?"
         if self.relation and self.other:
@@ -76,7 +76,7 @@ class Question:
 
 
 def questions_of(sentence: Sentence) -> list[Question]:
-    """Return the questions that together say what the sentence says."""
+    """Return the questions that together cover the meaning of a sentence."""
     asked = [Question(noun, noun.count) for noun in sentence.nouns]
     asked.append(Question(count=sentence.total))
     for i, relation, j in sentence.relations:
@@ -87,10 +87,10 @@ def questions_of(sentence: Sentence) -> list[Question]:
 
 
 def parse_question(text: str) -> Question:
-    """Read a question.
+    """Parse a question.
 
     Raises:
-        GrammarError: the text is no question of this world.
+        GrammarError: the text is not a question of this world.
     """
     words = text.split()
     if words[-1:] != ["?"]:
@@ -114,7 +114,7 @@ def parse_question(text: str) -> Question:
 
 
 def _read_placement(reader: PhraseReader) -> Question:
-    """Read what follows `is the`: a description, then a side or a relation to another."""
+    """Parse what follows `is the`: a description, then a side or a relation to another thing."""
     noun = reader.description()
     side = reader.one_of(SIDES)
     if side:
@@ -139,7 +139,7 @@ def answer(question: Question, scene: Scene) -> bool:
 
 
 def related(scene: Scene, i: int, relation: str, j: int) -> bool:
-    """Whether thing `i` stands in a relation to thing `j`."""
+    """Whether thing `i` is in a relation to thing `j`."""
     if relation in RELATIONS_2D:
         first, second = scene.things[i], scene.things[j]
         return direction((first.row, first.column), (second.row, second.column)) == relation
@@ -153,7 +153,7 @@ def related(scene: Scene, i: int, relation: str, j: int) -> bool:
 
 
 def direction(first: tuple[int, int], second: tuple[int, int]) -> str | None:
-    """Return how a cell lies to another: the direction of the larger distance, None on a diagonal."""
+    """Return the direction of a cell from another, along the larger distance; None on a diagonal."""
     down, right = first[0] - second[0], first[1] - second[1]
     if abs(down) == abs(right):
         return None
@@ -174,7 +174,7 @@ def on_side(placed: Placed, side: str) -> bool:
 
 
 def shows(scene: Scene, sentence: Sentence) -> bool:
-    """Whether a scene shows exactly what a sentence says: nothing missing, nothing extra, all relations."""
+    """Whether a scene shows exactly what a sentence says: nothing missing, nothing extra, all relations true."""
     if scene.broken or len(scene.things) != sentence.total:
         return False
     counted = all(sum(n.matches(p.thing) for p in scene.things) == n.count for n in sentence.nouns)

@@ -11,10 +11,10 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 from ospo_core.artifacts.ids import item_id
 from ospo_core.schema import PerturbationKind, SubCategory, category_of
+from ospo_core.shapes import HELDOUT_FILE
 from ospo_core.shapes.grammar import (
     MAX_COUNT,
     RELATIONS_2D,
@@ -28,7 +28,6 @@ from ospo_core.shapes.oracle import questions_of
 from ospo_core.shapes.perturb import perturbations
 from ospo_core.shapes.world import COLORS, CONTAINERS, SHAPES, TEXTURES
 
-HELDOUT_FILE = Path(__file__).parent / "data" / "heldout.jsonl"
 _HELDOUT_SEED = 2026
 _HELDOUT_COUNTS: dict[SubCategory, int] = {
     SubCategory.COLOR_1: 30,
@@ -122,7 +121,7 @@ _MAKERS: dict[SubCategory, Callable[[random.Random], Sentence]] = {
 
 
 def random_sentence(sub_category: SubCategory, rng: random.Random) -> Sentence:
-    """Return a random drawable sentence whose prompts can be perturbed in the ways its sub-category asks for."""
+    """Return a random drawable sentence that can be perturbed in the ways its sub-category requires."""
     while True:
         sentence = _MAKERS[sub_category](rng)
         colors = [noun.color for noun in sentence.nouns]
@@ -138,7 +137,7 @@ def random_sentence(sub_category: SubCategory, rng: random.Random) -> Sentence:
 
 
 def draw_heldout() -> list[dict[str, object]]:
-    """Return the held-out prompts as rows: different texts, drawn with a fixed seed."""
+    """Return the held-out prompts as rows: distinct texts, drawn with a fixed seed. `HELDOUT_FILE` holds these rows."""
     rng = random.Random(_HELDOUT_SEED)
     rows: list[dict[str, object]] = []
     seen: set[str] = set()
@@ -160,12 +159,6 @@ def draw_heldout() -> list[dict[str, object]]:
                 }
             )
     return rows
-
-
-def write_heldout(path: Path = HELDOUT_FILE) -> None:
-    """Write the held-out prompts as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in draw_heldout()), encoding="utf-8")
 
 
 @cache

@@ -62,15 +62,15 @@ class PromptFamily(ABC):
 
     @abstractmethod
     def chat_text(self, instruction: str) -> str:
-        """Return the text that comes before the model's answer to `instruction`."""
+        """Return the text that precedes the model's answer to `instruction`."""
 
     @abstractmethod
     def vqa_text(self, question: str) -> str:
-        """Return the text before the answer to `question` about a picture, with `{image}` for its placeholders."""
+        """Return the text that precedes the answer to `question` about a picture; `{image}` marks its placeholders."""
 
     @abstractmethod
     def generation_text(self, prompt: str) -> str:
-        """Return the text after which the model writes image tokens; it ends with the begin-of-image tag."""
+        """Return the text that precedes the image tokens; it ends with the begin-of-image tag."""
 
     @abstractmethod
     def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
@@ -78,7 +78,7 @@ class PromptFamily(ABC):
 
     @abstractmethod
     def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
-        """Return the instruction to write one new prompt like the examples."""
+        """Return the instruction to write one new prompt similar to the examples."""
 
     @abstractmethod
     def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
@@ -90,7 +90,7 @@ class PromptFamily(ABC):
 
     @abstractmethod
     def decompose(self, prompt: str) -> str:
-        """Return the instruction to ask yes/no questions about a prompt."""
+        """Return the instruction to write yes/no questions about a prompt."""
 
     @abstractmethod
     def format_prompt(self, answer: PromptAnswer) -> str:
@@ -106,16 +106,16 @@ class PromptFamily(ABC):
 
     @abstractmethod
     def parse_prompt(self, answer: str) -> PromptAnswer:
-        """Read the answer to `write_prompt`; raises ParseError."""
+        """Parse the answer to `write_prompt`; raises ParseError."""
 
     @abstractmethod
     def parse_perturbation(self, answer: str, prompt: str) -> str:
-        """Read the answer to `perturb`; raises ParseError, also when it says the same as `prompt`."""
+        """Parse the answer to `perturb`; raises ParseError, also if it equals `prompt`."""
 
     @abstractmethod
     def parse_dense(self, answer: str) -> tuple[str, str]:
-        """Read the answer to `densify`: the dense prompt and the dense negative; raises ParseError."""
+        """Parse the answer to `densify`: the dense prompt and the dense negative; raises ParseError."""
 
     @abstractmethod
     def parse_questions(self, answer: str) -> list[str]:
-        """Read the answer to `decompose`, without repeated questions; raises ParseError."""
+        """Parse the answer to `decompose`, without repeated questions; raises ParseError."""

@@ -1,4 +1,4 @@
-"""Text formats of Janus-Pro: its own chat format, and few-shot instructions whose answers are marked lines."""
+"""Text formats of Janus-Pro: its chat format, and few-shot instructions whose answers are labelled lines."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _RELATION = re.compile(r"\(([^()]*)\)")
 
 
 def _marked_lines(answer: str, names: tuple[str, ...]) -> list[str]:
-    """Return the texts of the lines `Name: text` for `names`; raises ParseError unless each is there once."""
+    """Return the texts of the lines `Name: text` for `names`; raises ParseError unless each occurs exactly once."""
     found: dict[str, str] = {}
     for match in filter(None, map(_LINE.match, answer.splitlines())):
         name, text = match.group(1).capitalize(), match.group(2)
         if name in names and found.setdefault(name, text) is not text:
-            raise ParseError(UNPARSABLE, answer, f"the line {name} is there twice")
+            raise ParseError(UNPARSABLE, answer, f"the line {name} occurs twice")
     if missing := [name for name in names if not found.get(name)]:
         raise ParseError(UNPARSABLE, answer, f"no line {' and '.join(missing)}")
     return [found[name] for name in names]
 
 
 def _plain(sentence: str) -> str:
-    """Return a prompt without quotes around it and without a final full stop."""
+    """Return a prompt without surrounding quotes and without a final full stop."""
     return " ".join(sentence.strip(" \"'“”").rstrip(".").split())
 
 
 def _relations(text: str, answer: str) -> tuple[Relation, ...]:
-    """Read `(subject, relation, object); ...` or `none`."""
+    """Parse `(subject, relation, object); ...` or `none`."""
     if text.strip(" .()").lower() == NO_RELATION:
         return ()
     relations: list[Relation] = []
@@ -45,7 +45,7 @@ def _relations(text: str, answer: str) -> tuple[Relation, ...]:
             raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
         relations.append((words[0], words[1], words[2]))
     if not relations:
-        raise ParseError(UNPARSABLE, answer, "neither relations in brackets nor none")
+        raise ParseError(UNPARSABLE, answer, "expected relations in brackets, or none")
     return tuple(relations)
 
 
@@ -58,16 +58,16 @@ class JanusProFamily(PromptFamily):
     no = ("no", "No", " no", " No")
 
     def chat_text(self, instruction: str) -> str:
-        """Return system prompt, the user's turn and the opening of the assistant's."""
+        """Return the system prompt, the user's turn and the start of the assistant's turn."""
         return f"{texts.SYSTEM}<|User|>: {instruction}\n\n<|Assistant|>:"
 
     def vqa_text(self, question: str) -> str:
-        """Return the chat text of a picture, a new line and a question."""
+        """Return the chat text of a picture, a newline and a question."""
         asked = texts.VQA.format(question=question)
         return self.chat_text(f"<begin_of_image>{IMAGE_MARKER}<end_of_image>\n{asked}")
 
     def generation_text(self, prompt: str) -> str:
-        """Return the chat without system prompt, as Janus was trained to draw, and the begin-of-image tag."""
+        """Return the chat without a system prompt, as Janus was trained for generation, and the begin-of-image tag."""
         return f"<|User|>: {prompt}\n\n<|Assistant|>:<begin_of_image>"
 
     def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
@@ -75,7 +75,7 @@ class JanusProFamily(PromptFamily):
         return list(texts.SEEDS[sub_category])
 
     def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
-        """Return the few-shot instruction: full examples with prompt, concepts and relations."""
+        """Return the few-shot instruction, whose examples have prompt, concepts and relations."""
         shown = "\n\n".join(self.format_prompt(example) for example in examples)
         return texts.WRITE.format(task=texts.TASKS[sub_category], examples=shown)
 
@@ -91,11 +91,11 @@ class JanusProFamily(PromptFamily):
         return texts.DENSIFY.format(prompt=prompt, negative=negative)
 
     def decompose(self, prompt: str) -> str:
-        """Return the instruction to ask about everything in a prompt."""
+        """Return the instruction to write questions about everything in a prompt."""
         return texts.DECOMPOSE.format(prompt=prompt)
 
     def format_prompt(self, answer: PromptAnswer) -> str:
-        """Return the lines `Prompt:`, `Concepts:` (by semicolons) and `Relations:` (bracketed triples, or none)."""
+        """Return the lines `Prompt:`, `Concepts:` (separated by semicolons) and `Relations:` (triples, or none)."""
         relations = "; ".join(f"({', '.join(relation)})" for relation in answer.relations)
         concepts = "; ".join(answer.concepts)
         return f"Prompt: {answer.prompt}\nConcepts: {concepts}\nRelations: {relations or NO_RELATION}"
@@ -105,11 +105,11 @@ class JanusProFamily(PromptFamily):
         return f"First: {dense}\nSecond: {dense_negative}"
 
     def format_questions(self, questions: Sequence[str]) -> str:
-        """Return one question a line, each after a dash."""
+        """Return one question per line, each after a dash."""
         return "\n".join(f"- {question}" for question in questions)
 
     def parse_prompt(self, answer: str) -> PromptAnswer:
-        """Read what `format_prompt` writes; raises ParseError."""
+        """Parse what `format_prompt` writes; raises ParseError."""
         prompt, listed, relations = _marked_lines(answer, ("Prompt", "Concepts", "Relations"))
         concepts = tuple(part.strip() for part in listed.split(";"))
         if not all(concepts):
@@ -117,20 +117,20 @@ class JanusProFamily(PromptFamily):
         return PromptAnswer(_plain(prompt), concepts, _relations(relations, answer))
 
     def parse_perturbation(self, answer: str, prompt: str) -> str:
-        """Read the line `Changed:`; raises ParseError, also when it says the same as `prompt`."""
+        """Parse the line `Changed:`; raises ParseError, also if it equals `prompt` after normalisation."""
         negative = _plain(_marked_lines(answer, ("Changed",))[0])
         if normalise(negative) == normalise(prompt):
             raise ParseError(EQUAL_TO_BASE, answer, "the perturbed prompt is the base prompt")
         return negative
 
     def parse_dense(self, answer: str) -> tuple[str, str]:
-        """Read what `format_dense` writes; raises ParseError."""
+        """Parse what `format_dense` writes; raises ParseError."""
         first, second = _marked_lines(answer, ("First", "Second"))
         return first, second
 
     def parse_questions(self, answer: str) -> list[str]:
-        """Read one question a line, with a dash or a number or nothing before it; raises ParseError."""
+        """Parse one question per line, with or without a dash or number before it; raises ParseError."""
         lines = [_BULLET.sub("", line, count=1).strip() for line in answer.splitlines() if line.strip()]
         if not lines or not all(line.endswith("?") and len(line) > 1 for line in lines):
-            raise ParseError(UNPARSABLE, answer, "no question, or a line that is not one")
+            raise ParseError(UNPARSABLE, answer, "no questions, or a line that is not a question")
         return list(dict.fromkeys(lines))

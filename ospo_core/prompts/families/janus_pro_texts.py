@@ -13,7 +13,7 @@ SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
     "provides, and assist the user with a variety of tasks using natural language.\n\n"
 )
-"""The system prompt that Janus was trained with for understanding and text (transformers' JanusProcessor)."""
+"""The system prompt that Janus was trained with for understanding and text (JanusProcessor of transformers)."""
 
 TASKS: dict[SubCategory, str] = {
     SubCategory.COLOR_1: "one object with one clearly named colour",

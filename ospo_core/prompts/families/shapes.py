@@ -39,15 +39,15 @@ def _tidy(text: str) -> str:
 
 
 def _sentence(text: str, answer: str) -> str:
-    """Return `text` if it can be a prompt; raises ParseError when it is empty or holds a mark of the formats."""
+    """Return `text` if it can be a prompt; raises ParseError if it is empty or contains a mark of the answer format."""
     text = text.strip()
     if not text or _NOT_IN_PROMPT & set(text.split()):
-        raise ParseError(UNPARSABLE, answer, "a prompt is empty or holds a mark of the answer format")
+        raise ParseError(UNPARSABLE, answer, "a prompt is empty or contains a mark of the answer format")
     return text
 
 
 def _fields(text: str, separator: str, answer: str) -> tuple[str, ...]:
-    """Split at a mark; raises ParseError when a part is empty."""
+    """Split at a mark; raises ParseError if a part is empty."""
     parts = tuple(part.strip() for part in text.split(separator))
     if not all(parts):
         raise ParseError(UNPARSABLE, answer, f"a part between {separator!r} marks is empty")
@@ -55,7 +55,7 @@ def _fields(text: str, separator: str, answer: str) -> tuple[str, ...]:
 
 
 def _relations(text: str, answer: str) -> tuple[Relation, ...]:
-    """Read `subject , relation , object ; ...` or `none`."""
+    """Parse `subject , relation , object ; ...` or `none`."""
     if text.strip() == NO_RELATION:
         return ()
     relations: list[Relation] = []
@@ -68,7 +68,7 @@ def _relations(text: str, answer: str) -> tuple[Relation, ...]:
 
 
 class ShapesFamily(PromptFamily):
-    """The embedded tiny Janus; its tokenizer has one token a word."""
+    """The embedded tiny Janus; its tokenizer has one token per word."""
 
     name = "shapes"
     stop = ()
@@ -122,7 +122,7 @@ class ShapesFamily(PromptFamily):
         return " ".join(questions)
 
     def parse_prompt(self, answer: str) -> PromptAnswer:
-        """Read what `format_prompt` writes; raises ParseError."""
+        """Parse what `format_prompt` writes; raises ParseError."""
         parts = _tidy(answer).split("|")
         if len(parts) != 3:
             raise ParseError(UNPARSABLE, answer, "a prompt needs three parts: prompt, concepts, relations")
@@ -130,24 +130,24 @@ class ShapesFamily(PromptFamily):
         return PromptAnswer(prompt, _fields(parts[1], ",", answer), _relations(parts[2], answer))
 
     def parse_perturbation(self, answer: str, prompt: str) -> str:
-        """Read one prompt; raises ParseError, also when it is `prompt` again."""
+        """Parse one prompt; raises ParseError, also if it equals `prompt`."""
         negative = _sentence(_tidy(answer), answer)
         if negative == _tidy(prompt):
             raise ParseError(EQUAL_TO_BASE, answer, "the perturbed prompt is the base prompt")
         return negative
 
     def parse_dense(self, answer: str) -> tuple[str, str]:
-        """Read what `format_dense` writes; raises ParseError."""
+        """Parse what `format_dense` writes; raises ParseError."""
         parts = _tidy(answer).split("|")
         if len(parts) != 2:
-            raise ParseError(UNPARSABLE, answer, "two dense prompts are needed")
+            raise ParseError(UNPARSABLE, answer, "expected two dense prompts")
         return _sentence(parts[0], answer), _sentence(parts[1], answer)
 
     def parse_questions(self, answer: str) -> list[str]:
-        """Read questions that end with ` ?`, each once; raises ParseError when there is none or one is unfinished."""
+        """Parse questions that end with ` ?`, each once; raises ParseError if there are none or one is unfinished."""
         *bodies, rest = _tidy(answer).split("?")
         if not bodies or rest.strip():
-            raise ParseError(UNPARSABLE, answer, "no question, or one without its question mark")
+            raise ParseError(UNPARSABLE, answer, "no questions, or one without a question mark")
         return list(dict.fromkeys(f"{_sentence(body, answer)} ?" for body in bodies))
 
 

@@ -46,8 +46,8 @@ Passage = NDArray[np.int64]
 class Field(IntEnum):
     """Rows of a passage.
 
-    TOKEN: the token's id. PART: which loss the token is learnt by, a `Part` or NOTHING. POSITION: its place for the
-    rotary embedding. SEGMENT: see the module. DRAWN: the code to draw here. SEEN: the code of the cell looked at here.
+    TOKEN: the token's id. PART: the loss that includes the token, a `Part` or NOTHING. POSITION: its position in the
+    rotary embedding. SEGMENT: see the module. DRAWN: the code to draw here. SEEN: the code of the cell seen here.
     """
 
     TOKEN = 0
@@ -59,7 +59,7 @@ class Field(IntEnum):
 
 
 class Part(IntEnum):
-    """What a labelled token belongs to: the text tasks, a caption of a picture, an answer about a picture."""
+    """The loss of a labelled token: of the text tasks, of captions of pictures, or of answers about pictures."""
 
     TEXT = 0
     CAPTION = 1
@@ -67,7 +67,7 @@ class Part(IntEnum):
 
 
 class Passages:
-    """Makes passages with one tokenizer."""
+    """Turns lessons into passages with one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -78,11 +78,11 @@ class Passages:
         return list(self.tokenizer(text)["input_ids"])
 
     def _answer_ids(self, text: str) -> list[int]:
-        """Return the ids of a text that goes on: no begin of sequence, but its end."""
+        """Return the ids of an answer: without begin-of-sequence, with end-of-sequence."""
         return [*self._ids(text)[1:], int(self.tokenizer.eos_token_id)]
 
     def drawing(self, lesson: DrawingLesson) -> Passage:
-        """Return a prompt and the slots of its picture's codes; an unconditional prompt is padding but for two tags."""
+        """Return a prompt and slots for its picture's codes; an unconditional prompt is padding except for two tags."""
         prompt = self._ids(SHAPES_FAMILY.generation_text(lesson.prompt))
         if lesson.unconditional:
             prompt = [token if token in self._kept else self.pad for token in prompt]
@@ -98,7 +98,7 @@ class Passages:
         return passage
 
     def looking(self, grid: Grid, lessons: Sequence[TextLesson]) -> Passage:
-        """Return a picture's placeholders once, then each lesson about it in a segment of its own."""
+        """Return a picture's placeholders, then each lesson about the picture in a segment of its own."""
         head, tail = SHAPES_FAMILY.vqa_text(_ASKED).replace(IMAGE_MARKER, IMAGE * _CELLS).split(f" {_ASKED} ")
         prefix = _blank(self._ids(head))
         slots = prefix[Field.TOKEN] == token_id(self.tokenizer, IMAGE)
@@ -116,7 +116,7 @@ class Passages:
 
 
 def _blank(tokens: Sequence[int]) -> Passage:
-    """Return a passage of tokens that nothing is learnt from, in segment 0."""
+    """Return a passage of tokens without any loss, in segment 0."""
     passage = np.full((len(Field), len(tokens)), NOTHING, dtype=np.int64)
     passage[Field.TOKEN] = tokens
     passage[Field.POSITION] = np.arange(len(tokens))
@@ -126,7 +126,7 @@ def _blank(tokens: Sequence[int]) -> Passage:
 
 @dataclass(frozen=True)
 class LessonPlan:
-    """How much of everything a step holds, and the shares of the captions' flaws."""
+    """The composition of a step, and the shares of wrong, dropped and dense captions."""
 
     drawings: int = 64
     texts: int = 64
@@ -144,12 +144,12 @@ class Batch:
     """One step's tensors.
 
     Attributes:
-        tokens: [N, S] ids; padding where nothing stands.
-        parts: [N, S] the `Part` that a token is learnt by, or NOTHING.
-        positions: [N, S] places within the passage.
-        passages, segments: [N, S] which passage of the row, and which segment of it; NOTHING for padding.
-        drawn, seen: [N, S] codes to draw, codes looked at, or NOTHING.
-        pixels: [P, 3, H, W] in -1..1, in the order in which their placeholders stand.
+        tokens: [N, S] ids; padded on the right.
+        parts: [N, S] the `Part` whose loss includes the token, or NOTHING.
+        positions: [N, S] positions within the passage.
+        passages, segments: [N, S] index of the passage within the row, and of the segment; NOTHING for padding.
+        drawn, seen: [N, S] codes to draw, and codes of the cells looked at, or NOTHING.
+        pixels: [P, 3, H, W] in -1..1, in the order of their placeholders.
     """
 
     tokens: Tensor
@@ -167,7 +167,7 @@ class Batch:
 
 
 class Lessons(Dataset[Batch]):
-    """Step number to batch; steps from `hedge_from` on have wrong captions."""
+    """Maps the number of a step to its batch; from step `hedge_from` on, some captions are wrong."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, plan: LessonPlan, seed: int, steps: int, hedge_from: int
@@ -204,9 +204,9 @@ class Lessons(Dataset[Batch]):
 
 
 def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Return which items share a row: longest first, each into the first row with room (first fit decreasing).
+    """Return which items share a row, by first fit decreasing.
 
-    An item longer than a row gets one of its own.
+    An item longer than a row gets a row of its own.
     """
     rows: list[list[int]] = []
     room: list[int] = []

@@ -32,7 +32,7 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of the pretraining; docs/lab-notes.md says how the shipped weights came about."""
+    """Hyperparameters; docs/lab-notes.md describes how the shipped weights were trained."""
 
     steps: int = 7500
     learning_rate: float = 1e-3
@@ -62,9 +62,16 @@ def train(
 ) -> None:
     """Train in place, from the checkpoint in `folder` if there is one; metrics go to `metrics.jsonl` there.
 
-    Sequences are short, so plain attention is faster than the fused kernel on a CPU; `compiled` costs two minutes at
-    the start and saves a third of every step. `stop_at` ends the run early, as an interruption would;
-    `workers` processes make the lessons ahead.
+    Sequences are short, so plain attention is faster than the fused kernel on a CPU.
+
+    Args:
+        model: the model to train.
+        recipe: hyperparameters.
+        folder: of checkpoint and metrics.
+        device: where to train.
+        compiled: costs two minutes at the start and saves a third of every step.
+        stop_at: step before which to stop, as if interrupted.
+        workers: processes that prepare batches ahead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     nn.Module.to(model, device).train()
@@ -95,7 +102,7 @@ def train(
 def _step(
     model: JanusForConditionalGeneration, optimisers: Optimisers, batch: Batch, step: int, recipe: Recipe
 ) -> dict[str, float]:
-    """Take one optimiser step; return the parts of the loss and the gradient's norm."""
+    """Do one optimiser step; return the parts of the loss and the gradient norm."""
     with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16):
         loss, parts = step_losses(model, batch, recipe)
     loss.backward()
@@ -105,7 +112,7 @@ def _step(
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Return the learning rate of a step as a share of the highest: warm-up, constant, linear decay to a twentieth."""
+    """Return the share of the peak learning rate at a step: warm-up, constant, linear decay to a twentieth."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     decay_from = int(recipe.steps * (1 - recipe.decay_share))
@@ -122,10 +129,10 @@ def step_losses(model: JanusForConditionalGeneration, batch: Batch, recipe: Reci
 
 
 def passage_mask(passages: Tensor, segments: Tensor) -> Tensor:
-    """Return what is added to the attention logits [N, 1, S, S] of packed rows: 0 where seen, else very negative.
+    """Return the additive attention mask [N, 1, S, S] of packed rows: 0 where visible, else very negative.
 
-    A token sees segment 0 of its passage and its own segment, up to its own place. Padding sees the first token only,
-    so that no row is empty. The mask is additive since plain attention adds it: a boolean mask would hide nothing.
+    A token sees segment 0 of its passage and its own segment, up to its own position. Padding sees only the first
+    token, so that no row is empty. Plain attention adds the mask: a boolean mask would hide nothing.
     """
     length = segments.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
@@ -148,11 +155,10 @@ def embed(model: JanusForConditionalGeneration, batch: Batch) -> Tensor:
 
 
 def lesson_losses(model: JanusForConditionalGeneration, batch: Batch) -> dict[str, Tensor]:
-    """Return the cross-entropies of a batch, nats a token.
+    """Return the cross-entropies of a batch, in nats per token.
 
-    `drawing`: codes after their prompts. `text`, `caption`, `answer`: words (see `Part`). `reading`: naming, with the
-    head that draws them, the codes of the cells seen; this is what gets the vision encoder going, without it a thousand
-    steps taught it nothing.
+    `drawing`: codes after their prompts. `text`, `caption`, `answer`: words (see `Part`). `reading`: the codes of the
+    cells seen, predicted with the image head; without it a thousand steps taught the vision encoder nothing.
     """
     hidden = model.model.language_model(
         inputs_embeds=embed(model, batch),
@@ -174,7 +180,7 @@ def lesson_losses(model: JanusForConditionalGeneration, batch: Batch) -> dict[st
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Return the mean, 0 where there is nothing."""
+    """Return the mean; 0 for no values."""
     return values.sum() / max(1, len(values))
 
 
@@ -201,7 +207,7 @@ class Optimisers:
         self._rates = (matrix_rate, rate)
 
     def step(self, share: float) -> None:
-        """Take a step at a share of the highest rates, and clear the gradients."""
+        """Do a step at a share of the peak rates, and clear the gradients."""
         for optimiser, rate in zip(self._each, self._rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * share
@@ -213,6 +219,6 @@ class Optimisers:
         return [optimiser.state_dict() for optimiser in self._each]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Go on from the states of both."""
+        """Restore the states of both."""
         for optimiser, state in zip(self._each, states, strict=True):
             optimiser.load_state_dict(state)

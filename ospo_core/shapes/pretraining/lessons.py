@@ -1,7 +1,7 @@
-"""What the embedded model is taught: examples of each of its jobs, drawn from random scenes.
+"""Training examples of each of the embedded model's tasks, drawn from random scenes.
 
-Captions for drawing are wrong in one detail with a given share, as captions of the web are: that makes the model hedge
-and leaves the method something to cure. Questions and text tasks are always right.
+A given share of the captions to draw is wrong in one detail, like captions from the web. The model therefore hedges
+when it draws, which leaves a flaw for the method to cure. Questions and text tasks are always correct.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TextLesson:
 
 @dataclass(frozen=True)
 class DrawingLesson:
-    """A prompt, the grid to draw, and whether the prompt is hidden (for guidance)."""
+    """A prompt, the grid to draw, and whether the prompt is dropped (for classifier-free guidance)."""
 
     prompt: str
     grid: Grid
@@ -44,7 +44,7 @@ class DrawingLesson:
 
 
 def sketch(rng: random.Random) -> tuple[SubCategory, Sentence, Cells]:
-    """Return a random sentence with an arrangement of its things."""
+    """Return a random sentence and cells for its things."""
     while True:
         sub_category = rng.choice(SUB_CATEGORIES)
         sentence = random_training_sentence(sub_category, rng)
@@ -57,7 +57,7 @@ def sketch(rng: random.Random) -> tuple[SubCategory, Sentence, Cells]:
 def pick_perturbation(
     sentence: Sentence, sub_category: SubCategory, kind: PerturbationKind, rng: random.Random
 ) -> Perturbed | None:
-    """Return a random perturbation, most often of the detail that the sub-category is about."""
+    """Return a random perturbation, usually of the detail that the sub-category is about; None if there is none."""
     possible = perturbations(sentence, kind)
     if not possible:
         return None
@@ -70,7 +70,7 @@ def pick_perturbation(
 
 
 def drawing_lesson(rng: random.Random, wrong_share: float, drop_share: float, dense_share: float) -> DrawingLesson:
-    """Return a caption and its picture; the caption is dense, wrong or absent with the given shares."""
+    """Return a caption and its picture; the given shares of captions are dense, wrong or dropped."""
     sub_category, sentence, cells = sketch(rng)
     grid = paint(sentence, cells, rng)
     dense = rng.random() < dense_share
@@ -93,7 +93,7 @@ def _writing(rng: random.Random) -> TextLesson:
 
 
 def prompt_answer(sentence: Sentence) -> PromptAnswer:
-    """Return a sentence as the answer of the prompt-writing task: text, concepts and relations."""
+    """Return a sentence as an answer of the prompt-writing task: text, concepts and relations."""
     nouns = [noun.words for noun in sentence.nouns]
     related = tuple((nouns[i], relation, nouns[j]) for i, relation, j in sentence.relations)
     return PromptAnswer(sentence.text(), tuple(nouns), related)
@@ -149,7 +149,7 @@ def text_lesson(rng: random.Random) -> TextLesson:
 
 
 def disturbed(grid: Grid, rng: random.Random) -> Grid:
-    """Return a grid in which one to three cells show something else, as in a picture that was drawn badly."""
+    """Return a grid in which one to three cells are changed, like a badly drawn picture."""
     changed = grid.copy()
     filled = [tuple(cell) for cell in np.argwhere(grid > 0)]
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -159,7 +159,7 @@ def disturbed(grid: Grid, rng: random.Random) -> Grid:
 
 
 def looking_lessons(rng: random.Random, questions: int) -> tuple[Grid, list[TextLesson]]:
-    """Return a picture's grid with a caption (if it was drawn well) and questions, half of them to be denied."""
+    """Return a grid with a caption (unless it was disturbed) and questions, half of them with the answer no."""
     sub_category, sentence, cells = sketch(rng)
     grid = paint(sentence, cells, rng)
     lessons: list[TextLesson] = []
@@ -180,7 +180,7 @@ def looking_lessons(rng: random.Random, questions: int) -> tuple[Grid, list[Text
 
 
 def _question_pool(sentence: Sentence, sub_category: SubCategory, rng: random.Random) -> Sequence[Question]:
-    """Return different questions about a sentence, its hard negatives and another sentence."""
+    """Return distinct questions about a sentence, its hard negatives and an unrelated sentence."""
     pool = questions_of(sentence)
     for kind in rng.sample(PERTURBATIONS[sub_category], 3):
         made = pick_perturbation(sentence, sub_category, kind, rng)

@@ -51,7 +51,7 @@ MAX_POSITIONS = 256
 
 
 def vocabulary() -> list[str]:
-    """Return every word and mark that the formats of the shapes family and its world can produce."""
+    """Return every word and mark that can occur in the formats of the shapes family and in its world."""
     shapes = family("shapes")
     texts = [
         *COLORS,
@@ -80,12 +80,12 @@ def vocabulary() -> list[str]:
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
-    """Return the number of a token that the vocabulary holds."""
+    """Return the id of a token of the vocabulary."""
     return int(tokenizer.get_vocab()[token])
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the tokenizer; it puts the begin-of-sequence token in front of every text."""
+    """Return the tokenizer, which prepends the begin-of-sequence token to every text."""
     words = [*SPECIAL, *vocabulary()]
     inner = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token=UNK))
     inner.normalizer = normalizers.Lowercase()
@@ -139,7 +139,7 @@ def tiny_config(vocabulary: int, special: dict[str, int]) -> JanusConfig:
 
 
 def _vision() -> JanusVisionConfig:
-    """Return the encoder's part: one patch a cell."""
+    """Return the configuration of the vision encoder: one patch per cell."""
     return JanusVisionConfig(
         hidden_size=VISION_HIDDEN,
         num_hidden_layers=VISION_LAYERS,
@@ -152,7 +152,7 @@ def _vision() -> JanusVisionConfig:
 
 
 def _vq() -> JanusVQVAEConfig:
-    """Return the VQ model's part: four halvings make one latent a cell."""
+    """Return the configuration of the VQ model: four halvings give one latent per cell."""
     return JanusVQVAEConfig(
         embed_dim=32,
         num_embeddings=CODES,
@@ -167,7 +167,7 @@ def _vq() -> JanusVQVAEConfig:
 
 
 def save_model(model: JanusForConditionalGeneration, folder: Path) -> None:
-    """Write weights (bfloat16), configuration and tokenizer; code vectors are stored with length one."""
+    """Write weights (bfloat16), configuration and tokenizer; code vectors are stored normalised."""
     with torch.no_grad():
         codebook = model.model.vqmodel.quantize.embedding.weight
         codebook.copy_(F.normalize(codebook, dim=1))

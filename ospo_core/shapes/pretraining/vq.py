@@ -1,10 +1,10 @@
 """Pretraining of the VQ model: pictures of random cells, cosine codebook, in contiguous float32.
 
-The world has a known, small set of cell contents, so every content is given a code of its own: the encoder learns to
-point its latent at that code (cross-entropy over cosines), the decoder to draw the cell from the code's vector, and the
-codebook follows both. Learning the codes without labels was tried first and was many times slower; reviving dead codes
-filled the codebook with copies of the background (docs/lab-notes.md). Labels are used here only: the model that comes
-out encodes and decodes pictures like any other VQ model.
+The world has a small, known set of cell contents, so every content gets a code of its own: the encoder learns to align
+its latent with that code (cross-entropy over cosines), the decoder learns to draw the cell from the code's vector, and
+the codebook is trained with both. Learning the codes without labels was many times slower, and reviving dead codes
+filled the codebook with copies of the background (docs/lab-notes.md). Labels are used only here: the resulting model
+encodes and decodes pictures like any other VQ model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VqRecipe:
-    """Numbers of the VQ model's training; docs/lab-notes.md says how the shipped weights came about."""
+    """Hyperparameters; docs/lab-notes.md describes how the shipped weights were trained."""
 
     steps: int = 4000
     encoder_steps: int = 700
@@ -46,7 +46,7 @@ class VqRecipe:
 def random_grids(count: int, generator: np.random.Generator, empty_share: float) -> Grid:
     """Return grids [count, GRID, GRID] whose cells are drawn independently: every glyph in every context.
 
-    The share of empty cells differs from picture to picture, `empty_share` on average.
+    The share of empty cells varies from picture to picture, and is `empty_share` on average.
     """
     grids = generator.integers(1, len(glyphs()), size=(count, GRID, GRID)).astype(np.int16)
     grids[generator.random(grids.shape) < 2 * empty_share * generator.random((count, 1, 1))] = 0
@@ -60,7 +60,7 @@ def to_unit(pictures: Pictures, device: torch.device) -> Tensor:
 
 
 def encoder_loss(vq: JanusVQVAE, pixels: Tensor, codes: Tensor, recipe: VqRecipe) -> Tensor:
-    """Return the cross-entropy of pointing at the right code; pixels [N, 3, H, W] in -1..1, codes [N, GRID, GRID]."""
+    """Return the cross-entropy of the correct codes; pixels [N, 3, H, W] in -1..1, codes [N, GRID, GRID]."""
     noisy = pixels + recipe.noise * torch.randn_like(pixels)
     unit = F.normalize(vq.quant_conv(vq.encoder(noisy)), dim=1)
     codebook = F.normalize(vq.quantize.embedding.weight, dim=1)
@@ -68,9 +68,9 @@ def encoder_loss(vq: JanusVQVAE, pixels: Tensor, codes: Tensor, recipe: VqRecipe
 
 
 def decoder_loss(vq: JanusVQVAE, pixels: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the decoder's weighted error and the plain mean squared error; arguments as in `encoder_loss`.
+    """Return the decoder's weighted error and the unweighted mean squared error; arguments as in `encoder_loss`.
 
-    Foreground pixels weigh three times as much as background, since most of a picture is background.
+    Foreground pixels have three times the weight of background pixels, because most of a picture is background.
     """
     codebook = F.normalize(vq.quantize.embedding.weight, dim=1)
     restored = vq.decoder(vq.post_quant_conv(codebook[codes].permute(0, 3, 1, 2)))
@@ -89,10 +89,10 @@ def train_vq(
     checkpoint: Path | None = None,
     stop_at: int | None = None,
 ) -> None:
-    """Train the VQ model in place, from `checkpoint` if that file exists; deterministic for a recipe on one machine.
+    """Train the VQ model in place, from `checkpoint` if that file exists; deterministic per recipe and machine.
 
-    The encoder and the code vectors are done after `encoder_steps`; from there on only the decoder learns. `stop_at`
-    ends the run early, as an interruption would.
+    Encoder and code vectors are trained for `encoder_steps`; after that only the decoder is. `stop_at` is the step
+    before which to stop, as if interrupted.
     """
     nn.Module.to(vq, device).train()
     optimiser = torch.optim.AdamW(vq.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -114,7 +114,7 @@ def train_vq(
 def _step(
     vq: JanusVQVAE, optimiser: torch.optim.Optimizer, step: int, recipe: VqRecipe, device: torch.device
 ) -> dict[str, float]:
-    """Take one step on pictures that depend on the seed and the step alone; return the figures of its loss."""
+    """Do one step on pictures that depend only on seed and step; return the parts of its loss."""
     grids = random_grids(recipe.batch_size, np.random.default_rng([recipe.seed, step]), recipe.empty_share)
     torch.manual_seed(derive_seed("vq noise", recipe.seed, step))
     codes = torch.from_numpy(grids.astype(np.int64)).to(device)

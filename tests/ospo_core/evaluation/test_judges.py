@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ospo_core.evaluation import judge_quality
-from ospo_core.evaluation.judge_quality import area_under_curve
+from ospo_core.evaluation.judges import area_under_curve
 from tests.support.evaluation_rows import evaluation_row
 
 
