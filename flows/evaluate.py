@@ -1,18 +1,15 @@
-"""Evaluation of one model by itself."""
+"""Evaluation of one model alone."""
 
 from __future__ import annotations
 
 from prefect import flow
 
-from flows.runners import LOCAL
-from flows.steps import run_stage
+from flows.steps import LOCAL, run_step
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
+from ospo_core.stages.attempts import Attempt
 from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.redo import RedoRequest
-from ospo_core.stages.resources import shared_resources
-from tasks.jobs import StageJob
 from tasks.round_tasks import open_round
 
 
@@ -21,16 +18,13 @@ def evaluate(config: RoundConfig, refresh: bool = False, start: ModelRef | None 
     """Evaluate a model on the held-out prompts; the accuracy is in `extra`.
 
     Args:
-        config: `model` and `evaluation` count.
-        refresh: evaluate anew although it is cached.
+        config: only `model` and `evaluation` matter.
+        refresh: evaluate again although the result is cached.
         start: the model; by default the one that `config.model.path` names.
     """
-    opened = open_round(config, start, alone=True)
-    job = StageJob(
-        config=config, stage=StageName.EVALUATION, model=opened.model, upstream={}, alone=True, round=opened.id
-    )
+    round = open_round(config, start, kind="evaluation")
     try:
-        manifest, _ = run_stage(job, RedoRequest() if refresh else None)
+        manifest, _ = run_step(round, StageName.EVALUATION, {}, Attempt() if refresh else None)
     finally:
-        shared_resources().give_back()
+        round.resources.release()
     return manifest

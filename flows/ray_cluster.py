@@ -1,8 +1,8 @@
 """Shards on the nodes of a Ray cluster, through prefect-ray.
 
-The connection is owned like an engine: it is opened by the first stage of a phase that needs it and given back at the
-phase's end, at the latest with the flow. Ray then ends the worker processes of this connection, and with them whatever
-engine or model they own, so that nothing is left on a GPU when the next phase or training begins.
+The connection is owned like an engine: the first stage of a phase opens it, and it is released at the end of the phase,
+at the latest with the flow. Ray then ends the worker processes of this connection, with their engines and models, so
+that nothing is left on a GPU when the next phase or training begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -24,20 +26,78 @@ from prefect.settings import get_current_settings
 
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError
-from ospo_core.stages.resources import shared_resources
-from tasks.jobs import StageJob, storage_of
-from tasks.resources import ShardNeeds, anchored, shard_needs
+from ospo_core.models.locate import EMBEDDED_PREFIX
+from ospo_core.stages import StageRun
+from ospo_core.stages.model_ref import CURRENT, STORED
 
 CONNECT_SECONDS = 10.0
-"""Longest wait for the cluster's port; Ray itself would wait for minutes."""
+"""Seconds to wait for the cluster's port; Ray itself would wait for minutes."""
 
 NODE_SECONDS = 120.0
-"""Longest wait for all nodes to start a process that can import this project; free nodes take a few seconds."""
+"""Seconds to wait for all nodes to start a process that can import this project; free nodes need a few."""
 
 RESTARTS = 3
-"""How often Ray starts a shard again whose process or node has died."""
+"""How often Ray restarts a shard whose process or node died."""
 
 FIELD = "execution.ray_address"
+
+_NOT_A_PATH = (EMBEDDED_PREFIX, STORED)
+
+
+@dataclass(frozen=True)
+class ShardNeeds:
+    """CPUs and GPUs that one shard occupies while it runs; two shards never share a GPU."""
+
+    cpus: int
+    gpus: int
+
+
+def shard_needs(run: StageRun, cluster_gpus: float) -> ShardNeeds:
+    """Return what a shard of this stage occupies: a whole GPU if the stage uses one and the cluster has any.
+
+    Args:
+        run: the stage in its round.
+        cluster_gpus: GPUs of all nodes together.
+
+    Raises:
+        ConfigError: `model.device` is `cuda` and no node has a GPU.
+    """
+    wanted = run.stage.uses_gpu(run.config)
+    if wanted and run.config.model.device == "cuda" and not cluster_gpus:
+        raise ConfigError(
+            "no node of the Ray cluster has a GPU",
+            field="model.device",
+            value="cuda",
+            remedy="Add a node with a GPU, or use auto or cpu",
+        )
+    return ShardNeeds(cpus=run.config.execution.ray_cpus, gpus=int(wanted and cluster_gpus > 0))
+
+
+def with_absolute_paths(run: StageRun) -> StageRun:
+    """Return the stage run with absolute paths, since a process on another node has another working directory.
+
+    Its fingerprint stays the same: no path is part of it.
+    """
+    config = run.config
+    sections = {
+        "storage": config.storage.model_copy(
+            update={"root": run.storage.root, "scratch": _absolute(config.storage.scratch)}
+        ),
+        "model": config.model.model_copy(update={"path": _absolute(config.model.path)}),
+        "prompts": config.prompts.model_copy(
+            update={"contamination_lists": tuple(_absolute(name) for name in config.prompts.contamination_lists)}
+        ),
+        "evaluation": config.evaluation.model_copy(update={"prompts": _absolute(config.evaluation.prompts)}),
+    }
+    model = run.model.model_copy(update={"source": _absolute(run.model.source)})
+    return replace(run, config=config.model_copy(update=sections), model=model)
+
+
+def _absolute(path: str) -> str:
+    """Return a local path made absolute; names of embedded, stored and current models stay as they are."""
+    if path == CURRENT or path.startswith(_NOT_A_PATH):
+        return path
+    return str(Path(path).expanduser().absolute())
 
 
 class RayConnection:
@@ -63,7 +123,7 @@ class RayConnection:
         self.gpus = sum(node["Resources"].get("GPU", 0.0) for node in self._nodes)
 
     def check_room(self, needs: ShardNeeds) -> None:
-        """Raise ConfigError where no node is large enough for one shard; Ray would wait for such a node for ever."""
+        """Raise ConfigError if no node is large enough for one shard; Ray would wait for such a node forever."""
         fits = [
             node
             for node in self._nodes
@@ -71,9 +131,9 @@ class RayConnection:
         ]
         if not fits:
             raise ConfigError(
-                f"no node of the Ray cluster has the {needs.cpus} CPUs and {needs.gpus} GPUs that a shard takes",
+                f"no node of the Ray cluster has the {needs.cpus} CPUs and {needs.gpus} GPUs that a shard needs",
                 field="execution.ray_cpus" if not needs.gpus else "model.device",
-                remedy="Add such a node, or lower what a shard takes",
+                remedy="Add such a node, or lower what a shard needs",
             )
 
     def close(self) -> None:
@@ -85,28 +145,27 @@ class RayConnection:
 
 
 @contextmanager
-def ray_runner(job: StageJob) -> Iterator[tuple[Any, StageJob]]:
-    """Yield a runner that maps a stage's shards over the cluster, and the job with paths that hold on every node.
+def ray_runner(run: StageRun) -> Iterator[tuple[Any, StageRun]]:
+    """Yield a runner that maps a stage's shards over the cluster, and the stage run with paths valid on every node.
 
-    A shard whose process dies is started again by Ray, on whatever node is free; one that raises is tried again by
-    its task. Shards are spread over the nodes, as many at once as their CPUs and GPUs allow.
+    A shard whose process dies is restarted by Ray on any free node; a shard that raises is retried by its task. Shards
+    are spread over the nodes, as many at a time as their CPUs and GPUs allow.
 
     Raises:
         ConfigError: what is missing: prefect-ray, a server or a storage that nodes can reach, the cluster, a large
             enough node.
     """
-    address = job.config.execution.ray_address
+    address = run.config.execution.ray_address
     _check_here(address)
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 
-    storage = storage_of(job.config)
-    connection: RayConnection = shared_resources().cluster(address, lambda: RayConnection(address, storage))
-    needs = shard_needs(job, connection.gpus)
+    connection: RayConnection = run.resources.cluster(address, lambda: RayConnection(address, run.storage))
+    needs = shard_needs(run, connection.gpus)
     connection.check_room(needs)
     options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "max_retries": RESTARTS, "scheduling_strategy": "SPREAD"}
     with RayTaskRunner(address=address) as runner, remote_options(**options):
-        yield runner, anchored(job)
+        yield runner, with_absolute_paths(run)
 
 
 def _check_here(address: str) -> None:
@@ -147,7 +206,7 @@ def _check_answers(address: str) -> None:
 
 
 def _connect(address: str) -> None:
-    """Connect this process as a driver; Prefect's handler of SIGTERM, by which runs are cancelled, stays in place."""
+    """Connect this process as a driver, and keep Prefect's handler of SIGTERM, which cancels runs."""
     import ray
 
     main = threading.current_thread() is threading.main_thread()
@@ -225,5 +284,5 @@ def _check_nodes(nodes: Sequence[dict[str, Any]], storage: Storage) -> None:
 
 
 def _sees(storage: Storage, key: str) -> bool:
-    """Tell, on a node, whether it sees the local object that the flow has just written."""
+    """Return, on a node, whether it sees the local object that the flow just wrote."""
     return storage.protocol != "file" or storage.exists(key)

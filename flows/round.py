@@ -1,37 +1,31 @@
-"""One round of self-improvement: prompts to promotion (design, "In one picture")."""
+"""One round of self-improvement, from prompts to promotion (docs/architecture.md)."""
 
 from __future__ import annotations
 
 from prefect import flow
 
-from flows.runners import LOCAL
-from flows.steps import run_stage
+from flows.steps import LOCAL, run_step
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
-from ospo_core.stages import STAGES
-from ospo_core.stages.model_pointer import Promotion
-from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.redo import RedoRequest
-from ospo_core.stages.resources import shared_resources
+from ospo_core.stages import ends_phase
+from ospo_core.stages.attempts import Attempt
+from ospo_core.stages.model_ref import ModelRef, Promotion
 from ospo_core.stages.training import trained_model
-from tasks.jobs import StageJob, untouched
 from tasks.round_tasks import apply_decision, open_round, report
-
-PHASE_ENDS = {StageName.QUESTIONS, StageName.PAIRS, StageName.EVALUATION}
-"""Stages after which the text engine or the loaded model is given back."""
+from tasks.task_options import opaque
 
 
 class RoundResult(Section):
-    """Outcome of a round.
+    """Result of a round.
 
     Args:
         model: the model that it started from.
-        manifests: of the stages that are done.
+        manifests: of the finished stages.
         ran: stages that were computed now; the others were cached.
-        promotion: what became of the trained model; None where the round ended before evaluation.
-        report: address of the HTML report; empty where the round ended before evaluation.
+        promotion: effect of the decision on the current model; None if the round ended before evaluation.
+        report: address of the HTML report; empty if the round ended before evaluation.
     """
 
     model: ModelRef
@@ -42,7 +36,7 @@ class RoundResult(Section):
 
     @property
     def next_model(self) -> ModelRef:
-        """The model that the next round starts from: the trained one if the gate let it through."""
+        """The model that the next round starts from: the trained one if it passed the gate."""
         evaluation = self.manifests.get(StageName.EVALUATION)
         if evaluation is None or not evaluation.extra["decision"]["promote"]:
             return self.model
@@ -60,30 +54,28 @@ def self_improvement_round(
 
     Args:
         config: the round's configuration.
-        refresh: stages to compute anew.
+        refresh: stages to recompute.
         until: last stage to run; by default all of them.
         start: the model to start from; by default the one that `config.model.path` names.
 
     Raises:
-        OspoError: what is wrong with the configuration, the storage, the model or a stage's outcome.
+        OspoError: what is wrong with the configuration, the storage, the model or the result of a stage.
     """
-    opened = open_round(config, start)
-    model = opened.model
+    round = open_round(config, start)
     manifests: dict[StageName, Manifest] = {}
     ran: list[StageName] = []
     try:
-        for name in STAGES:
-            job = StageJob(config=config, stage=name, model=model, upstream=dict(manifests), round=opened.id)
-            manifests[name], computed = run_stage(job, RedoRequest() if refresh and name in refresh else None)
+        for name, stage in round.stages.items():
+            manifests[name], computed = run_step(round, name, manifests, Attempt() if name in (refresh or ()) else None)
             ran += [name] if computed else []
-            if name in PHASE_ENDS:
-                shared_resources().give_back()
+            if ends_phase(stage):
+                round.resources.release()
             if name is until:
                 break
     finally:
-        shared_resources().give_back()
+        round.resources.release()
     if StageName.EVALUATION not in manifests:
-        return RoundResult(model=model, manifests=manifests, ran=tuple(ran))
-    promotion = apply_decision(config, untouched(manifests))
-    address = report(config, untouched(manifests), ran)
-    return RoundResult(model=model, manifests=manifests, ran=tuple(ran), promotion=promotion, report=address)
+        return RoundResult(model=round.model, manifests=manifests, ran=tuple(ran))
+    promotion = apply_decision(config, opaque(manifests))
+    address = report(config, opaque(manifests), ran)
+    return RoundResult(model=round.model, manifests=manifests, ran=tuple(ran), promotion=promotion, report=address)

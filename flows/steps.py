@@ -1,61 +1,89 @@
-"""One stage, step by step: look up, waves of mapped shards, publish."""
+"""One stage as a step of a flow: the core's loop, with Prefect's tasks handed in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 from prefect import unmapped
+from prefect.context import FlowRunContext
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.runners import shard_runner
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
+from ospo_core.errors import StageError
+from ospo_core.rounds import Round
 from ospo_core.schema import StageName
-from ospo_core.stages import ShardSpec
-from ospo_core.stages.progress import Event, emit
-from ospo_core.stages.redo import RedoRequest
-from tasks.jobs import StageJob, untouched
-from tasks.prefect_ui import told
+from ospo_core.stages import Phase, ShardSpec, StageRun, run_stage
+from ospo_core.stages.attempts import Attempt
+from tasks.progress import shards_counted
 from tasks.remote_training import train_elsewhere
-from tasks.stage_tasks import LookedUp, compute_shard, look_up, plan_wave, publish
+from tasks.stage_tasks import compute_shard, look_up, publish
+from tasks.task_options import opaque
+
+LOCAL: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
+"""Task runner of every flow: a single thread works, since the engine and the loaded model have one owner."""
 
 
-@told
-def run_stage(job: StageJob, request: RedoRequest | None = None) -> tuple[Manifest, bool]:
-    """Return the stage's manifest, and whether it was computed now (and not found in the storage).
+def run_step(
+    round: Round, name: StageName, upstream: Mapping[StageName, Manifest], request: Attempt | None = None
+) -> tuple[Manifest, bool]:
+    """Run a stage of a round, unless its result is cached.
 
     Args:
-        job: the stage.
-        request: do the stage, or some items of it, over although it is cached.
+        round: the round.
+        name: which stage.
+        upstream: manifests of earlier stages.
+        request: recompute the stage, or some of its items, although there is a result.
+
+    Returns:
+        The stage's manifest, and whether it was computed now rather than found.
     """
-    found = cast(LookedUp, look_up(untouched(job), request, return_state=True).result())
-    job = found.job
-    if found.manifest is not None:
-        emit(Event("cached", job.stage))
-        return found.manifest, False
-    if job.elsewhere is not None:
-        return train_elsewhere(job, request), True
-    done: list[ShardEntry] = []
-    while specs := plan_wave(untouched(job), untouched(done)):
-        total = len(done) + len(specs)
-        emit(Event("started", job.stage, done=len(done), total=total))
-        for entry in _computed(job, specs):
-            done.append(entry)
-            emit(Event("advanced", job.stage, done=len(done), total=total))
-    manifest = publish(job, done)
-    emit(Event("finished", job.stage))
-    return manifest, True
+    run = round.bind(name, upstream, request)
+    if run.stage.phase is Phase.TRAINING:
+        if round.config.execution.training_deployment is not None:
+            manifest = look_up(run)
+            return (
+                (train_elsewhere(opaque(round), opaque(run), request), True) if manifest is None else (manifest, False)
+            )
+        return run_stage(run, look_up, _in_this_thread, publish)
+    with shards_counted(name):
+        return run_stage(run, look_up, _mapped, publish)
 
 
-def _computed(job: StageJob, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
-    """Compute a wave: mapped by the run's task runner, but training in the flow's own thread.
+def _in_this_thread(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
+    """Compute shards in the flow's own thread, the only one that learns of a cancellation.
 
-    Only that thread hears of a cancellation, and a training process must be told to write its checkpoint and end. It is
-    one shard, and goes on from the checkpoints in the local scratch folder.
+    A training process must be told to write its checkpoint and end.
     """
-    if job.stage is StageName.TRAINING:
-        for spec in specs:
-            yield cast(ShardEntry, compute_shard(untouched(job), spec, return_state=True).result())
-        return
-    with shard_runner(job) as (runner, shard_job):
-        for future in runner.map(compute_shard, {"job": unmapped(shard_job), "spec": specs}):
+    for spec in specs:
+        yield cast(ShardEntry, compute_shard(opaque(run), spec, return_state=True).result())
+
+
+def _mapped(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
+    """Compute shards by the task runner that `execution.runner` names: a thread of this process, or a Ray cluster.
+
+    Raises:
+        ConfigError: Ray is wanted, and prefect-ray is missing, the cluster does not answer or lacks what a shard needs,
+            or a node cannot see the storage.
+    """
+    with _task_runner(run) as (runner, mapped_run):
+        for future in runner.map(compute_shard, {"run": unmapped(mapped_run), "spec": specs}):
             yield cast(ShardEntry, future.result())
+
+
+def _task_runner(run: StageRun) -> AbstractContextManager[tuple[Any, Any]]:
+    """Return the task runner, and the stage run as its tasks are to receive it.
+
+    The configuration decides, so that a deployed flow follows its parameters.
+    """
+    if run.config.execution.runner == "ray":
+        from flows.ray_cluster import ray_runner
+
+        return ray_runner(run)
+    context = FlowRunContext.get()
+    if context is None:
+        raise StageError(
+            "shards are mapped outside a flow", field=f"stage {run.stage.name}", remedy="Call it in a flow"
+        )
+    return nullcontext((context.task_runner, opaque(run)))

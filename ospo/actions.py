@@ -12,12 +12,11 @@ from ospo.progress import progress_bars
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
 from ospo_core.errors import ConfigError, OspoError, StageError
+from ospo_core.rounds import Round
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
-from ospo_core.rounds.plan import plan_round, report_key
-from ospo_core.rounds.throughput import estimate_seconds
+from ospo_core.rounds.plan import estimate_seconds, plan_round, report_key
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import current_model
-from ospo_core.stages.model_ref import starting_model
+from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.progress import listening
 from ospo_core.stages.training import MODEL_DIGEST
 
@@ -67,7 +66,7 @@ def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName]) 
     """Show what a round would do."""
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    plans, _ = plan_round(config, storage, starting_model(config, storage), refresh)
+    plans, _ = plan_round(Round(config, storage, starting_model(config, storage)), refresh)
     output.show_plan(plans, estimate_seconds(config, all_manifests(storage)))
 
 
@@ -77,7 +76,7 @@ def show_status(profile: str, overrides: Sequence[str]) -> None:
     storage = storage_of(config)
     model = starting_model(config, storage)
     output.show_models(storage.uri(), model, current_model(storage))
-    output.show_plan(plan_round(config, storage, model)[0])
+    output.show_plan(plan_round(Round(config, storage, model))[0])
     output.show_inventory({name: _finished(storage, name) for name in StageName})
 
 
@@ -115,7 +114,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
 
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    _, manifests = plan_round(config, storage, starting_model(config, storage))
+    _, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
     if not manifests:
         raise StageError(
             "nothing of this round is there yet", field=storage.uri(), remedy="Run `ospo round` with the same options"
@@ -142,11 +141,9 @@ def embedded_prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
 
 def storage_of(config: RoundConfig) -> Storage:
     """Return the artifact storage of a configuration."""
-    if config.storage.credentials_block is not None:
-        from tasks.credentials import use_credentials
+    from tasks.credentials import open_storage
 
-        use_credentials(config.storage.credentials_block)
-    return Storage(config.storage.root, config.storage.endpoint_url)
+    return open_storage(config)
 
 
 def _finished(storage: Storage, name: StageName) -> int:

@@ -13,12 +13,10 @@ from ospo_core.config import RoundConfig
 from ospo_core.report.formats import duration
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
-from ospo_core.rounds.plan import StagePlan
+from ospo_core.rounds.plan import StagePlan, StageStanding
 from ospo_core.rounds.records import RoundRecord
-from ospo_core.rounds.staleness import StageStanding
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import ModelPointer, Promotion
-from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
 
 _WIDTH_OF_A_FILE = 140
 

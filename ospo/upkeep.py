@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from ospo import output
 from ospo.actions import embedded_prefect, storage_of
 from ospo_core.config import RoundConfig, load_profile
+from ospo_core.rounds import Round
 from ospo_core.rounds.garbage import find_garbage, remove
+from ospo_core.rounds.plan import standings
 from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
-from ospo_core.rounds.staleness import standings
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import current_model
+from ospo_core.stages.model_ref import current_model
 from ospo_core.stages.partial import KEPT_ROWS
 
 
@@ -35,7 +36,8 @@ def show_rounds(profile: str, overrides: Sequence[str]) -> None:
     listed = []
     for record in sorted(records, key=lambda one: one.created_at):
         config = RoundConfig.model_validate(record.config)
-        found = standings(config, storage, record) if record.kind == "round" else []
+        round = Round(config, storage, record.model, record.kind, recorded_id=record.id)
+        found = standings(round) if record.kind == "round" else []
         listed.append((record, config, found))
     output.show_rounds(storage.uri(), current_model(storage), listed)
 

@@ -1,7 +1,7 @@
-"""Prefect assets: what a stage publishes, what it was made from, and what is known of it.
+"""Prefect assets: what a stage publishes, its sources, and metadata.
 
-The key of an asset is the address of its folder, so that it is found again by whoever reads the lineage. A storage
-refuses addresses that carry credentials, so that no key has any.
+The key of an asset is the address of its folder, so that readers of the lineage find it. A storage refuses addresses
+with credentials, so no key contains any.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
-from ospo_core.stages.fingerprint import identify
+from ospo_core.stages import StageRun
 from ospo_core.stages.model_ref import STORED, ModelRef
 from ospo_core.stages.training import MERGED, MODEL_DIGEST, trained_model
-from tasks.jobs import StageJob, storage_of
 
 MADE_BY = "ospo"
 REFERENCED = "prefect.asset.referenced"
@@ -32,7 +31,7 @@ _ODD = str.maketrans(dict.fromkeys(RESTRICTED_ASSET_CHARACTERS, "_"))
 def asset_key(address: str) -> str:
     """Return an address of the storage as the key of an asset: `s3://bucket/...`, or `file:///folder/...`.
 
-    Characters that Prefect refuses become `_`; of an address that is too long the first part becomes a digest.
+    Characters that Prefect refuses become `_`; the beginning of an address that is too long becomes a digest.
     """
     uri = address if "://" in address else f"file://{address}"
     uri = uri.translate(_ODD)
@@ -52,64 +51,62 @@ def model_key(storage: Storage, model: ModelRef) -> str:
     return asset_key(model.source)
 
 
-def sources_of(job: StageJob) -> list[Asset]:
-    """Return what a stage is made from: the results that it reads, and the model."""
-    storage, stage = storage_of(job.config), job.implementation()
-    keys = [asset_key(storage.uri(job.upstream[name].prefix)) for name in stage.upstream]
-    if stage.uses_model:
-        keys.append(model_key(storage, job.model))
-    if StageName.TRAINING in stage.upstream:
-        keys.append(model_key(storage, trained_model(job.upstream[StageName.TRAINING])))
+def sources_of(run: StageRun) -> list[Asset]:
+    """Return the sources of a stage: the results that it reads, and the model."""
+    keys = [asset_key(run.storage.uri(run.upstream[name].prefix)) for name in run.stage.reads]
+    if run.stage.uses_model:
+        keys.append(model_key(run.storage, run.model))
+    if StageName.TRAINING in run.stage.reads:
+        keys.append(model_key(run.storage, trained_model(run.upstream[StageName.TRAINING])))
     return [Asset(key=key) for key in dict.fromkeys(keys)]
 
 
-def results_of(job: StageJob, done: Sequence[ShardEntry]) -> list[Asset]:
+def results_of(run: StageRun, done: Sequence[ShardEntry]) -> list[Asset]:
     """Return what a stage makes: its result, and the trained model.
 
     Args:
-        job: the stage.
-        done: entries of all its units.
+        run: the stage in its round.
+        done: entries of all its shards.
     """
-    storage, config = storage_of(job.config), job.config
-    made = [_described(storage.uri(identify(job.context(), job.implementation()).prefix), job.stage.value, config)]
     models = [str(entry.extra[MERGED]) for entry in done if MERGED in entry.extra]
-    return [*made, *(_described(storage.uri(key), "trained model", config) for key in models)]
+    made = [(run.prefix, run.stage.name.value), *((key, "trained model") for key in models)]
+    return [_described(run.storage.uri(key), what, run.config) for key, what in made]
 
 
 def only_named_sources() -> None:
-    """Leave to this task run's assets only the sources that it names itself.
+    """Restrict the sources of this task run's assets to those that it names itself.
 
-    Prefect takes every result that the parameters mention for a source, and a job mentions all stages before it.
+    Prefect counts every result among the parameters as a source, and a stage run mentions all earlier stages.
     """
     context = AssetContext.get()
     if context is not None:
         context.upstream_assets.clear()
 
 
-def describe_results(job: StageJob, manifest: Manifest) -> None:
-    """Say of the results that this task run materialises what the manifest knows; without such results do nothing."""
+def describe_results(run: StageRun, manifest: Manifest) -> None:
+    """Attach the figures of the manifest to the assets that this task run materialises, if any."""
     context = AssetContext.get()
     expected = {asset.key for asset in context.downstream_assets} if context is not None else set()
-    for key, metadata in _metadata(job, manifest).items():
+    for key, metadata in _metadata(run, manifest).items():
         if key in expected:
             add_asset_metadata(key, metadata)
 
 
-def refer_to(job: StageJob, manifest: Manifest) -> None:
-    """Record that results which were found finished are used again."""
-    for key in _metadata(job, manifest):
+def refer_to(run: StageRun, manifest: Manifest) -> None:
+    """Record that finished results were found and are used again."""
+    for key in _metadata(run, manifest):
         emit_event(REFERENCED, resource=AssetContext.asset_as_resource(Asset(key=key)))
 
 
 def _described(address: str, what: str, config: RoundConfig) -> Asset:
     name = f"{what} of {config.name}, seed {config.seed}"
-    return Asset(key=asset_key(address), properties=AssetProperties(name=name, description=f"Lies at {address}"))
+    return Asset(key=asset_key(address), properties=AssetProperties(name=name, description=f"Stored at {address}"))
 
 
-def _metadata(job: StageJob, manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Return what is known of a stage's results, by their keys."""
-    storage = storage_of(job.config)
-    common = {"stage": manifest.stage.value, "fingerprint": manifest.fingerprint, "round": job.round}
+def _metadata(run: StageRun, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Return the metadata of a stage's results by asset key."""
+    storage = run.storage
+    common = {"stage": manifest.stage.value, "fingerprint": manifest.fingerprint, "round": run.round_id}
     known = {
         **common,
         "rows": manifest.rows,

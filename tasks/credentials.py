@@ -1,4 +1,4 @@
-"""Credentials of the object store from a Prefect block, for machines whose environment has none."""
+"""Opening the artifact storage, with credentials from a Prefect block where the environment has none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from functools import lru_cache
 from typing import Any
 
+from ospo_core.artifacts.storage import Storage
+from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError
 
 NAMES = (
@@ -15,14 +17,31 @@ NAMES = (
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
 )
-"""What a block may hold: environment variables that the object store's library reads."""
+"""What a block may hold: the environment variables that the object store's library reads."""
 
 FIELD = "storage.credentials_block"
 
 
+def open_storage(config: RoundConfig) -> Storage:
+    """Return the artifact storage of a configuration, with its credentials in the environment of this process.
+
+    Raises:
+        ConfigError: the block with the credentials cannot be used.
+        StorageError: the address cannot be used.
+    """
+    use_credentials_of(config)
+    return Storage(config.storage.root, config.storage.endpoint_url)
+
+
+def use_credentials_of(config: RoundConfig) -> None:
+    """Put the credentials of a configuration, if it names a block, into the environment of this process."""
+    if config.storage.credentials_block is not None:
+        use_credentials(config.storage.credentials_block)
+
+
 @lru_cache(maxsize=8)
 def use_credentials(block: str) -> None:
-    """Put what a Secret block holds into this process's environment, once a process.
+    """Put the content of a Secret block into the environment of this process, once per process.
 
     The block's value is JSON with some of `NAMES`. It goes nowhere else: not into parameters, manifests or logs.
 
@@ -41,13 +60,13 @@ def use_credentials(block: str) -> None:
             "the Prefect server has no Secret block of this name",
             field=FIELD,
             value=block,
-            remedy="Create it in the UI (Blocks, Secret), or leave the option away and use environment variables",
+            remedy="Create it in the UI (Blocks, Secret), or omit the option and use environment variables",
         ) from error
     value: Any = secret.get()
     wrong = sorted(set(value) - set(NAMES)) if isinstance(value, dict) else None
     if wrong is None or wrong or not value:
         raise ConfigError(
-            f"holds something else than the store's credentials{f': {wrong}' if wrong else ''}",
+            f"holds something other than the store's credentials{f': {wrong}' if wrong else ''}",
             field=FIELD,
             value=block,
             remedy=f"Its value must be JSON with some of {', '.join(NAMES)}",

@@ -1,4 +1,4 @@
-"""Progress bars in the Prefect UI: made only for what takes long, and moved rarely, since every move is a request."""
+"""Progress bars in the Prefect UI: only for what takes long, and updated rarely, since every update is a request."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from ospo_core.artifacts.storage_errors import redact
 from ospo_core.schema import StageName
 from ospo_core.stages.progress import Event, listening
-from tasks.run_log import run_logger
+from tasks.prefect_ui import artifact_key, run_logger
 
 PATIENCE = 2.0
-"""Seconds that something takes before it gets a bar."""
+"""Seconds before a bar appears."""
 STEP = 5.0
-"""Per cent by which a bar grows before it is moved, which is at most twenty times."""
+"""Percentage points by which a bar must grow to be updated: at most twenty times."""
 LONGEST_WAIT = 60.0
-"""Seconds after which a bar is moved by less."""
+"""Seconds after which a bar is updated for less."""
 _ALMOST = 99.0
 
 
 class Bar:
-    """A bar that appears when it is first moved; a server that does not answer stops the bar, not what it measures.
+    """A bar that appears with its first update; a server that does not answer stops the bar, not the work.
 
     Args:
         key: of its artifact.
-        what: what it measures, in words.
+        what: what it measures.
         patience: seconds before it appears.
     """
 
@@ -42,7 +42,7 @@ class Bar:
     def move(self, done: int, total: int, words: str) -> None:
         """Show that `done` of `total` is done, if that is worth a request.
 
-        A bar is full only after `finish`: more units may follow when all known ones are done.
+        A bar is full only after `finish`, since more units may follow when all known ones are done.
         """
         share, waited = min(_ALMOST, 100.0 * done / max(total, 1)), time.monotonic() - self._last
         if waited < self.patience or (share - self.shown < STEP and waited < LONGEST_WAIT):
@@ -70,9 +70,9 @@ class Bar:
 
 
 @contextmanager
-def steps_counted(stage: StageName, key: str, patience: float = PATIENCE) -> Iterator[Bar]:
-    """Count the steps of one long unit of a stage in a bar while the block runs."""
-    bar = Bar(key, stage.value, patience)
+def steps_counted(stage: StageName, patience: float = PATIENCE) -> Iterator[Bar]:
+    """Show the steps of the training in a bar while the block runs."""
+    bar = Bar(f"{artifact_key(stage)}-progress", stage.value, patience)
 
     def hear(event: Event) -> None:
         if event.stage is stage and event.kind == "advanced" and event.total > 1:
@@ -85,16 +85,12 @@ def steps_counted(stage: StageName, key: str, patience: float = PATIENCE) -> Ite
 
 
 @contextmanager
-def units_counted(stage: StageName, key: str, patience: float = PATIENCE) -> Iterator[Bar]:
-    """Count the units of a stage in a bar of the flow while the block runs; a stage of one unit gets none.
-
-    Training has one unit, whose steps are counted where it runs.
-    """
-    bar = Bar(key, stage.value, patience)
+def shards_counted(stage: StageName, patience: float = PATIENCE) -> Iterator[Bar]:
+    """Show the shards of a stage in a bar of the flow while the block runs; a stage with a single shard gets none."""
+    bar = Bar(f"{artifact_key(stage)}-shards", stage.value, patience)
 
     def hear(event: Event) -> None:
-        counted = event.stage is stage is not StageName.TRAINING
-        if counted and event.kind in ("started", "advanced") and event.total > 1:
+        if event.stage is stage and event.kind in ("started", "advanced") and event.total > 1:
             bar.move(event.done, event.total, f"{event.done} of {event.total} shards")
 
     with listening(hear):

@@ -1,57 +1,124 @@
-"""The tasks around the stages of a round: opening, promotion, report."""
+"""The tasks around the stages of a round: opening it, promotion, report, and what a backfill needs besides."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
+from ospo_core.errors import ConfigError
+from ospo_core.rounds import Round
 from ospo_core.rounds.garbage import NIGHTLY
-from ospo_core.rounds.plan import report_key
-from ospo_core.rounds.records import RoundRecord, open_record
+from ospo_core.rounds.plan import StageStanding, count_chosen, manifests_before, report_key, standings
+from ospo_core.rounds.records import find_record, record_round
+from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import ModelPointer, Promotion, current_model, promote
-from ospo_core.stages.model_ref import ModelRef, starting_model, stored_ref
+from ospo_core.stages.model_ref import (
+    ModelPointer,
+    ModelRef,
+    Promotion,
+    current_model,
+    promote,
+    starting_model,
+    stored_ref,
+)
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
-from tasks.jobs import storage_of
+from tasks.credentials import open_storage
 from tasks.prefect_ui import show_decision, show_round, tag_round
-from tasks.retries import RETRIED, UNCACHED
+from tasks.task_options import RETRIED, UNCACHED
 
 Manifests = dict[StageName, Manifest]
 
+_OF_THE_CALLER = ("storage", "execution")
+
 
 @task(task_run_name="open {config.name}", **UNCACHED)
-def open_round(config: RoundConfig, start: ModelRef | None = None, alone: bool = False) -> RoundRecord:
-    """Check that the storage can be written, find the starting model, and open the round's record.
+def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKind = "round") -> Round:
+    """Check that the storage can be written, find the starting model, and record the round.
 
-    So a mistake shows before any work is done.
+    Mistakes in any of these show up before work is done.
 
     Args:
         config: the round's configuration.
         start: the starting model; by default the one that `config.model.path` names.
-        alone: an evaluation by itself, and no round.
+        kind: a round, or the evaluation of one model alone.
 
     Raises:
         StorageError: the storage is unreachable, read-only or full.
-        ModelError: the model is missing or not a Janus model.
+        ModelError: the model is missing or not a model of a known family.
     """
-    storage = storage_of(config)
+    storage = open_storage(config)
     storage.check_writable()
-    named = starting_model(config, storage)
-    record = open_record(storage, config, start or named, "evaluation" if alone else "round")
-    tag_round(record, config)
-    return record
+    round = Round(config, storage, start or starting_model(config, storage), kind)
+    record = record_round(round)
+    tag_round(round)
+    return Round(config, storage, record.model, kind)
+
+
+@task(task_run_name="find the round", **UNCACHED, **RETRIED)
+def find_round(config: RoundConfig, wanted: str | None) -> Round:
+    """Return the round whose id begins with `wanted`, with the caller's storage and execution; default: of `config`.
+
+    Raises:
+        ConfigError: there is no such round.
+        ModelError: the model that `config.model.path` names is missing.
+    """
+    storage = open_storage(config)
+    storage.check_writable()
+    if wanted is None:
+        round = Round(config, storage, starting_model(config, storage))
+        record_round(round)
+    else:
+        record = find_record(storage, wanted)
+        if record.kind != "round":
+            raise ConfigError(
+                "is an evaluation of one model, which has no stages", field="round", value=wanted, remedy="Name a round"
+            )
+        here = {name: getattr(config, name).model_dump(mode="json") for name in _OF_THE_CALLER}
+        found = RoundConfig.model_validate({**record.config, **here})
+        round = Round(found, storage, record.model, recorded_id=record.id)
+    tag_round(round, "backfill")
+    return round
+
+
+@task(task_run_name="inputs of {stage}", **UNCACHED, **RETRIED)
+def inputs_of(round: Round, stage: StageName, where: str) -> Manifests:
+    """Return the manifests of the stages before `stage`, having checked that some prompt satisfies `where`.
+
+    Raises:
+        StageError: an earlier stage is not done, or no prompt satisfies the condition.
+        ConfigError: the condition cannot be used.
+    """
+    before = manifests_before(round, stage)
+    if where and StageName.PROMPTS in before:
+        count_chosen(round, before[StageName.PROMPTS], where)
+    return before
+
+
+@task(task_run_name="what is out of date", **UNCACHED, **RETRIED)
+def find_outdated(round: Round) -> list[StageStanding]:
+    """Return how every stage of the round stands now, and show it in the UI."""
+    found = standings(round)
+    create_markdown_artifact(standings_markdown(round.id, found), key="ospo-backfill", description="Backfill")
+    return found
+
+
+def standings_markdown(round_id: str, found: list[StageStanding]) -> str:
+    """Return how the stages of a round stand, as Markdown."""
+    lines = [f"# Round {round_id}", "", "| stage | after the backfill |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {one.stage} | {one.standing} |" for one in found)])
 
 
 @task(task_run_name="starting model", **UNCACHED, **RETRIED)
-def nightly_start(config: RoundConfig, run: str) -> ModelRef:
-    """Return the model that was promoted last when the flow run `run` began, or the configured one if none was.
+def nightly_start(config: RoundConfig, flow_run: str) -> ModelRef:
+    """Return the model that was last promoted when `flow_run` began, or the configured one if none was.
 
-    It is written down under `nightly/` in the storage, since a retry may come after the run's own promotion.
+    It is noted under `nightly/` in the storage, since a retry may come after the run's own promotion.
     """
-    storage, key = storage_of(config), f"{NIGHTLY}/{run}.json"
+    storage, key = open_storage(config), f"{NIGHTLY}/{flow_run}.json"
     if storage.exists(key):
         return ModelRef.model_validate_json(storage.read(key))
     pointer = current_model(storage)
@@ -62,10 +129,10 @@ def nightly_start(config: RoundConfig, run: str) -> ModelRef:
 
 @task(task_run_name="promotion", **UNCACHED, **RETRIED)
 def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
-    """Make the child the current model if the gate says so; a refused child stays where it is, explained."""
+    """Make the child the current model if the gate decided so; a refused child is kept, with the reason."""
     decision: dict[str, Any] = manifests[StageName.EVALUATION].extra["decision"]
     if not decision["promote"]:
-        outcome = Promotion(changed=False, reason="the gate refused the trained model")
+        promotion = Promotion(changed=False, reason="the gate refused the trained model")
     else:
         training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
         pointer = ModelPointer(
@@ -75,17 +142,17 @@ def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
             training=training.fingerprint,
             evaluation=evaluation.fingerprint,
         )
-        outcome = promote(storage_of(config), pointer)
-    show_decision(decision, outcome)
-    return outcome
+        promotion = promote(open_storage(config), pointer)
+    show_decision(decision, promotion)
+    return promotion
 
 
 @task(task_run_name="report", **UNCACHED, **RETRIED)
 def report(config: RoundConfig, manifests: Manifests, ran: list[StageName]) -> str:
-    """Write the round's HTML report, unless nothing was computed and it is there; return its address."""
+    """Write the round's HTML report, unless it exists and nothing was computed; return its address."""
     from ospo_core.report.html import write_report
 
-    storage, key = storage_of(config), report_key(manifests)
+    storage, key = open_storage(config), report_key(manifests)
     if ran or not storage.exists(key):
         write_report(storage, manifests, config, key, ran=ran)
     address = storage.uri(key)

@@ -1,1 +1,5 @@
-"""The books of rounds: which results belong to which, what is cached, out of date, or referred to by nobody."""
+"""Rounds: what a round consists of, which of its stages are done, where its models come from, what nobody needs."""
+
+from ospo_core.rounds.round import Round
+
+__all__ = ["Round"]

@@ -1,8 +1,7 @@
-"""What in a storage no round refers to: older attempts, leftovers of killed runs, models and reports of neither.
+"""Garbage collection: what in a storage no round refers to, such as older attempts and leftovers of killed runs.
 
-A nightly flow run notes its starting model for its own retries; such notes go when they are as old as the rest.
-
-Kept are the results that the records of rounds name, the current model, and all that these were made from.
+Kept are the results that the records of rounds name, the current model, and everything these were made from. A nightly
+flow run notes its starting model for its own retries; such notes expire like the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ospo_core.errors import StageError
 from ospo_core.rounds.lineage import all_manifests, ancestors, lineage
 from ospo_core.rounds.records import round_ids, stage_records
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import current_model
+from ospo_core.stages.model_ref import current_model
 from ospo_core.stages.training import MODEL_DIGEST
 
 MODELS, REPORTS, NIGHTLY = "models", "reports", "nightly"
@@ -31,10 +30,10 @@ class Garbage(Section):
     Args:
         key: its place in the storage.
         kind: the stage, `models`, `reports` or `nightly`.
-        why: in a few words.
-        files: how many files it holds.
+        why: reason, in a few words.
+        files: number of files in it.
         size: bytes.
-        modified: when something in it was last written, seconds since 1970.
+        modified: time of the last write to it, seconds since 1970.
     """
 
     key: str
@@ -46,16 +45,16 @@ class Garbage(Section):
 
 
 def find_garbage(storage: Storage, keep_hours: float, forgotten: Collection[str] = ()) -> list[Garbage]:
-    """Return what no round refers to and nobody wrote to lately; nothing is deleted.
+    """Return what no round refers to and was not written to recently; nothing is deleted.
 
     Args:
         storage: where to look.
-        keep_hours: what was written to within so many hours stays, since a run may be at it.
-        forgotten: ids of rounds that do not count.
+        keep_hours: whatever was written to within so many hours stays, since a run may be using it.
+        forgotten: ids of rounds to ignore.
 
     Raises:
-        StageError: no round is recorded in this storage, so that everything would go.
-        DamagedArtifactError: a manifest or record is damaged, so that what it refers to is not known.
+        StageError: no round is recorded in this storage, so everything would be garbage.
+        DamagedArtifactError: a manifest or record is damaged, so its references are unknown.
     """
     rounds = round_ids(storage)
     if not rounds:
@@ -71,7 +70,7 @@ def find_garbage(storage: Storage, keep_hours: float, forgotten: Collection[str]
 
 
 def remove(storage: Storage, garbage: Iterable[Garbage]) -> int:
-    """Delete what `find_garbage` found; return the number of files."""
+    """Delete what `find_garbage` found; return the number of deleted files."""
     return sum(_remove(storage, one) for one in garbage)
 
 
@@ -83,7 +82,7 @@ def _remove(storage: Storage, one: Garbage) -> int:
 
 
 def _kept(storage: Storage, manifests: list[Manifest], rounds: Iterable[str]) -> dict[str, Manifest]:
-    """Return the manifests that count, by folder: those that records name, the current model's, and their ancestors."""
+    """Return the manifests to keep, by folder: those that records name, the current model's, and their ancestors."""
     by_folder = {one.prefix: one for one in manifests}
     named = [record for identity in rounds for record in stage_records(storage, identity).values()]
     folders = [f"{record.stage}/{record.fingerprint}" for record in named]
@@ -100,7 +99,7 @@ def _kept(storage: Storage, manifests: list[Manifest], rounds: Iterable[str]) ->
 
 
 def _unreferenced(storage: Storage, manifests: list[Manifest], kept: dict[str, Manifest]) -> Iterator[Garbage]:
-    """Yield the folders of stages and models, and the reports, that belong to nothing that is kept."""
+    """Yield the folders of stages and models, and the reports, that nothing kept refers to."""
     published = {one.prefix for one in manifests}
     for stage in StageName:
         for folder, objects in _by_folder(storage.details(stage.value)).items():
@@ -122,7 +121,7 @@ def _unreferenced(storage: Storage, manifests: list[Manifest], kept: dict[str, M
 
 
 def _by_folder(objects: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
-    """Group objects by the result's or model's folder; files that lie beside the folders are left out."""
+    """Group objects by the folder of their result or model; files outside such folders are omitted."""
     folders: dict[str, list[StoredObject]] = {}
     for one in objects:
         parts = one.key.split("/")

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from, and what everything took: read from the manifests in a storage, nothing else."""
+"""Where a checkpoint comes from, and what results cost: read from the manifests of a storage, nothing else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.config.sections import Section
 from ospo_core.errors import ModelError
 from ospo_core.schema import StageName
-from ospo_core.stages.fingerprint import content_of
-from ospo_core.stages.model_pointer import CURRENT, current_model
+from ospo_core.stages.model_ref import CURRENT, current_model
+from ospo_core.stages.run import content_of
 from ospo_core.stages.training import MODEL_DIGEST
 
 _LEAST_DIGITS = 6
@@ -21,9 +21,9 @@ class Generation(Section):
 
     Args:
         model: digest of the model.
-        parent: digest of the model that it was trained from.
-        stages: its training and what that was made from; a stage whose manifest was deleted is missing.
-        promoted: whether an evaluation in this storage let it through; None if it was not evaluated.
+        parent: digest of the model from which it was trained.
+        stages: its training and the results behind it; a stage whose manifest was deleted is missing.
+        promoted: whether an evaluation in this storage promoted it; None if it was not evaluated.
     """
 
     model: str
@@ -33,11 +33,11 @@ class Generation(Section):
 
 
 class Cost(Section):
-    """What the results of a stage took together.
+    """What some results cost in all.
 
     Args:
-        results: finished results of the stage; rows: of all of them.
-        seconds: wall time; cpu_seconds: processor time, children included; gpu_seconds: of the GPUs held.
+        results: number of finished results; rows: of all of them.
+        seconds: wall time; cpu_seconds: processor time, child processes included; gpu_seconds: of the GPUs occupied.
         images, tokens: as counted.
     """
 
@@ -68,7 +68,7 @@ def find_model(storage: Storage, manifests: Iterable[Manifest], wanted: str) -> 
     """Return the digest of a trained model that `current`, a digest or its first digits name.
 
     Raises:
-        ModelError: no model of this storage, or more than one, is called so.
+        ModelError: they name no model of this storage, or several.
     """
     pointer = current_model(storage) if wanted == CURRENT else None
     name = pointer.digest if pointer is not None else wanted.removeprefix("models/")
@@ -86,7 +86,7 @@ def find_model(storage: Storage, manifests: Iterable[Manifest], wanted: str) -> 
 
 
 def lineage(manifests: Sequence[Manifest], model: str) -> list[Generation]:
-    """Return the generations of a model, itself first, back to the first that was not trained in this storage."""
+    """Return the generations of a model, itself first, back to the first one trained in this storage."""
     generations: list[Generation] = []
     trainings = {str(one.extra[MODEL_DIGEST]): one for one in manifests if one.stage is StageName.TRAINING}
     while model in trainings and model not in {one.model for one in generations}:
@@ -99,7 +99,7 @@ def lineage(manifests: Sequence[Manifest], model: str) -> list[Generation]:
 
 
 def ancestors(manifests: Sequence[Manifest], of: Manifest) -> list[Manifest]:
-    """Return the results that a result was made from, directly or not, last stage first.
+    """Return the results behind a result, direct and indirect, last stage first.
 
     A stage knows its upstream by content; of two results with the same content the older one is returned.
     """
@@ -119,7 +119,7 @@ def ancestors(manifests: Sequence[Manifest], of: Manifest) -> list[Manifest]:
 
 
 def cost(manifests: Iterable[Manifest]) -> Cost:
-    """Add up what some results took."""
+    """Return the cost of some results."""
     total = Cost()
     for one in manifests:
         total = Cost(
@@ -135,7 +135,7 @@ def cost(manifests: Iterable[Manifest]) -> Cost:
 
 
 def _verdict(manifests: Iterable[Manifest], model: str) -> bool | None:
-    """Return what the last evaluation of a model as a child decided."""
+    """Return the decision of the last evaluation in which the model was the child."""
     verdict: bool | None = None
     for one in manifests:
         if one.stage is StageName.EVALUATION and one.extra.get("child") == model:

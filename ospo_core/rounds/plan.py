@@ -1,38 +1,39 @@
-"""What a round would do: which stages are cached, which would run, and how far a killed one had come."""
+"""Where a round stands: which stages are cached, which would run and for how long, and which are out of date."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from ospo_core.artifacts.manifest import Manifest
-from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
-from ospo_core.errors import DamagedArtifactError
-from ospo_core.rounds.attempts import recorded_redo, with_redo
-from ospo_core.rounds.records import round_id
+from ospo_core.errors import DamagedArtifactError, StageError
+from ospo_core.evaluation.prompts import load_evaluation_prompts
+from ospo_core.rounds.lineage import ancestors
+from ospo_core.rounds.records import stage_records
+from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
-from ospo_core.stages import STAGES
-from ospo_core.stages.base import Stage, StageContext
-from ospo_core.stages.fingerprint import identify
-from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.resources import shared_resources
-from ospo_core.stages.runner import stage_manifest
+from ospo_core.stages import StageRun
+from ospo_core.stages.partial import chosen_items
 
 Status = Literal["cached", "run", "waits", "damaged"]
+Standing = Literal["up to date", "out of date", "not done yet"]
+
+_MODELS_COMPARED = 2
 
 
 class StagePlan(Section):
-    """What would become of one stage.
+    """What a round would do with one stage.
 
     Args:
         stage: which.
-        status: `cached`; `run`; `waits` for a stage before it, so that its fingerprint is not known yet; `damaged`.
-        fingerprint: identity, empty where it is not known yet.
-        shards_done: units that an interrupted run has left behind.
-        rows: rows of a cached stage.
-        note: why it is damaged, or that it was asked to be refreshed.
+        status: `cached`; `run`; `waits` for an earlier stage, so that its fingerprint is not known yet; `damaged`.
+        fingerprint: identity of the result, empty if not known yet.
+        shards_done: number of shards that an interrupted run has published.
+        rows: number of rows of a cached result.
+        note: why it is damaged, that a refresh was requested, or which attempt counts.
     """
 
     stage: StageName
@@ -43,56 +44,156 @@ class StagePlan(Section):
     note: str = ""
 
 
-def plan_round(
-    config: RoundConfig, storage: Storage, model: ModelRef, refresh: Collection[StageName] = ()
-) -> tuple[list[StagePlan], dict[StageName, Manifest]]:
-    """Return the plan of a round and the manifests of its cached stages; nothing is computed, no shard is read.
+class StageStanding(Section):
+    """Whether the recorded result of one stage of a round still follows from its inputs."""
 
-    Where a stage was done over, the attempt that the round's record names counts.
-    """
-    identity = round_id(config, model)
+    stage: StageName
+    standing: Standing
+
+
+def plan_round(round: Round, refresh: Collection[StageName] = ()) -> tuple[list[StagePlan], dict[StageName, Manifest]]:
+    """Return the plan of a round and the manifests of its cached stages; nothing is computed, no shard is read."""
     plans: list[StagePlan] = []
     manifests: dict[StageName, Manifest] = {}
-    for name, stage in STAGES.items():
-        if any(needed not in manifests for needed in stage.upstream):
+    for name, stage in round.stages.items():
+        if any(needed not in manifests for needed in stage.reads):
             plans.append(StagePlan(stage=name, status="waits"))
             continue
-        ctx = StageContext(config, storage, model, manifests, shared_resources())
-        plan, manifest = _plan_stage(with_redo(ctx, recorded_redo(ctx, stage, identity)), stage, name in refresh)
+        plan, manifest = _plan_stage(round.bind(name, manifests), name in refresh)
         plans.append(plan)
         if manifest is not None:
             manifests[name] = manifest
     return plans, manifests
 
 
+def standings(round: Round) -> list[StageStanding]:
+    """Return how every stage of a round stands; nothing is computed, no shard is read.
+
+    A stage is out of date if the round's record has a result of it that its present inputs would not find, or if an
+    earlier stage is out of date.
+    """
+    plans, manifests = plan_round(round)
+    done = stage_records(round.storage, round.id)
+    found = []
+    for plan in plans:
+        standing: Standing = "out of date" if plan.stage in done else "not done yet"
+        found.append(StageStanding(stage=plan.stage, standing="up to date" if plan.stage in manifests else standing))
+    return found
+
+
+def manifests_before(round: Round, name: StageName) -> dict[StageName, Manifest]:
+    """Return the manifests of all stages before `name`.
+
+    Raises:
+        StageError: one of them is not done.
+        DamagedArtifactError: one of them is damaged.
+    """
+    plans, manifests = plan_round(round)
+    order = list(round.stages)
+    wanted = order[: order.index(name)]
+    for plan in plans:
+        if plan.stage in wanted and plan.stage not in manifests:
+            if plan.status == "damaged":
+                raise DamagedArtifactError(plan.note)
+            raise StageError(
+                f"the earlier stage {plan.stage} is not done",
+                field=f"stage {name}",
+                remedy=f"Run `ospo stage {name}` with the options of this round, or backfill {plan.stage} first",
+            )
+    return {stage: manifests[stage] for stage in wanted}
+
+
+def count_chosen(round: Round, prompts: Manifest, where: str) -> int:
+    """Return the number of prompts of a round that satisfy an SQL condition on the prompts table.
+
+    Raises:
+        ConfigError: the condition cannot be used.
+        StageError: no prompt satisfies it.
+    """
+    shards = (read_shard(round.storage, prompts, index) for index in range(len(prompts.shards)))
+    count = sum(len(chosen_items(shard, where)) for shard in shards)
+    if not count:
+        raise StageError(
+            f"none of the {prompts.rows} prompts satisfies it", field="where", value=where, remedy="Correct it"
+        )
+    return count
+
+
 def report_key(manifests: Mapping[StageName, Manifest]) -> str:
-    """Return where the report of a round lies: it is named after the last stage that is done."""
+    """Return the storage key of a round's report, which is named after the last finished stage."""
     last = manifests[[name for name in StageName if name in manifests][-1]]
     return f"reports/{last.stage}-{last.fingerprint[:16]}.html"
 
 
-def _plan_stage(ctx: StageContext, stage: Stage, refresh: bool) -> tuple[StagePlan, Manifest | None]:
-    """Look one stage up; to be refreshed, it keeps its manifest for what comes after, which is likely unchanged."""
-    identity = identify(ctx, stage)
+def estimate_seconds(config: RoundConfig, manifests: Sequence[Manifest]) -> dict[StageName, float]:
+    """Return how long each stage of a round would take at the mean speed of past results; others are omitted.
+
+    Stages that follow the prompts scale with the number of prompts, training with the sequences it sees, evaluation
+    with its pictures.
+
+    Args:
+        config: the round's configuration.
+        manifests: every finished result of the storage, see `all_manifests`.
+    """
+    estimates: dict[StageName, float] = {}
+    for stage in StageName:
+        past = [(one.seconds, _work_done(one, manifests)) for one in manifests if one.stage is stage and _is_whole(one)]
+        seconds, work = (sum(figures) for figures in zip(*past, strict=True)) if past else (0.0, 0.0)
+        if work > 0:
+            estimates[stage] = seconds / work * _work_wanted(config, stage)
+    return estimates
+
+
+def _plan_stage(run: StageRun, refresh: bool) -> tuple[StagePlan, Manifest | None]:
+    """Look one stage up; one to be refreshed keeps its manifest for later stages, since its content may not change."""
+    name = run.stage.name
     try:
-        manifest = stage_manifest(ctx, stage, verify=False)
+        manifest = run.find(verify=False)
     except DamagedArtifactError as error:
-        return StagePlan(stage=stage.name, status="damaged", fingerprint=identity.fingerprint, note=str(error)), None
+        return StagePlan(stage=name, status="damaged", fingerprint=run.fingerprint, note=str(error)), None
     if manifest is not None:
         plan = StagePlan(
-            stage=stage.name,
+            stage=name,
             status="run" if refresh else "cached",
-            fingerprint=identity.fingerprint,
+            fingerprint=run.fingerprint,
             rows=manifest.rows,
-            note="to be refreshed" if refresh else _attempt(ctx),
+            note="to be refreshed" if refresh else _attempt_note(run),
         )
         return plan, manifest
-    entries = [key for key in ctx.storage.list(identity.prefix) if key.endswith(".json")]
-    return StagePlan(stage=stage.name, status="run", fingerprint=identity.fingerprint, shards_done=len(entries)), None
+    entries = [key for key in run.storage.list(run.prefix) if key.endswith(".json")]
+    return StagePlan(stage=name, status="run", fingerprint=run.fingerprint, shards_done=len(entries)), None
 
 
-def _attempt(ctx: StageContext) -> str:
-    """Say that a result is not the ordinary one."""
-    if ctx.redo is None:
+def _attempt_note(run: StageRun) -> str:
+    """Return which attempt a result is; empty for the ordinary one."""
+    if run.attempt is None:
         return ""
-    return f"done over, attempt {ctx.redo.attempt}{f' where {ctx.redo.where}' if ctx.is_partial else ''}"
+    return f"recomputed, attempt {run.attempt.number}{f' where {run.attempt.where}' if run.is_partial else ''}"
+
+
+def _is_whole(manifest: Manifest) -> bool:
+    """Return whether a result was computed for all items."""
+    return not (manifest.ingredients.get("redo") or {}).get("where")
+
+
+def _work_wanted(config: RoundConfig, stage: StageName) -> float:
+    """Return how much work a stage has, in the unit of `_work_done`."""
+    if stage is StageName.TRAINING:
+        training = config.training
+        return float(training.steps * training.batch_size * training.accumulation)
+    if stage is StageName.EVALUATION:
+        return float(len(load_evaluation_prompts(config.evaluation)) * config.evaluation.samples * _MODELS_COMPARED)
+    return float(sum(config.prompts.quotas.values()))
+
+
+def _work_done(manifest: Manifest, manifests: Sequence[Manifest]) -> float:
+    """Return the work behind a past result: prompts of its round, sequences trained on, or pictures evaluated."""
+    if manifest.stage is StageName.TRAINING:
+        settings = manifest.ingredients["fields"]["training"]
+        return float(manifest.counts["steps"] * settings["batch_size"] * settings["accumulation"])
+    if manifest.stage is StageName.EVALUATION:
+        return float(manifest.counts["images"])
+    if manifest.stage is StageName.PROMPTS:
+        return float(manifest.rows)
+    prompts = next((one for one in ancestors(manifests, manifest) if one.stage is StageName.PROMPTS), None)
+    return float(prompts.rows) if prompts is not None else 0.0

@@ -1,40 +1,25 @@
-"""The stages of a round: each a pure function with an identity, and the registry of them all, in running order."""
+"""The stages of a round. Each lies in the file named after it, which is all that this registry needs to know."""
+
+from importlib import import_module
 
 from ospo_core.schema import StageName
-from ospo_core.stages.base import Outcome, ShardResult, ShardSpec, Stage, StageContext
-from ospo_core.stages.evaluation import EvaluationStage, ModelEvaluationStage
-from ospo_core.stages.images import ImagesStage
-from ospo_core.stages.pairs import PairsStage
-from ospo_core.stages.perturbations import PerturbationsStage
-from ospo_core.stages.prompts import PromptsStage
-from ospo_core.stages.questions import QuestionsStage
-from ospo_core.stages.scores import ScoresStage
-from ospo_core.stages.training import TrainingStage
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage
+from ospo_core.stages.run import StageRun, run_stage
 
-__all__ = [
-    "MODEL_EVALUATION",
-    "STAGES",
-    "Outcome",
-    "ShardResult",
-    "ShardSpec",
-    "Stage",
-    "StageContext",
-]
+__all__ = ["STAGES", "Phase", "ShardResult", "ShardSpec", "Stage", "StageRun", "ends_phase", "run_stage"]
 
-STAGES: dict[StageName, Stage] = {
-    stage.name: stage
-    for stage in (
-        PromptsStage(),
-        PerturbationsStage(),
-        QuestionsStage(),
-        ImagesStage(),
-        ScoresStage(),
-        PairsStage(),
-        TrainingStage(),
-        EvaluationStage(),
-    )
-}
-"""Stage name to stage, in the order in which they run."""
 
-MODEL_EVALUATION: Stage = ModelEvaluationStage()
-"""Evaluation of one model by itself, outside a round."""
+def _load(name: StageName) -> Stage:
+    """Return `STAGE` of the file `<name>.py`."""
+    stage: Stage = import_module(f"{__name__}.{name}").STAGE
+    return stage
+
+
+STAGES: dict[StageName, Stage] = {name: _load(name) for name in StageName}
+"""Stage by name, in the order in which they run, which is that of `StageName`."""
+
+
+def ends_phase(stage: Stage) -> bool:
+    """Return whether no later stage can use what this one holds: the next one is of another phase, or there is none."""
+    later = list(STAGES.values())[list(STAGES).index(stage.name) + 1 :]
+    return not later or later[0].phase is not stage.phase

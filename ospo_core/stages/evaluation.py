@@ -1,36 +1,31 @@
-"""Stage `evaluation`: parent and child draw the same held-out prompts with the same noise (design, decision 8)."""
+"""Stage `evaluation`: parent and child draw the same held-out prompts from the same noise (design, decision 8)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ospo_core.artifacts.ids import digest_of
-from ospo_core.artifacts.manifest import ShardEntry
+from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.tables import iter_rows
 from ospo_core.config import RoundConfig
-from ospo_core.evaluation import CHILD, PARENT, load_evaluation_prompts
+from ospo_core.evaluation import CHILD, PARENT, load_evaluation_prompts, metric_column, wilson_interval
 from ospo_core.schema import StageName, table_from_rows
-from ospo_core.stages.base import (
-    Outcome,
-    Row,
-    ShardResult,
-    ShardSpec,
-    Stage,
-    StageContext,
-    figures,
-    items_in,
-    shard_name,
-)
-from ospo_core.stages.fingerprint import unpublished
+from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.run import StageRun
 from ospo_core.stages.training import trained_model
 
 if TYPE_CHECKING:
     from ospo_core.evaluation import EvalPrompt
 
 MODEL = "model"
-"""Label of a model that is evaluated by itself."""
+"""Label of a model that is evaluated alone."""
+
+ALL = "all"
+"""Name of the group of all prompts, beside the categories."""
 
 _VERDICTS = (
     "item_id",
@@ -48,11 +43,13 @@ _VERDICTS = (
 
 
 class EvaluationStage(Stage):
-    """Reads the trained model, writes `evaluation`, and decides about promotion in `extra`."""
+    """Reads the trained model, writes `evaluation`, and puts the decision on promotion into `extra`."""
 
     name: ClassVar[StageName] = StageName.EVALUATION
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "evaluation"
-    upstream: ClassVar[tuple[StageName, ...]] = (StageName.TRAINING,)
+    reads: ClassVar[tuple[StageName, ...]] = (StageName.TRAINING,)
+    phase: ClassVar[Phase] = Phase.MODEL
     labels: ClassVar[tuple[str, ...]] = (PARENT, CHILD)
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
@@ -64,68 +61,89 @@ class EvaluationStage(Stage):
             "shard_size": config.storage.shard_size,
         }
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+    def shards(self, run: StageRun) -> list[ShardSpec]:
         """Return the slices of the held-out prompts, first all for the parent, then all for the child."""
-        if done:
-            return []
-        count = len(_slices(ctx.config))
+        count = len(_slices(run.config))
         return [
             ShardSpec(name=f"{label}-{shard_name(index)}", index=index, params={"label": label})
             for label in self.labels
             for index in range(count)
         ]
 
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Draw and judge one slice with one of the models."""
         from ospo_core.evaluation.run import evaluate_model
 
-        label, prompts = str(spec.params["label"]), _slices(ctx.config)[spec.index]
-        rows = evaluate_model(ctx.image_model(self.model_of(ctx, label)), prompts, ctx.config.evaluation, label)
+        label, prompts = str(spec.params["label"]), _slices(run.config)[spec.index]
+        rows = evaluate_model(run.image_model(self.model_of(run, label)), prompts, run.config.evaluation, label)
         return ShardResult(table=table_from_rows("evaluation", rows), items_in=len(rows), counts={"images": len(rows)})
 
-    def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
-        """Decide, and keep the decision with its figures in `extra`.
+    def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
+        """Put the decision and its figures into `extra`.
 
         Raises:
-            StageError: `promotion.metric` asks for an oracle that there is not.
+            StageError: `promotion.metric` asks for an oracle, and there is none.
         """
-        rows = list(self.verdicts(ctx, done))
-        return Outcome(
-            shards=tuple(done), items_in=items_in(done), drops={}, counts=figures(done), extra=self.extra(ctx, rows)
-        )
+        rows = list(iter_rows(run.storage, manifest, list(_VERDICTS)))
+        return manifest.model_copy(update={"extra": self.extra(run, rows)})
 
-    def extra(self, ctx: StageContext, rows: Sequence[Row]) -> dict[str, Any]:
+    def extra(self, run: StageRun, rows: Sequence[Row]) -> dict[str, Any]:
         """Return the decision and the judge's quality, and which models were compared."""
         from ospo_core.evaluation import evaluation_extra
 
         before, after = ([row for row in rows if row["model"] == label] for label in self.labels)
-        decided = evaluation_extra(before, after, ctx.config.evaluation, ctx.config.promotion)
-        return {**decided, **{label: self.model_of(ctx, label).digest for label in self.labels}}
+        decided = evaluation_extra(before, after, run.config.evaluation, run.config.promotion)
+        return {**decided, **{label: self.model_of(run, label).digest for label in self.labels}}
 
-    def model_of(self, ctx: StageContext, label: str) -> ModelRef:
-        """Return the model behind a label."""
-        return trained_model(ctx.upstream[StageName.TRAINING]) if label == CHILD else ctx.model
-
-    def verdicts(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Iterator[Row]:
-        """Yield the rows without tokens and pictures."""
-        yield from iter_rows(ctx.storage, unpublished(ctx, self, done), list(_VERDICTS))
+    def model_of(self, run: StageRun, label: str) -> ModelRef:
+        """Return the model with this label."""
+        return trained_model(run.upstream[StageName.TRAINING]) if label == CHILD else run.model
 
 
 class ModelEvaluationStage(EvaluationStage):
-    """Evaluates the starting model by itself; nothing is compared or promoted."""
+    """Evaluates the starting model alone; nothing is compared or promoted."""
 
-    upstream: ClassVar[tuple[StageName, ...]] = ()
+    reads: ClassVar[tuple[StageName, ...]] = ()
     labels: ClassVar[tuple[str, ...]] = (MODEL,)
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return what `EvaluationStage` does, without the gate's settings."""
+        """Return the fields of `EvaluationStage` without the gate's settings."""
         return {**super().fields(config), "promotion": None}
 
-    def extra(self, ctx: StageContext, rows: Sequence[Row]) -> dict[str, Any]:
-        """Return the accuracy of every category, by oracle (where there is one) or by the model's own answers."""
-        from ospo_core.stages.accuracy import accuracy_by_category
+    def extra(self, run: StageRun, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return the accuracy of every category, by the oracle if there is one, else by the model's own answers."""
+        return {"accuracy": accuracy_by_category(rows, run.config.promotion.metric), MODEL: run.model.digest}
 
-        return {"accuracy": accuracy_by_category(rows, ctx.config.promotion.metric), MODEL: ctx.model_digest}
+
+STAGE = EvaluationStage()
+
+MODEL_EVALUATION: Stage = ModelEvaluationStage()
+"""Evaluation of one model alone, outside a round."""
+
+
+def accuracy_by_category(rows: Sequence[Row], metric: str) -> dict[str, Any]:
+    """Return the metric used and, for `all` and every category, prompts, accuracy and 95 % interval.
+
+    A prompt counts once, by the mean over its samples.
+
+    Raises:
+        StageError: the oracle was asked for and has not judged every picture.
+    """
+    used, column = metric_column(rows, metric)
+    samples: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for row in rows:
+        samples[row["category"], row["item_id"]].append(bool(row[column]))
+    groups: dict[str, list[float]] = defaultdict(list)
+    for (category, _), verdicts in samples.items():
+        for name in (ALL, category):
+            groups[name].append(fmean(verdicts))
+    return {"metric": used, "groups": {name: _group(values) for name, values in sorted(groups.items())}}
+
+
+def _group(values: Sequence[float]) -> dict[str, float]:
+    share = fmean(values)
+    interval = wilson_interval(share, len(values))
+    return {"prompts": len(values), "accuracy": share, "low": interval.low, "high": interval.high}
 
 
 def _slices(config: RoundConfig) -> list[list[EvalPrompt]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
 from ospo_core.schema import Side, StageName, table_from_rows
-from ospo_core.stages.base import Row, ShardResult, ShardSpec, Stage, StageContext, one_to_one
+from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
+from ospo_core.stages.run import StageRun
 
 if TYPE_CHECKING:
     from ospo_core.models.loading import LoadedModel
@@ -18,33 +18,35 @@ class ImagesStage(Stage):
     """Reads `perturbations`, writes `images`: tokens, the decoded picture as PNG, and its log-probability."""
 
     name: ClassVar[StageName] = StageName.IMAGES
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "images"
-    by_item: ClassVar[bool] = True
-    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
+    reads: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
+    phase: ClassVar[Phase] = Phase.MODEL
+    follows: ClassVar[StageName | None] = StageName.PERTURBATIONS
+    independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return guidance and temperature; the batch size changes nothing."""
         return config.images.model_dump(mode="json", exclude={"batch_size"})
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return one unit a shard of perturbations."""
-        return one_to_one(ctx.upstream[StageName.PERTURBATIONS], done)
-
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
-        """Render the images of one shard, a batch in memory at a time."""
-        wanted = [image for row in ctx.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
-        size = ctx.config.images.batch_size
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
+        """Render the images of one shard, one batch at a time."""
+        wanted = [image for row in run.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
+        size = run.config.images.batch_size
         rows: list[dict[str, Any]] = []
         if wanted:
-            loaded = ctx.image_model()
+            loaded = run.image_model()
             for start in range(0, len(wanted), size):
-                rows += _render(loaded, wanted[start : start + size], ctx.config)
+                rows += _render(loaded, wanted[start : start + size], run.config)
         tokens = sum(len(row["tokens"]) for row in rows)
         return ShardResult(
             table=table_from_rows("images", rows),
             items_in=len(wanted),
             counts={"images": len(rows), "image_tokens": tokens},
         )
+
+
+STAGE = ImagesStage()
 
 
 def _wanted(row: Row) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The slices of stage `prompts` put together: which of their rows are accepted, by place; no row is held in memory."""
+"""Merging the slices of stage `prompts`: which of their rows are accepted. Rows are kept by position, not in memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Quotas = Mapping[SubCategory, int]
 
 @dataclass
 class Merged:
-    """Prompts of all slices put together, duplicates dropped, in the order of waves, sub-categories and slices.
+    """The accepted prompts of all slices, without duplicates, in the order of waves, sub-categories and slices.
 
     Attributes:
         slices: digests of the slices.
-        texts: knows every accepted prompt; it is only asked.
+        texts: knows every accepted prompt; it is only queried.
         accepted: for each sub-category, which rows of which slice.
         counts: how many prompts of each sub-category are accepted.
         drops: reason to number.
-        spent: sub-categories of which a slice spent its attempts.
+        spent: sub-categories with a slice that used up its attempts.
     """
 
     slices: tuple[str, ...]
@@ -38,19 +38,19 @@ class Merged:
     spent: set[SubCategory] = field(default_factory=set)
 
     def missing(self, quotas: Quotas) -> dict[SubCategory, int]:
-        """Return how many prompts each sub-category still lacks; met ones are left out."""
+        """Return how many prompts each sub-category still lacks; complete ones are omitted."""
         lacking = {name: quota - self.counts[name] for name, quota in quotas.items()}
         return {name: count for name, count in lacking.items() if count > 0}
 
 
 def merge(storage: Storage, written: Manifest, quotas: Quotas, similarity: float) -> Merged:
-    """Put slices together in their order; the first of equal prompts stays, whatever its sub-category.
+    """Merge slices in their order; of equal prompts the first is kept, whatever its sub-category.
 
     Args:
         storage: where the slices are.
         written: the slices.
-        quotas: prompts wanted; what is beyond a quota is dropped as surplus.
-        similarity: from which two prompts count as one.
+        quotas: prompts wanted; prompts beyond a quota are dropped as surplus.
+        similarity: threshold at which two prompts count as duplicates.
 
     Raises:
         DamagedArtifactError: a slice is not what was published.
@@ -73,7 +73,7 @@ def merge(storage: Storage, written: Manifest, quotas: Quotas, similarity: float
 
 
 def accepted_shards(storage: Storage, written: Manifest, merged: Merged, size: int) -> Iterator[pa.Table]:
-    """Yield the accepted rows by sub-category, cut into tables of `size` rows; one slice is read at a time."""
+    """Yield the accepted rows by sub-category, cut into tables of `size` rows; slices are read one at a time."""
     waiting: list[pa.Table] = []
     for index, rows in (place for name in SubCategory for place in merged.accepted.get(name, ())):
         written_rows = read_shard(storage, written, index).cast(TABLES["prompts"])
@@ -88,14 +88,14 @@ def accepted_shards(storage: Storage, written: Manifest, merged: Merged, size: i
 
 
 class LastMerge:
-    """Remembers the last merge of this process, which all slices of a later wave start from."""
+    """Remembers the last merge of this process, from which all slices of a later wave start."""
 
     def __init__(self) -> None:
         self._key: tuple[str, int] = ("", 0)
         self._merged: Merged | None = None
 
     def get(self, place: str, waves: int) -> Merged | None:
-        """Return the merge of the first `waves` waves of the stage at this address, if it was the last."""
+        """Return the merge of the first `waves` waves of the stage at this address, if it was the last merge."""
         return self._merged if self._key == (place, waves) else None
 
     def keep(self, place: str, waves: int, merged: Merged) -> Merged:
@@ -104,5 +104,5 @@ class LastMerge:
         return merged
 
     def forget(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._key, self._merged = ("", 0), None

@@ -1,22 +1,32 @@
-"""Which model a round starts from: named once, found again on any machine."""
+"""Which model a round starts from, and which model of a storage is the current one.
+
+The current model is named by `models/current.json`, which changes only on promotion, atomically.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
-from ospo_core.errors import ModelError
-from ospo_core.stages.model_pointer import CURRENT, current_model
+from ospo_core.errors import DamagedArtifactError, ModelError
+
+CURRENT = "current"
+"""Value of `model.path` that means the current model of the storage."""
 
 STORED = "stored:"
 """Prefix of a source that is a folder of the artifact storage, e.g. `stored:models/<digest>`."""
 
+POINTER_KEY = "models/current.json"
+
 
 class ModelRef(Section):
-    """A model by content: `digest` identifies it, `source` says where to find it."""
+    """A model: `digest` identifies its content, `source` says where to find it."""
 
     digest: str
     source: str
@@ -31,7 +41,7 @@ def starting_model(config: RoundConfig, storage: Storage) -> ModelRef:
     """Return the model that `config.model.path` names: `current` (last promoted), embedded, or a local folder.
 
     Raises:
-        ModelError: there is no such model, or the folder is not a whole Janus checkpoint.
+        ModelError: there is no such model, or the folder is not a complete checkpoint.
     """
     if config.model.path == CURRENT:
         pointer = current_model(storage)
@@ -51,7 +61,7 @@ def starting_model(config: RoundConfig, storage: Storage) -> ModelRef:
 
 
 def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
-    """Return a local folder with the model, fetching it from storage into `scratch/models/<digest>` if need be.
+    """Return a local folder with the model, fetched from storage into `scratch/models/<digest>` if needed.
 
     Raises:
         ModelError: the folder is not there, or its content is not what the reference says.
@@ -77,3 +87,65 @@ def _verified(folder: Path, ref: ModelRef) -> Path:
             remedy=f"Restore the model with digest {ref.digest[:12]}, or start the round anew",
         )
     return folder
+
+
+class ModelPointer(Section):
+    """The current model and its origin.
+
+    Args:
+        digest: identity of the model.
+        key: its folder in the storage.
+        parent: digest of the model from which it was trained.
+        training: fingerprint of the training that made it.
+        evaluation: fingerprint of the evaluation that promoted it.
+    """
+
+    digest: str
+    key: str
+    parent: str
+    training: str
+    evaluation: str
+
+
+class Promotion(Section):
+    """The effect of a promotion decision on the pointer: whether it changed, and why or why not."""
+
+    changed: bool
+    reason: str
+
+
+def current_model(storage: Storage) -> ModelPointer | None:
+    """Return the pointer, or None if no model was ever promoted.
+
+    Raises:
+        DamagedArtifactError: the pointer is not readable.
+    """
+    if not storage.exists(POINTER_KEY):
+        return None
+    try:
+        return ModelPointer.model_validate_json(storage.read(POINTER_KEY))
+    except (ValidationError, ValueError) as error:
+        raise DamagedArtifactError(
+            "the pointer to the current model is damaged",
+            field=storage.uri(POINTER_KEY),
+            remedy="Delete it; the next promotion writes it again",
+        ) from error
+
+
+def promote(storage: Storage, pointer: ModelPointer) -> Promotion:
+    """Make `pointer` the current model if the current one is its parent, or if there is none yet.
+
+    A child was compared with its parent only, so it never replaces a third model. Repeating a promotion, as a
+    restarted or cached round does, has no effect.
+    """
+    current = current_model(storage)
+    if current is not None and current.digest == pointer.digest:
+        return Promotion(changed=False, reason="it is the current model already")
+    if current is not None and current.digest != pointer.parent:
+        return Promotion(
+            changed=False,
+            reason=f"the current model {current.digest[:12]} is not the parent that it was compared with; "
+            "start a round with model.path=current to build on it",
+        )
+    storage.write(POINTER_KEY, json.dumps(pointer.model_dump(), indent=2, sort_keys=True).encode())
+    return Promotion(changed=True, reason="promoted")

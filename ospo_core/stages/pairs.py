@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ospo_core.artifacts.manifest import ShardEntry
+from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.errors import StageError
 from ospo_core.schema import StageName
 from ospo_core.selection.pairs import build_pairs
-from ospo_core.stages.base import Outcome, ShardResult, ShardSpec, Stage, StageContext, one_to_one
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage
 from ospo_core.stages.pair_quality import quality, quality_counts
+from ospo_core.stages.run import StageRun
 
 _MASK_BATCH = 16
 
@@ -24,74 +24,75 @@ class PairsStage(Stage):
     """Reads `prompts` (their concepts), `perturbations`, `images` and `scores`, writes `pairs`."""
 
     name: ClassVar[StageName] = StageName.PAIRS
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "pairs"
-    by_item: ClassVar[bool] = True
-    upstream: ClassVar[tuple[StageName, ...]] = (
+    reads: ClassVar[tuple[StageName, ...]] = (
         StageName.PROMPTS,
         StageName.PERTURBATIONS,
         StageName.IMAGES,
         StageName.SCORES,
     )
+    phase: ClassVar[Phase] = Phase.MODEL
+    follows: ClassVar[StageName | None] = StageName.SCORES
+    independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return the rules, and whether object masks are wanted."""
         return {"selection": config.selection.model_dump(mode="json"), "masks": _wants_masks(config)}
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return one unit a shard of scores."""
-        return one_to_one(ctx.upstream[StageName.SCORES], done)
-
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Pair the images of one shard; a prompt without a single perturbation counts as dropped here."""
-        prompts = ctx.rows(StageName.PROMPTS, spec.index)
+        prompts = run.rows(StageName.PROMPTS, spec.index)
         perturbations, images, scores = (
-            ctx.table(name, spec.index) for name in (StageName.PERTURBATIONS, StageName.IMAGES, StageName.SCORES)
+            run.table(name, spec.index) for name in (StageName.PERTURBATIONS, StageName.IMAGES, StageName.SCORES)
         )
-        made = build_pairs(perturbations, images, scores, ctx.config.selection)
+        made = build_pairs(perturbations, images, scores, run.config.selection)
         table, drops = made.table, dict(made.drops)
         if len(prompts) > made.items:
             drops["no_perturbation"] = len(prompts) - made.items
-        if _wants_masks(ctx.config) and table.num_rows:
-            table = _with_masks(ctx, table, {row["item_id"]: row["concepts"] for row in prompts})
+        if _wants_masks(run.config) and table.num_rows:
+            table = _with_masks(run, table, {row["item_id"]: row["concepts"] for row in prompts})
         counts: dict[str, int] = {}
-        if ctx.config.model.family == "shapes":
-            counts = quality_counts(prompts, images.to_pylist(), scores, table, ctx.config.selection)
+        if run.config.model.family == "shapes":
+            counts = quality_counts(prompts, images.to_pylist(), scores, table, run.config.selection)
         return ShardResult(table=table, items_in=len(prompts), drops=drops, counts=counts)
 
-    def gpus(self, ctx: StageContext) -> int:
-        """Return how many GPUs a unit holds: only object masks need one."""
-        return super().gpus(ctx) if _wants_masks(ctx.config) else 0
+    def uses_gpu(self, config: RoundConfig) -> bool:
+        """Return whether a shard occupies a GPU: only object masks need the model."""
+        return _wants_masks(config) and super().uses_gpu(config)
 
-    def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
-        """Add the shards up; `extra` says how good the selection is where an oracle knows and all items were paired.
+    def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
+        """Put the quality of the selection into `extra`, if there is an oracle and all items were paired.
 
         Raises:
-            StageError: not one prompt gave a pair; the reasons are listed.
+            StageError: no prompt gave a pair; the reasons are listed.
         """
-        outcome = super().finalise(ctx, done)
-        if not sum(entry.rows for entry in done):
+        if not manifest.rows:
             raise StageError(
-                f"all {outcome.items_in} prompts were filtered out, so there is nothing to train on",
+                f"all {manifest.items_in} prompts were filtered out, so there is nothing to train on",
                 field="stage pairs",
-                value=dict(outcome.drops),
+                value=dict(manifest.drops),
                 remedy="Lower the thresholds of selection.*, write more prompts, or look at the scores table",
             )
-        measured = None if ctx.is_partial else quality(outcome.counts)
-        return replace(outcome, extra={**outcome.extra, "quality": measured})
+        measured = None if run.is_partial else quality(manifest.counts)
+        return manifest.model_copy(update={"extra": {**manifest.extra, "quality": measured}})
+
+
+STAGE = PairsStage()
 
 
 def _wants_masks(config: RoundConfig) -> bool:
     return config.training.loss.object_weight > 0
 
 
-def _with_masks(ctx: StageContext, pairs: pa.Table, concepts: dict[str, list[str]]) -> pa.Table:
+def _with_masks(run: StageRun, pairs: pa.Table, concepts: dict[str, list[str]]) -> pa.Table:
     """Fill `chosen_mask` and `rejected_mask` `[T]` from the model's attention to the objects' nouns."""
     from ospo_core.models.attention import object_masks
 
     nouns = [_nouns(concepts[item]) for item in pairs["item_id"].to_pylist()]
     for side in ("chosen", "rejected"):
         tokens = np.asarray(pairs[f"{side}_tokens"].to_pylist(), dtype=np.uint16)
-        masks = object_masks(ctx.image_model(), pairs["prompt"].to_pylist(), nouns, tokens, _MASK_BATCH)
+        masks = object_masks(run.image_model(), pairs["prompt"].to_pylist(), nouns, tokens, _MASK_BATCH)
         place = pairs.schema.get_field_index(f"{side}_mask")
         field = pairs.schema.field(place)
         pairs = pairs.set_column(place, field, pa.array([mask.tolist() for mask in masks], field.type))

@@ -1,36 +1,63 @@
-"""One shard of a stage of which only some items are done over; the others keep the rows of an earlier result."""
+"""Recomputing chosen items of a shard: a condition picks them, and the rows of all others are kept."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ospo_core.artifacts.manifest import load_manifest
 from ospo_core.artifacts.tables import read_shard
-from ospo_core.errors import StageError
+from ospo_core.errors import ConfigError, StageError
 from ospo_core.schema import TABLES, StageName
-from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext
+from ospo_core.stages.base import ShardResult, ShardSpec
+
+if TYPE_CHECKING:
+    from ospo_core.stages.run import StageRun
 
 KEPT_ROWS = "kept_rows"
-"""Name among a shard's counts of the rows that were not done over. What the earlier result dropped is counted there."""
+"""Name among a shard's counts of the rows that were kept; drops of the earlier result are not counted again."""
 
 
-def run_part(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardResult:
-    """Compute the chosen items of one shard and put them among the rows of the others, in the order of the prompts.
+def chosen_items(prompts: pa.Table, where: str) -> frozenset[str]:
+    """Return the `item_id` of the prompts that satisfy a condition.
+
+    Args:
+        prompts: rows of the prompts table.
+        where: SQL condition on its columns.
 
     Raises:
-        StageError: the earlier result is gone, or its shards are cut otherwise.
+        ConfigError: it cannot be parsed, names an unknown column, or is not a condition.
+    """
+    try:
+        found = pl.DataFrame(prompts).filter(pl.sql_expr(where))
+    except pl.exceptions.PolarsError as error:
+        raise ConfigError(
+            f"is not a condition on the prompts table: {str(error).splitlines()[0]}",
+            field="where",
+            value=where,
+            remedy=f"Write SQL over {', '.join(prompts.column_names)}, e.g. \"category = 'layout'\"",
+        ) from error
+    return frozenset(found["item_id"].to_list())
+
+
+def run_chosen_items(run: StageRun, spec: ShardSpec) -> ShardResult:
+    """Compute the chosen items of one shard and merge them with the kept rows, in the order of the prompts.
+
+    Raises:
+        StageError: the earlier result is gone, or has other shards.
         ConfigError: the condition cannot be used.
     """
-    earlier = _earlier_rows(ctx, stage, spec.index).cast(TABLES[stage.table])
-    chosen = ctx.chosen(spec.index)
+    schema = TABLES[run.stage.table]
+    earlier = _earlier_rows(run, spec.index).cast(schema)
+    chosen = run.chosen(spec.index)
     kept = earlier.filter(pc.invert(pc.is_in(earlier["item_id"], pa.array(sorted(chosen), pa.string()))))
-    nothing = ShardResult(table=TABLES[stage.table].empty_table(), items_in=0)
-    made = stage.run_shard(ctx, spec) if chosen else nothing
-    order = read_shard(ctx.storage, ctx.upstream[StageName.PROMPTS], spec.index, ["item_id"])["item_id"].to_pylist()
+    made = run.stage.run_shard(run, spec) if chosen else ShardResult(table=schema.empty_table(), items_in=0)
+    order = read_shard(run.storage, run.upstream[StageName.PROMPTS], spec.index, ["item_id"])["item_id"].to_pylist()
     return replace(
         made,
         table=_in_order(pa.concat_tables([kept, made.table]), order),
@@ -39,22 +66,22 @@ def run_part(ctx: StageContext, stage: Stage, spec: ShardSpec) -> ShardResult:
     )
 
 
-def _earlier_rows(ctx: StageContext, stage: Stage, index: int) -> pa.Table:
-    """Return the rows of the shard in the result that is done over."""
-    of = ctx.redo.of if ctx.redo is not None else ""
-    manifest = load_manifest(ctx.storage, stage.name, of, verify=False)
+def _earlier_rows(run: StageRun, index: int) -> pa.Table:
+    """Return the shard's rows in the result from which rows are kept."""
+    of = run.attempt.of if run.attempt is not None else ""
+    manifest = load_manifest(run.storage, run.stage.name, of, verify=False)
     if manifest is None or len(manifest.shards) <= index:
         raise StageError(
-            "the result whose rows were to be kept is gone, or is cut into other shards",
-            field=f"stage {stage.name}",
+            "the result whose rows were to be kept is gone, or has other shards",
+            field=f"stage {run.stage.name}",
             value=of[:12],
-            remedy="Do the whole stage over",
+            remedy="Recompute the whole stage",
         )
-    return read_shard(ctx.storage, manifest, index)
+    return read_shard(run.storage, manifest, index)
 
 
 def _in_order(rows: pa.Table, order: list[str]) -> pa.Table:
-    """Sort rows by where their item comes in `order`; rows of one item keep their order."""
+    """Sort rows by the position of their item in `order`; the rows of one item keep their order."""
     place = {item: number for number, item in enumerate(order)}
     ranks = np.asarray([place[item] for item in rows["item_id"].to_pylist()], dtype=np.int64)
     return rows.take(pa.array(np.argsort(ranks, kind="stable")))

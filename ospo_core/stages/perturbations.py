@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
 from ospo_core.prompts.families import family
 from ospo_core.prompts.perturbing import perturb_prompts
 from ospo_core.schema import StageName, table_from_rows
-from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext, engine_fields, one_to_one
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields
+from ospo_core.stages.run import StageRun
 
 
 class PerturbationsStage(Stage):
-    """Reads `prompts`, writes `perturbations`; a prompt of which no variant is left leaves the round here."""
+    """Reads `prompts`, writes `perturbations`; a prompt without a usable variant leaves the round here."""
 
     name: ClassVar[StageName] = StageName.PERTURBATIONS
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "perturbations"
-    text_only: ClassVar[bool] = True
-    by_item: ClassVar[bool] = True
-    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PROMPTS,)
+    reads: ClassVar[tuple[StageName, ...]] = (StageName.PROMPTS,)
+    phase: ClassVar[Phase] = Phase.TEXT
+    follows: ClassVar[StageName | None] = StageName.PROMPTS
+    independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return the section, the engine and the seed."""
@@ -30,15 +31,11 @@ class PerturbationsStage(Stage):
             "seed": config.seed,
         }
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return one unit a shard of prompts."""
-        return one_to_one(ctx.upstream[StageName.PROMPTS], done)
-
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Perturb the prompts of one shard."""
-        prompts = ctx.rows(StageName.PROMPTS, spec.index)
+        prompts = run.rows(StageName.PROMPTS, spec.index)
         rows, drops, counts = perturb_prompts(
-            ctx.text_engine(), family(ctx.config.model.family), prompts, ctx.config.perturbations, ctx.config.seed
+            run.text_engine(), family(run.config.model.family), prompts, run.config.perturbations, run.config.seed
         )
         return ShardResult(
             table=table_from_rows("perturbations", rows),
@@ -46,3 +43,6 @@ class PerturbationsStage(Stage):
             drops=drops,
             counts=counts,
         )
+
+
+STAGE = PerturbationsStage()

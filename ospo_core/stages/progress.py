@@ -1,4 +1,4 @@
-"""Who wants to know how far a round is: stages and the training process tell, the command line draws."""
+"""Progress events: stages and the training process emit them, the command line and the Prefect UI show them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ospo_core.schema import StageName
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a stage.
+    """Progress of a stage.
 
     Args:
-        kind: `started` (a wave of `total` units is to be done), `advanced` (`done` of `total`), `finished`, `cached`.
+        kind: `started` (there are `total` units so far), `advanced` (`done` of `total`), `finished`, `cached`.
         stage: which stage.
         done: units done so far: shards, or training steps.
-        total: units in all.
+        total: number of units.
         note: a few words, e.g. the loss.
     """
 
@@ -36,7 +36,7 @@ _listeners: list[Listener] = []
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Call `listener` with every event of this process while the block runs; it must be quick and thread-safe."""
+    """Call `listener` with every event of this process while the block runs; it must be fast and thread-safe."""
     _listeners.append(listener)
     try:
         yield
@@ -45,6 +45,6 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def emit(event: Event) -> None:
-    """Tell every listener."""
+    """Send an event to every listener."""
     for listener in tuple(_listeners):
         listener(event)

@@ -1,21 +1,21 @@
 """Stage `prompts`: the model writes base prompts itself (method, section 1).
 
-Units are slices of a sub-category's quota, written independently of each other; then duplicates between slices are
-dropped and what they leave open is written in a further wave that knows all accepted prompts. A sub-category whose
-slice spent its attempts is not asked again. At last the prompts are cut into item shards, which every later stage
-follows one to one.
+A shard is a slice of a sub-category's quota, written independently of the others. Then duplicates between slices are
+dropped, and the quota that they leave open is written in further waves of slices, which know all prompts accepted so
+far. A sub-category with a slice that used up its attempts is not asked again. Finally the accepted prompts are cut into
+item shards, which every later stage follows one to one.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ospo_core.artifacts.ids import derive_seed, digest_of
-from ospo_core.artifacts.manifest import ShardEntry
-from ospo_core.artifacts.shards import load_shard_entry
+from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError
@@ -24,24 +24,12 @@ from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
 from ospo_core.prompts.writing import write_prompts
 from ospo_core.schema import StageName, SubCategory, table_from_rows
-from ospo_core.stages.base import (
-    Outcome,
-    ShardResult,
-    ShardSpec,
-    Stage,
-    StageContext,
-    engine_fields,
-    figures,
-    items_in,
-    shard_name,
-    total,
-)
-from ospo_core.stages.fingerprint import identify, unpublished
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields, shard_name
 from ospo_core.stages.merging import LastMerge, Merged, accepted_shards, merge
+from ospo_core.stages.run import StageRun
 
 MAX_WAVES = 5
-"""Waves of writing: the first, and at most four that fill up what duplicates between slices left open."""
-
+"""Waves of writing: the first, and at most four that fill the gaps left by duplicates between slices."""
 
 _LAST_MERGE = LastMerge()
 
@@ -50,43 +38,46 @@ class PromptsStage(Stage):
     """Writes, deduplicates and shards the base prompts."""
 
     name: ClassVar[StageName] = StageName.PROMPTS
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "prompts"
-    text_only: ClassVar[bool] = True
+    phase: ClassVar[Phase] = Phase.TEXT
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return quotas, templates' options, engine, seed, shard size, and a digest of the prompts kept out."""
+        """Return quotas, sampling options, engine, seed, shard size, and a digest of the excluded prompts."""
         return {
             "prompts": config.prompts.model_dump(mode="json", exclude={"contamination_lists", "on_unmet_quota"}),
-            "contamination": digest_of(kept_out(config)),
+            "contamination": digest_of(excluded_prompts(config)),
             "engine": engine_fields(config.engine),
             "seed": config.seed,
             "shard_size": config.storage.shard_size,
         }
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return slices of all quotas first, then slices of what is still missing."""
-        quotas = _quotas(ctx.config)
-        waves = len({entry.extra["wave"] for entry in done})
+    def shards(self, run: StageRun) -> list[ShardSpec]:
+        """Return slices of all quotas."""
+        return _slices(_quotas(run.config), run.config.storage.shard_size, wave=0)
+
+    def more_shards(self, run: StageRun, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        """Return slices of what is still missing, for at most `MAX_WAVES` waves in all."""
+        waves = _waves(done)
         if waves >= MAX_WAVES:
             return []
-        wanted = quotas
-        if done:
-            merged = _merged(ctx, self, done)
-            wanted = {name: n for name, n in merged.missing(quotas).items() if name not in merged.spent}
-        return _slices(wanted, ctx.config.storage.shard_size, waves)
+        merged = _merged(run, done)
+        missing = merged.missing(_quotas(run.config))
+        wanted = {name: count for name, count in missing.items() if name not in merged.spent}
+        return _slices(wanted, run.config.storage.shard_size, waves)
 
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
-        """Write one slice; a later wave knows every prompt that the earlier waves gave."""
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
+        """Write one slice; a later wave knows every prompt of the earlier waves."""
         sub_category, wave, quota = (spec.params[key] for key in ("sub_category", "wave", "quota"))
-        earlier = _merged_before(ctx, self, int(wave)) if wave else None
+        earlier = _merged_before(run, self, int(wave)) if wave else None
         written = write_prompts(
-            ctx.text_engine(),
-            family(ctx.config.model.family),
+            run.text_engine(),
+            family(run.config.model.family),
             SubCategory(str(sub_category)),
             int(quota),
-            ctx.config.prompts,
-            derive_seed(ctx.config.seed, "prompts", str(sub_category), int(wave), spec.index),
-            contamination_check(ctx.config),
+            run.config.prompts,
+            derive_seed(run.config.seed, "prompts", str(sub_category), int(wave), spec.index),
+            contamination_check(run.config),
             earlier.texts if earlier is not None else None,
         )
         return ShardResult(
@@ -97,37 +88,40 @@ class PromptsStage(Stage):
             extra={"wave": wave, "sub_category": sub_category, "short": written.missing},
         )
 
-    def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
+    def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
         """Cut the accepted prompts into item shards.
 
         Raises:
             StageError: there are no prompts, or a quota is unmet and `prompts.on_unmet_quota` is `fail`.
         """
-        merged = _merged(ctx, self, done)
-        quotas, prefix = _quotas(ctx.config), identify(ctx, self).prefix
+        merged, quotas = _merged(run, manifest.shards), _quotas(run.config)
         missing = merged.missing(quotas)
-        _refuse_shortage(merged, missing, quotas, ctx.config.prompts.on_unmet_quota)
-        tables = accepted_shards(ctx.storage, unpublished(ctx, self, done), merged, ctx.config.storage.shard_size)
+        _refuse_shortage(merged, missing, quotas, run.config.prompts.on_unmet_quota)
+        tables = accepted_shards(run.storage, manifest, merged, run.config.storage.shard_size)
         shards = tuple(
-            write_shard(ctx.storage, f"{prefix}/{shard_name(number)}.parquet", table)
+            write_shard(run.storage, f"{run.prefix}/{shard_name(number)}.parquet", table)
             for number, table in enumerate(tables)
         )
         _LAST_MERGE.forget()
-        return Outcome(
-            shards=shards,
-            items_in=items_in(done),
-            drops=total([*(entry.drops for entry in done), merged.drops]),
-            counts=figures(done),
-            extra={"unmet_quotas": {name.value: count for name, count in missing.items()}},
+        drops = Counter(manifest.drops) + merged.drops
+        return manifest.model_copy(
+            update={
+                "shards": shards,
+                "drops": dict(sorted(drops.items())),
+                "extra": {"unmet_quotas": {name.value: count for name, count in missing.items()}},
+            }
         )
 
 
+STAGE = PromptsStage()
+
+
 def contamination_check(config: RoundConfig) -> ContaminationCheck:
-    """Return the check of written prompts against those kept out."""
-    return ContaminationCheck(kept_out(config))
+    """Return the check of written prompts against the excluded ones."""
+    return ContaminationCheck(excluded_prompts(config))
 
 
-def kept_out(config: RoundConfig) -> list[str]:
+def excluded_prompts(config: RoundConfig) -> list[str]:
     """Return all prompts of the round's own evaluation, used or not, and those of `prompts.contamination_lists`.
 
     Raises:
@@ -150,7 +144,7 @@ def _list_bytes(name: str) -> bytes:
             f"cannot be read: {error.strerror}",
             field="prompts.contamination_lists",
             value=name,
-            remedy="Give text files with one evaluation prompt a line",
+            remedy="Give text files with one evaluation prompt per line",
         ) from error
 
 
@@ -183,28 +177,32 @@ def _slices(wanted: dict[SubCategory, int], size: int, wave: int) -> list[ShardS
     return specs
 
 
-def _merged(ctx: StageContext, stage: PromptsStage, done: Sequence[ShardEntry]) -> Merged:
-    """Return these slices put together, from memory where the last merge was theirs."""
-    written, waves = unpublished(ctx, stage, done), len({entry.extra["wave"] for entry in done})
-    place = ctx.storage.uri(written.prefix)
+def _waves(done: Sequence[ShardEntry]) -> int:
+    """Return the number of waves that these slices belong to."""
+    return len({entry.extra["wave"] for entry in done})
+
+
+def _merged(run: StageRun, done: Sequence[ShardEntry]) -> Merged:
+    """Return these slices merged, from memory if the last merge was theirs."""
+    written, waves = run.manifest_of(done), _waves(done)
+    place = run.storage.uri(written.prefix)
     last = _LAST_MERGE.get(place, waves)
     if last is not None and last.slices == tuple(entry.sha256 for entry in done):
         return last
-    similarity = ctx.config.prompts.near_duplicate_similarity
-    return _LAST_MERGE.keep(place, waves, merge(ctx.storage, written, _quotas(ctx.config), similarity))
+    similarity = run.config.prompts.near_duplicate_similarity
+    return _LAST_MERGE.keep(place, waves, merge(run.storage, written, _quotas(run.config), similarity))
 
 
-def _merged_before(ctx: StageContext, stage: PromptsStage, wave: int) -> Merged:
-    """Return what the waves before `wave` gave, from memory or read from storage: it was published once and for all."""
-    prefix = identify(ctx, stage).prefix
-    last = _LAST_MERGE.get(ctx.storage.uri(prefix), wave)
+def _merged_before(run: StageRun, stage: PromptsStage, wave: int) -> Merged:
+    """Return the merge of the waves before `wave`, from memory or from storage, where its slices are published."""
+    last = _LAST_MERGE.get(run.storage.uri(run.prefix), wave)
     if last is not None:
         return last
     done: list[ShardEntry] = []
-    for _ in range(wave):
-        found = [load_shard_entry(ctx.storage, prefix, spec.name) for spec in stage.shards(ctx, done)]
-        done += [entry for entry in found if entry is not None]
-    return _merged(ctx, stage, done)
+    for number in range(wave):
+        specs = stage.more_shards(run, done) if number else stage.shards(run)
+        done += [entry for entry in map(run.find_shard, specs) if entry is not None]
+    return _merged(run, done)
 
 
 def _refuse_shortage(

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
 from ospo_core.prompts.decomposing import decompose_prompts
 from ospo_core.prompts.families import family
 from ospo_core.schema import StageName, table_from_rows
-from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext, engine_fields, one_to_one
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields
+from ospo_core.stages.run import StageRun
 
 
 class QuestionsStage(Stage):
-    """Reads `perturbations`, which hold the base prompts too, and writes `questions`."""
+    """Reads `perturbations`, which also hold the base prompts, and writes `questions`."""
 
     name: ClassVar[StageName] = StageName.QUESTIONS
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "questions"
-    text_only: ClassVar[bool] = True
-    by_item: ClassVar[bool] = True
-    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
+    reads: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
+    phase: ClassVar[Phase] = Phase.TEXT
+    follows: ClassVar[StageName | None] = StageName.PERTURBATIONS
+    independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return the section, the engine and the seed."""
@@ -30,18 +31,14 @@ class QuestionsStage(Stage):
             "seed": config.seed,
         }
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return one unit a shard of perturbations."""
-        return one_to_one(ctx.upstream[StageName.PERTURBATIONS], done)
-
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Decompose the prompts of one shard."""
         rows, drops, counts = decompose_prompts(
-            ctx.text_engine(),
-            family(ctx.config.model.family),
-            ctx.rows(StageName.PERTURBATIONS, spec.index),
-            ctx.config.questions,
-            ctx.config.seed,
+            run.text_engine(),
+            family(run.config.model.family),
+            run.rows(StageName.PERTURBATIONS, spec.index),
+            run.config.questions,
+            run.config.seed,
         )
         return ShardResult(
             table=table_from_rows("questions", rows),
@@ -49,3 +46,6 @@ class QuestionsStage(Stage):
             drops=drops,
             counts=counts,
         )
+
+
+STAGE = QuestionsStage()

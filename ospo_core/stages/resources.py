@@ -1,7 +1,7 @@
-"""The one owner of what is expensive to start: at any time one text engine or one loaded model, never both.
+"""The owner of what is expensive to start: at any time one text engine or one loaded model, never both.
 
-Start-up is paid once a phase, and asking for the other kind (or for another model) gives the first back, so that a GPU
-never holds two.
+Start-up is paid once per phase. Asking for the other kind, or for another model, first releases the one in use, so that
+a GPU never holds two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Resources:
-    """Lazily owns one text engine or one loaded model; `starts` counts how often each kind was started."""
+    """Owns one text engine or one loaded model, started on demand; `starts` counts the starts of each kind.
+
+    Sent to another process, it becomes the owner of that process.
+    """
 
     def __init__(self) -> None:
         self._lock = RLock()
@@ -31,8 +34,12 @@ class Resources:
         self._held: Any = None
         self.starts: Counter[str] = Counter()
 
+    def __reduce__(self) -> tuple[Callable[[], Resources], tuple[()]]:
+        """Return how another process gets its own."""
+        return shared_resources, ()
+
     def text_engine(self, config: EngineConfig, folder: Path, digest: str, scratch: Path) -> TextEngine:
-        """Return the text engine of a model, starting it if it is not the one in hand.
+        """Return the text engine of a model, started unless it is the one in use.
 
         Args:
             config: which engine.
@@ -52,7 +59,7 @@ class Resources:
         return engine
 
     def image_model(self, config: ModelConfig, folder: Path, digest: str) -> LoadedModel:
-        """Return the loaded model in `folder`, loading it if it is not the one in hand."""
+        """Return the loaded model in `folder`, loaded unless it is the one in use."""
 
         def start() -> LoadedModel:
             from ospo_core.models.loading import load_model
@@ -63,11 +70,11 @@ class Resources:
         return loaded
 
     def cluster(self, address: str, connect: Callable[[], Any]) -> Any:
-        """Return the connection to a cluster whose processes own engines and models; giving it back ends them."""
+        """Return the connection to a cluster whose processes own engines and models; releasing it ends them."""
         return self._hold("cluster", address, connect)
 
-    def give_back(self) -> None:
-        """Close whatever is in hand and free its memory; nothing happens where nothing is."""
+    def release(self) -> None:
+        """Close what is in use and free its memory; without anything in use, do nothing."""
         with self._lock:
             held, self._held, self._key = self._held, None, ""
             close = getattr(held, "close", None)
@@ -83,7 +90,7 @@ class Resources:
         key = digest_of([kind, identity])
         with self._lock:
             if self._key != key:
-                self.give_back()
+                self.release()
                 self._held = start()
                 self._key = key
                 self.starts[kind] += 1

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score, image_score
-from ospo_core.stages.base import Row, ShardResult, ShardSpec, Stage, StageContext, one_to_one
+from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
+from ospo_core.stages.run import StageRun
 
 if TYPE_CHECKING:
     from ospo_core.models.loading import LoadedModel
@@ -41,31 +41,33 @@ class _Item:
 
 
 class ScoresStage(Stage):
-    """Reads `perturbations`, `questions` and `images`, writes `scores`: one row an image."""
+    """Reads `perturbations`, `questions` and `images`, writes `scores`: one row per image."""
 
     name: ClassVar[StageName] = StageName.SCORES
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "scores"
-    by_item: ClassVar[bool] = True
-    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS, StageName.QUESTIONS, StageName.IMAGES)
+    reads: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS, StageName.QUESTIONS, StageName.IMAGES)
+    phase: ClassVar[Phase] = Phase.MODEL
+    follows: ClassVar[StageName | None] = StageName.IMAGES
+    independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return from which answer on an image could be chosen; None where the rule asks nothing of the negatives."""
         return {"negatives_asked_above": _floor(config)}
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return one unit a shard of images."""
-        return one_to_one(ctx.upstream[StageName.IMAGES], done)
-
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
-        """Score the images of one shard, about a batch of pictures in memory at a time."""
-        items = _items(ctx, spec.index)
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
+        """Score the images of one shard, about one batch at a time."""
+        items = _items(run, spec.index)
         rows: list[dict[str, Any]] = []
-        for group in _batches(items, ctx.config.scores.batch_size):
-            rows += _score(ctx.image_model(), group, ctx.config)
+        for group in _batches(items, run.config.scores.batch_size):
+            rows += _score(run.image_model(), group, run.config)
         asked = sum(len(row["answers"]) + len(row["negative_answers"]) for row in rows)
         return ShardResult(
             table=table_from_rows("scores", rows), items_in=len(rows), counts={"images": len(rows), "answers": asked}
         )
+
+
+STAGE = ScoresStage()
 
 
 def _floor(config: RoundConfig) -> float | None:
@@ -75,16 +77,16 @@ def _floor(config: RoundConfig) -> float | None:
     return min(0.0, config.selection.v2_answer_threshold)
 
 
-def _items(ctx: StageContext, index: int) -> list[_Item]:
+def _items(run: StageRun, index: int) -> list[_Item]:
     """Read one shard of the three tables, item by item, in the order of the images."""
     questions: dict[str, dict[str, list[str]]] = {}
-    for row in ctx.rows(StageName.QUESTIONS, index):
+    for row in run.rows(StageName.QUESTIONS, index):
         questions.setdefault(row["item_id"], {})[row["of"]] = row["questions"]
     perturbed: dict[str, list[Row]] = {}
-    for row in ctx.rows(StageName.PERTURBATIONS, index):
+    for row in run.rows(StageName.PERTURBATIONS, index):
         perturbed.setdefault(row["item_id"], []).append(row)
     items = []
-    for item, images in groupby(ctx.rows(StageName.IMAGES, index), key=lambda row: row["item_id"]):
+    for item, images in groupby(run.rows(StageName.IMAGES, index), key=lambda row: row["item_id"]):
         variants = sorted(perturbed[item], key=lambda row: row["variant"])
         negatives = {row["variant"]: row["negative_prompt"] for row in variants}
         items.append(_Item(variants[0]["prompt"], negatives, questions.get(item, {}), list(images)))
@@ -157,7 +159,7 @@ def _answer(question: str, reply: tuple[float, float]) -> dict[str, Any]:
 
 
 def _logprobs(loaded: LoadedModel, pairs: Sequence[tuple[_Item, Row]], size: int) -> list[list[float]]:
-    """Return for every image `l(y|x)` followed by `l(y|x~)` of each variant in order, in nats a token."""
+    """Return for every image `l(y|x)` followed by `l(y|x~)` of each variant in order, in nats per token."""
     from ospo_core.models.logprobs import mean_logprob
 
     prompts = [[item.prompt, *item.negatives.values()] for item, _ in pairs]

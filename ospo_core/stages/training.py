@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ospo_core.artifacts.manifest import Manifest, ShardEntry
+from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.schema import TABLES, StageName, table_from_rows
-from ospo_core.stages.base import Outcome, ShardResult, ShardSpec, Stage, StageContext, shard_name
-from ospo_core.stages.fingerprint import identify
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.model_ref import ModelRef, stored_ref
 from ospo_core.stages.progress import Event, emit
+from ospo_core.stages.run import StageRun
 
 MODEL_DIGEST = "model_digest"
 MERGED = "merged"
@@ -35,19 +35,21 @@ class TrainingStage(Stage):
     """Reads `pairs`, writes `metrics`, and puts the adapter and the merged model into the storage."""
 
     name: ClassVar[StageName] = StageName.TRAINING
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "metrics"
-    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PAIRS,)
+    reads: ClassVar[tuple[StageName, ...]] = (StageName.PAIRS,)
+    phase: ClassVar[Phase] = Phase.TRAINING
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return the section, without how often checkpoints are written, and the seed."""
+        """Return the section without the checkpoint interval, and the seed."""
         return {"training": config.training.model_dump(mode="json", exclude={"checkpoint_every"}), "seed": config.seed}
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return the one unit."""
-        return [] if done else [ShardSpec(name=shard_name(0), index=0)]
+    def shards(self, run: StageRun) -> list[ShardSpec]:
+        """Return the only shard: the whole training."""
+        return [ShardSpec(name=shard_name(0), index=0)]
 
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
-        """Train, or go on from the last checkpoint; then store the models.
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
+        """Train, or resume from the last checkpoint; then store the models.
 
         Raises:
             TrainingError: the process failed or training collapsed.
@@ -56,22 +58,21 @@ class TrainingStage(Stage):
         from ospo_core.training.metrics import read_metrics
         from ospo_core.training.process import run_training
 
-        ctx.resources.give_back()
-        identity, steps = identify(ctx, self), ctx.config.training.steps
-        out = self._out_dir(ctx)
+        run.resources.release()
+        out, steps = _out_dir(run), run.config.training.steps
         job = TrainingJob(
-            model_folder=ctx.model_folder.absolute(),
-            model=ctx.config.model,
-            pairs_path=_local_pairs(ctx, out),
-            training=ctx.config.training,
-            seed=ctx.config.seed,
+            model_folder=run.model_folder.absolute(),
+            model=run.config.model,
+            pairs_path=_local_pairs(run, out),
+            training=run.config.training,
+            seed=run.config.seed,
             out_dir=out,
         )
         result = run_training(job, lambda row: _report(row, steps))
         digest = model_digest(result.merged)
-        merged, adapter = f"models/{digest}", f"{identity.prefix}/{ADAPTER}"
-        ctx.storage.put_folder(result.merged, merged)
-        ctx.storage.put_folder(result.adapter, adapter)
+        merged, adapter = f"models/{digest}", f"{run.prefix}/{ADAPTER}"
+        run.storage.put_folder(result.merged, merged)
+        run.storage.put_folder(result.adapter, adapter)
         return ShardResult(
             table=table_from_rows("metrics", _long_form(read_metrics(out / "metrics.jsonl"))),
             items_in=result.pairs,
@@ -79,34 +80,33 @@ class TrainingStage(Stage):
             extra={
                 "digest": digest,
                 MODEL_DIGEST: digest,
-                "parent_digest": ctx.model_digest,
+                "parent_digest": run.model.digest,
                 MERGED: merged,
                 ADAPTER: adapter,
                 "metrics": result.metrics,
             },
         )
 
-    def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
-        """Return the outcome; with the models stored, the scratch folder's copies have served."""
-        outcome = super().finalise(ctx, done)
-        with self.alone(ctx):
-            shutil.rmtree(self._out_dir(ctx), ignore_errors=True)
-        return outcome
+    def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
+        """Delete the scratch folder, whose models are now in the storage."""
+        with self.lock(run):
+            shutil.rmtree(_out_dir(run), ignore_errors=True)
+        return manifest
 
-    def alone(self, ctx: StageContext) -> AbstractContextManager[None]:
-        """Return the lock of the scratch folder: of two runs of this training the second waits for the first's."""
+    def lock(self, run: StageRun) -> AbstractContextManager[None]:
+        """Return the lock of the scratch folder: a second run of the same training waits for the first."""
         from ospo_core.training.lock import alone
 
-        return alone(self._out_dir(ctx))
+        return alone(_out_dir(run))
 
-    def gpus(self, ctx: StageContext) -> int:
-        """Return how many GPUs share the forward passes of a step."""
+    def gpus(self, run: StageRun) -> int:
+        """Return the number of GPUs that share the forward passes of a step."""
         from ospo_core.training.process import training_processes
 
-        return min(ctx.gpus_here(), training_processes(ctx.gpus_here(), ctx.config.training.accumulation))
+        return min(run.gpus_here(), training_processes(run.gpus_here(), run.config.training.accumulation))
 
-    def _out_dir(self, ctx: StageContext) -> Path:
-        return ctx.scratch.absolute() / "training" / identify(ctx, self).fingerprint
+
+STAGE = TrainingStage()
 
 
 def trained_model(manifest: Manifest) -> ModelRef:
@@ -114,15 +114,20 @@ def trained_model(manifest: Manifest) -> ModelRef:
     return stored_ref(str(manifest.extra[MODEL_DIGEST]), str(manifest.extra[MERGED]))
 
 
-def _local_pairs(ctx: StageContext, out: Path) -> Path:
-    """Copy the pairs into one local file, without the pictures, a shard in memory at a time; return its path."""
-    manifest = ctx.upstream[StageName.PAIRS]
+def _out_dir(run: StageRun) -> Path:
+    """Return the scratch folder of this training."""
+    return run.scratch.absolute() / "training" / run.fingerprint
+
+
+def _local_pairs(run: StageRun, out: Path) -> Path:
+    """Copy the pairs, without the pictures, into one local file, shard by shard; return its path."""
+    manifest = run.upstream[StageName.PAIRS]
     out.mkdir(parents=True, exist_ok=True)
     path, draft = out / "pairs.parquet", out / "pairs.parquet.tmp"
     columns = [name for name in TABLES["pairs"].names if not name.endswith(("_image", "_answers"))]
     writer: pq.ParquetWriter | None = None
     for index in range(len(manifest.shards)):
-        table: pa.Table = read_shard(ctx.storage, manifest, index, columns)
+        table: pa.Table = read_shard(run.storage, manifest, index, columns)
         writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd")
         writer.write_table(table)
     if writer is not None:
@@ -132,13 +137,13 @@ def _local_pairs(ctx: StageContext, out: Path) -> Path:
 
 
 def _report(row: dict[str, float], steps: int) -> None:
-    """Tell who listens of one training step."""
+    """Emit the progress of one training step."""
     note = f"loss {row['loss']:.3f}" if "loss" in row else ""
     emit(Event("advanced", StageName.TRAINING, done=int(row["step"]), total=steps, note=note))
 
 
 def _long_form(metrics: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """Return one row for each step and figure."""
+    """Return one row per step and figure."""
     return [
         {"step": int(row["step"]), "name": name, "value": float(value)}
         for row in metrics

@@ -1,4 +1,4 @@
-"""Backfills through Prefect: beside what is published, what is out of date, and the rest done over."""
+"""Backfills through Prefect: beside the published result, what is out of date, and recomputing the rest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flows.round import self_improvement_round
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError
+from ospo_core.rounds import Round
 from ospo_core.rounds.plan import plan_round
-from ospo_core.rounds.records import open_record, round_ids, stage_records
+from ospo_core.rounds.records import record_round, round_ids, stage_records
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.model_ref import starting_model
-from tests.ospo_core.stages.test_models_and_pointer import model_files
 from tests.support.fake_stages import NumbersStage, SquaresStage
-from tests.support.rounds import small_round
+from tests.support.rounds import model_files, small_round
 
 LAST = StageName.PERTURBATIONS
 
@@ -86,8 +86,8 @@ def test_later_stages_are_named_and_cascade_does_them_over(
     done = backfill(config, StageName.PROMPTS, cascade=True)
     assert not done.ran and done.outdated == () and done.cascade is not None and done.cascade.ran == (LAST,)
     assert current(config)[LAST] == done.cascade.manifests[LAST].fingerprint != before[LAST]
-    plans, _ = plan_round(config, Storage(config.storage.root), done.cascade.model)
-    assert plans[0].note == "done over, attempt 1" and plans[1].status == "cached"
+    plans, _ = plan_round(Round(config, Storage(config.storage.root), done.cascade.model))
+    assert plans[0].note == "recomputed, attempt 1" and plans[1].status == "cached"
 
 
 def test_round_is_named_by_its_id_and_keeps_its_own_configuration(config: RoundConfig, tmp_path: Path) -> None:
@@ -105,12 +105,12 @@ def test_requests_that_cannot_be_met_change_nothing(config: RoundConfig) -> None
         backfill(config, LAST, where="category = 'nothing'")
     with pytest.raises(ConfigError, match="where: is not a condition"):
         backfill(config, LAST, where="nope = 1")
-    with pytest.raises(StageError, match="stage questions before it is not done"):
+    with pytest.raises(StageError, match="the earlier stage questions is not done"):
         backfill(config, StageName.IMAGES)
     with pytest.raises(ConfigError, match="is not the id of one round"):
         backfill(config, LAST, round="zzzz")
-    alone = open_record(storage, config, starting_model(config, storage), "evaluation")
-    with pytest.raises(ConfigError, match="evaluation by itself"):
+    alone = record_round(Round(config, storage, starting_model(config, storage), "evaluation"))
+    with pytest.raises(ConfigError, match="evaluation of one model"):
         backfill(config, LAST, round=alone.id)
     (identity,) = [one for one in round_ids(storage) if one != alone.id]
     assert {stage: record.fingerprint for stage, record in stage_records(storage, identity).items()} == before

@@ -16,7 +16,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.errors import DamagedArtifactError, OspoError
 from ospo_core.schema import StageName
-from ospo_core.stages.fingerprint import content_of
+from ospo_core.stages.run import content_of
 from tasks.stage_tasks import compute_shard
 from tests.support.rounds import small_round
 from tests.support.scripted_text import scripted_server

@@ -8,19 +8,25 @@ from typing import Any
 
 import pytest
 
-from flows.runners import shard_runner
+from flows.ray_cluster import ray_runner, shard_needs, with_absolute_paths
+from flows.steps import run_step
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError, StageError
+from ospo_core.rounds import Round
 from ospo_core.schema import StageName
-from tasks.jobs import StageJob
-from tasks.resources import anchored, shard_needs
-from tests.support.rounds import made_up_model, small_round
+from ospo_core.stages import STAGES, StageRun
+from tests.support.rounds import bound, made_up_model, small_round
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def job(root: Path, stage: StageName = StageName.IMAGES, **sections: Any) -> StageJob:
+UPSTREAM = {name: Manifest(stage=name, fingerprint="f" * 64, version=1, rows=0, items_in=0) for name in StageName}
+
+
+def wanted(root: Path, name: StageName = StageName.IMAGES, **sections: Any) -> StageRun:
     config = small_round(root, **{"execution": {"runner": "ray"}, **sections})
-    return StageJob(config=config, stage=stage, model=made_up_model(config), upstream={})
+    return bound(STAGES[name], config, UPSTREAM)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +40,8 @@ def job(root: Path, stage: StageName = StageName.IMAGES, **sections: Any) -> Sta
 )
 def test_cluster_that_does_not_answer_is_named(tmp_path: Path, address: str, words: str) -> None:
     pytest.importorskip("prefect_ray", reason="prefect-ray is not installed: pip install ospo[ray]")
-    wanted = job(tmp_path, execution={"runner": "ray", "ray_address": address})
-    with pytest.raises(ConfigError, match=words) as caught, shard_runner(wanted):
+    run = wanted(tmp_path, execution={"runner": "ray", "ray_address": address})
+    with pytest.raises(ConfigError, match=words) as caught, ray_runner(run):
         pass
     assert (caught.value.field, caught.value.value) == ("execution.ray_address", address)
 
@@ -44,31 +50,36 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """That it is missing is made up, since it is installed where this runs."""
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "prefect_ray" else found(name))
-    with pytest.raises(ConfigError, match=r"needs prefect_ray.*pip install ospo\[ray\]"), shard_runner(job(tmp_path)):
+    with pytest.raises(ConfigError, match=r"needs prefect_ray.*pip install ospo\[ray\]"), ray_runner(wanted(tmp_path)):
         pass
 
 
 def test_shards_need_a_flow_where_they_are_mapped_locally(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="outside a flow"), shard_runner(job(tmp_path, execution={"runner": "local"})):
-        pass
+    config = small_round(tmp_path)
+    round = Round(config, Storage(config.storage.root), made_up_model(config))
+    with pytest.raises(StageError, match="outside a flow"):
+        run_step(round, StageName.IMAGES, UPSTREAM)
 
 
-def test_a_shard_takes_a_gpu_where_it_loads_a_model_and_there_is_one(tmp_path: Path) -> None:
+def test_a_shard_needs_a_gpu_if_its_stage_uses_one_and_there_is_one(tmp_path: Path) -> None:
     endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:1", "served_model": "text"}
     auto = {"model": {"device": "auto"}, "engine": endpoint}
-    assert [shard_needs(job(tmp_path, stage, **auto), 2.0).gpus for stage in StageName] == [0, 0, 0, 1, 1, 0, 1, 1]
-    assert shard_needs(job(tmp_path, **auto), 0.0).gpus == 0
-    assert shard_needs(job(tmp_path, model={"device": "cpu"}), 2.0).gpus == 0
-    assert shard_needs(job(tmp_path, StageName.PROMPTS, engine={"kind": "vllm"}), 1.0).gpus == 1
+    assert [shard_needs(wanted(tmp_path, stage, **auto), 2.0).gpus for stage in StageName] == [0, 0, 0, 1, 1, 0, 1, 1]
+    assert shard_needs(wanted(tmp_path, **auto), 0.0).gpus == 0
+    assert shard_needs(wanted(tmp_path, model={"device": "cpu"}), 2.0).gpus == 0
+    assert shard_needs(wanted(tmp_path, StageName.PROMPTS, engine={"kind": "vllm"}), 1.0).gpus == 1
+    masks = {"training": {"loss": {"object_weight": 1.0}}}
+    assert shard_needs(wanted(tmp_path, StageName.PAIRS, **auto, **masks), 2.0).gpus == 1, "object masks need the model"
     with pytest.raises(ConfigError, match=r"model\.device: no node of the Ray cluster has a GPU"):
-        shard_needs(job(tmp_path, model={"device": "cuda"}), 0.0)
+        shard_needs(wanted(tmp_path, model={"device": "cuda"}), 0.0)
 
 
 def test_paths_mean_the_same_files_on_every_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    relative = job(tmp_path, storage={"root": "store", "scratch": "scratch"}, model={"path": "model"})
-    moved = anchored(relative)
+    relative = wanted(tmp_path, storage={"root": "store", "scratch": "scratch"}, model={"path": "model"})
+    moved = with_absolute_paths(relative)
     assert moved.config.storage.root == str(tmp_path / "store")
+    assert moved.fingerprint == relative.fingerprint
     assert moved.config.model.path == moved.model.source == str(tmp_path / "model")
     for place in ("embedded:shapes", "current"):
-        assert anchored(job(tmp_path, model={"path": place})).config.model.path == place
+        assert with_absolute_paths(wanted(tmp_path, model={"path": place})).config.model.path == place

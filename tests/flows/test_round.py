@@ -13,14 +13,13 @@ from flows.improve import self_improve
 from flows.round import RoundResult, self_improvement_round
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.errors import ModelError
+from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.redo import RedoRequest
-from tasks.jobs import StageJob
-from tests.ospo_core.stages.test_models_and_pointer import model_files
+from ospo_core.stages.resources import Resources
 from tests.support.fake_stages import NumbersStage, SquaresStage
-from tests.support.rounds import small_round
+from tests.support.rounds import model_files, small_round
 
 
 @pytest.fixture(autouse=True)
@@ -50,27 +49,23 @@ def test_partial_round_ends_after_the_stage_asked_for(tmp_path: Path, monkeypatc
     assert again.ran == () and again.manifests == result.manifests
 
 
-def test_engine_is_given_back_after_each_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_is_released_after_each_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[str] = []
 
-    class Recorded:
-        def give_back(self) -> None:
-            happened.append("given back")
+    def record(one: Round, name: StageName, *others: object) -> tuple[Manifest, bool]:
+        happened.append(name.value)
+        return manifest_of(name, {"decision": {"promote": False}}), False
 
-    def record(job: StageJob, request: RedoRequest | None = None) -> tuple[Manifest, bool]:
-        happened.append(job.stage.value)
-        return manifest_of(job.stage, {"decision": {"promote": False}}), False
-
-    monkeypatch.setattr(round, "shared_resources", Recorded)
-    monkeypatch.setattr(round, "run_stage", record)
+    monkeypatch.setattr(Resources, "release", lambda self: happened.append("released"))
+    monkeypatch.setattr(round, "run_step", record)
     monkeypatch.setattr(round, "apply_decision", lambda config, manifests: None)
     monkeypatch.setattr(round, "report", lambda config, manifests, ran: "address")
     model_files(tmp_path / "model")
     result = self_improvement_round(small_round(tmp_path))
     assert result.report == "address"
     text, images = happened.index("questions"), happened.index("pairs")
-    assert happened[text + 1] == happened[images + 1] == "given back" == happened[-1]
-    assert [name for name in happened if name != "given back"] == [name.value for name in StageName]
+    assert happened[text + 1] == happened[images + 1] == "released" == happened[-1]
+    assert [name for name in happened if name != "released"] == [name.value for name in StageName]
 
 
 def test_missing_model_ends_the_round_before_any_work(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from ospo_core.artifacts import storage as storage_module
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
-from ospo_core.stages.fingerprint import content_of
 from ospo_core.stages.model_ref import starting_model
+from ospo_core.stages.run import content_of
 from tests.support.fault_proxy import KINDS, FaultProxy, fault_proxy, seeded
 from tests.support.rounds import ScriptedResources, run_stages, small_round
 from tests.support.s3_server import S3Server

@@ -13,14 +13,15 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.runtime import flow_run
 
-from flows.steps import run_stage
+from flows.steps import run_step
 from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import StageError
+from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
+from ospo_core.stages.attempts import Attempt
 from ospo_core.stages.progress import Event, listening
-from ospo_core.stages.redo import RedoRequest
-from tasks.jobs import StageJob
 from tasks.stage_tasks import compute_shard
 from tests.support.fake_stages import NumbersStage, ShardSpec, SquaresStage
 from tests.support.rounds import made_up_model, small_round
@@ -38,16 +39,15 @@ def fakes(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Numb
 
 
 @flow
-def two_stages(job: StageJob, refresh: bool = False) -> tuple[Manifest, bool, Manifest, bool]:
+def two_stages(round: Round, refresh: bool = False) -> tuple[Manifest, bool, Manifest, bool]:
     FLOW_RUNS.append(UUID(str(flow_run.id)))
-    numbers, ran = run_stage(job, RedoRequest() if refresh else None)
-    later = job.model_copy(update={"stage": StageName.PERTURBATIONS, "upstream": {StageName.PROMPTS: numbers}})
-    return numbers, ran, *run_stage(later)
+    numbers, ran = run_step(round, StageName.PROMPTS, {}, Attempt() if refresh else None)
+    return numbers, ran, *run_step(round, StageName.PERTURBATIONS, {StageName.PROMPTS: numbers})
 
 
-def job_in(root: Path) -> StageJob:
+def round_in(root: Path) -> Round:
     config = small_round(root)
-    return StageJob(config=config, stage=StageName.PROMPTS, model=made_up_model(config), upstream={})
+    return Round(config, Storage(config.storage.root), made_up_model(config))
 
 
 def state_names() -> Counter[str]:
@@ -60,18 +60,18 @@ def state_names() -> Counter[str]:
 def test_second_run_is_cached_and_says_so(tmp_path: Path, fakes: NumbersStage) -> None:
     events: list[Event] = []
     with listening(events.append):
-        first = two_stages(job_in(tmp_path))
+        first = two_stages(round_in(tmp_path))
     assert (first[1], first[3]) == (True, True)
     assert [event.done for event in events if event.stage is StageName.PROMPTS] == [0, 1, 2, 2, 3, 0]
-    second = two_stages(job_in(tmp_path))
+    second = two_stages(round_in(tmp_path))
     assert (second[0], second[1], second[2], second[3]) == (first[0], False, first[2], False)
     assert state_names() == {"Cached": 2}
     assert sum(fakes.computed.values()) == 3
 
 
 def test_refresh_computes_one_stage_and_later_ones_stay_cached(tmp_path: Path, fakes: NumbersStage) -> None:
-    two_stages(job_in(tmp_path))
-    again = two_stages(job_in(tmp_path), refresh=True)
+    two_stages(round_in(tmp_path))
+    again = two_stages(round_in(tmp_path), refresh=True)
     assert (again[1], again[3]) == (True, False)
     assert set(fakes.computed.values()) == {2}
 
@@ -85,7 +85,7 @@ def test_hiccup_is_retried_and_finished_shards_are_kept(tmp_path: Path, fakes: N
             raise OSError("the disk was away")
 
     fakes.trouble = hiccup
-    two_stages(job_in(tmp_path))
+    two_stages(round_in(tmp_path))
     assert set(fakes.computed.values()) == {1}
 
 
@@ -96,10 +96,10 @@ def test_mistake_ends_the_flow_with_its_own_error_and_the_next_run_resumes(tmp_p
 
     fakes.trouble = mistake
     with pytest.raises(StageError, match="this shard cannot work"):
-        two_stages(job_in(tmp_path))
+        two_stages(round_in(tmp_path))
     assert fakes.computed == {"part-00000": 1}
     fakes.trouble = lambda spec: None
-    resumed = two_stages(job_in(tmp_path))
+    resumed = two_stages(round_in(tmp_path))
     assert resumed[0].rows == 3 and fakes.computed["part-00000"] == 1
     assert state_names()["Cached"] == 1
 
@@ -115,13 +115,12 @@ class Watched(list[int]):
 
 
 def test_prefect_does_not_look_through_manifests(tmp_path: Path) -> None:
-    numbers = two_stages(job_in(tmp_path))[0]
+    numbers = two_stages(round_in(tmp_path))[0]
     watched = Watched([1])
     above = numbers.model_copy(update={"extra": {"watched": watched}})
-    later = {"stage": StageName.PERTURBATIONS, "upstream": {StageName.PROMPTS: above}}
 
     @flow
     def one_stage() -> bool:
-        return run_stage(job_in(tmp_path).model_copy(update=later), RedoRequest())[1]
+        return run_step(round_in(tmp_path), StageName.PERTURBATIONS, {StageName.PROMPTS: above}, Attempt())[1]
 
     assert one_stage() and watched.looks == 0

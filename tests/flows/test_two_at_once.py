@@ -20,8 +20,8 @@ from benchmarks.chaos_trial import damage, unnamed
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.rounds.plan import plan_round
-from ospo_core.stages.fingerprint import content_of
 from ospo_core.stages.model_ref import starting_model
+from ospo_core.stages.run import content_of
 from tests.support.rounds import small_round
 from tests.support.s3_server import S3Server
 from tests.support.scripted_text import scripted_server

@@ -13,10 +13,8 @@ import pytest
 
 from ospo import main
 from ospo_core.artifacts.storage import Storage
-from ospo_core.stages.runner import run_stage
-from tests.ospo_core.stages.test_models_and_pointer import model_files
 from tests.support.fake_stages import NumbersStage, two_stages_only
-from tests.support.rounds import ScriptedResources, context, small_round
+from tests.support.rounds import bound, finished, model_files, small_round
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -122,7 +120,7 @@ def test_plan_status_and_report_show_a_round(run: Run, profile: str, fakes: Numb
     from ospo_core.stages.model_ref import starting_model
 
     ref = starting_model(config, Storage(config.storage.root))
-    run_stage(context(config, ScriptedResources(), model=ref), fakes)
+    finished(bound(fakes, config, model=ref))
     code, out, _ = run("status", "--profile", profile)
     assert code == 0 and ref.digest[:12] in out and "none promoted yet" in out and "prompts 1" in out
     code, out, _ = run("plan", "--profile", profile, "--refresh", "prompts")

@@ -9,7 +9,7 @@ import pytest
 from ospo import main
 from ospo_core.artifacts.manifest import publish_manifest
 from ospo_core.artifacts.storage import Storage
-from tests.ospo_core.rounds.test_lineage import generation
+from tests.support.manifests import generation
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from ospo import output, progress
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.rounds.plan import StagePlan
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import ModelPointer, Promotion
-from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
 from ospo_core.stages.progress import Event
 
 GROUP = {

@@ -10,9 +10,8 @@ import pytest
 from ospo import main
 from ospo_core.artifacts.storage import Storage
 from ospo_core.rounds.records import round_ids
-from tests.ospo_core.stages.test_models_and_pointer import model_files
 from tests.support.fake_stages import NumbersStage, two_stages_only
-from tests.support.rounds import small_round
+from tests.support.rounds import model_files, small_round
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 Ospo = Callable[..., tuple[int, str, str]]

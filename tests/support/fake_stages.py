@@ -11,7 +11,8 @@ from ospo_core.artifacts.manifest import ShardEntry
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages import STAGES
-from ospo_core.stages.base import ShardResult, ShardSpec, Stage, StageContext, one_to_one, shard_name
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, shard_name
+from ospo_core.stages.run import StageRun
 
 SHARDS = 3
 
@@ -41,13 +42,15 @@ def _row(item: str, prompt: str) -> dict[str, Any]:
 
 
 class NumbersStage(Stage):
-    """Writes one number a shard; counts what it computes, and does first what `trouble` says.
+    """Writes one number per shard, in two waves; counts what it computes, and first does what `trouble` says.
 
-    `offset` is added to every number, unknown to the fingerprint, as where a model answers otherwise the next time.
+    `offset` is added to every number, unknown to the fingerprint, like a model that answers differently the next time.
     """
 
     name: ClassVar[StageName] = StageName.PROMPTS
+    version: ClassVar[int] = 1
     table: ClassVar[str] = "prompts"
+    phase: ClassVar[Phase] = Phase.TEXT
 
     def __init__(self, trouble: Callable[[ShardSpec], None] = lambda spec: None) -> None:
         self.computed: Counter[str] = Counter()
@@ -57,16 +60,16 @@ class NumbersStage(Stage):
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         return {"seed": config.seed}
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        if len(done) >= SHARDS:
-            return []
-        wave = range(2) if not done else range(2, SHARDS)
-        return [ShardSpec(name=shard_name(index), index=index) for index in wave]
+    def shards(self, run: StageRun) -> list[ShardSpec]:
+        return [ShardSpec(name=shard_name(index), index=index) for index in range(2)]
 
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+    def more_shards(self, run: StageRun, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        return [ShardSpec(name=shard_name(index), index=index) for index in range(len(done), SHARDS)]
+
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         self.trouble(spec)
         self.computed[spec.name] += 1
-        rows = [_row(f"item{spec.index}", str(spec.index + ctx.config.seed + self.offset))]
+        rows = [_row(f"item{spec.index}", str(spec.index + run.config.seed + self.offset))]
         return ShardResult(table_from_rows("prompts", rows), items_in=2, drops={"odd": 1}, counts={"calls": 2})
 
 
@@ -74,18 +77,22 @@ class SquaresStage(NumbersStage):
     """Squares the numbers shard by shard."""
 
     name: ClassVar[StageName] = StageName.PERTURBATIONS
-    upstream: ClassVar[tuple[StageName, ...]] = (StageName.PROMPTS,)
-    by_item: ClassVar[bool] = True
+    reads: ClassVar[tuple[StageName, ...]] = (StageName.PROMPTS,)
+    independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         return {}
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        return one_to_one(ctx.upstream[StageName.PROMPTS], done)
+    def shards(self, run: StageRun) -> list[ShardSpec]:
+        count = len(run.upstream[StageName.PROMPTS].shards)
+        return [ShardSpec(name=shard_name(index), index=index) for index in range(count)]
 
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
+    def more_shards(self, run: StageRun, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        return []
+
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         self.trouble(spec)
         self.computed[spec.name] += 1
-        numbers = ctx.rows(StageName.PROMPTS, spec.index)
+        numbers = run.rows(StageName.PROMPTS, spec.index)
         rows = [_row(row["item_id"], str(int(row["prompt"]) ** 2 + self.offset)) for row in numbers]
         return ShardResult(table_from_rows("prompts", rows), items_in=1)

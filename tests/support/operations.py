@@ -61,7 +61,7 @@ def write_deployments(folder: Path, engine: str, interval: float = 15.0) -> Roun
     storage = long.storage.model_dump()
     remote = _round(folder, engine, "remote", {"steps": LONG_STEPS + 1}, execution=elsewhere, storage=storage)
     crashing = _round(folder, engine, "crashing", {"steps": LONG_STEPS, "checkpoint_every": 5})
-    nightly = _entry(SCHEDULED, "flows/nightly.py:nightly_round", CPU_POOL, small)
+    nightly = _entry(SCHEDULED, "flows/improve.py:nightly_round", CPU_POOL, small)
     nightly["schedules"] = [{"interval": interval}]
     document = {
         "work_pools": [{"name": CPU_POOL}, {"name": GPU_POOL, "concurrency_limit": 1}, {"name": SPARE_POOL}],

@@ -1,4 +1,4 @@
-"""Configurations of very small rounds, and contexts to run their stages in this process."""
+"""Configurations of very small rounds, and means to run their stages in this process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import EngineConfig
 from ospo_core.schema import StageName
-from ospo_core.stages import STAGES, StageContext
+from ospo_core.stages import STAGES, Stage, StageRun, run_stage
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.resources import Resources
-from ospo_core.stages.runner import run_stage
 from tests.support.scripted_text import ScriptedEngine
 
 
@@ -64,15 +63,21 @@ class ScriptedResources(Resources):
         return self._hold("text", ["scripted", digest], lambda: self.engine)
 
 
-def context(
+def bound(
+    stage: Stage,
     config: RoundConfig,
-    resources: Resources,
     upstream: Mapping[StageName, Manifest] | None = None,
     model: ModelRef | None = None,
-) -> StageContext:
-    """Return a context; without a model given, its digest is made up and its folder is the configured one."""
-    storage = Storage(config.storage.root)
-    return StageContext(config, storage, model or made_up_model(config), upstream or {}, resources)
+    **others: Any,
+) -> StageRun:
+    """Return a stage bound to a round; without a model given, its digest is made up."""
+    storage, model = Storage(config.storage.root), model or made_up_model(config)
+    return StageRun.bind(stage, config, storage, model, upstream or {}, **others)
+
+
+def finished(run: StageRun) -> Manifest:
+    """Run a stage in this process and return its manifest."""
+    return run_stage(run)[0]
 
 
 def made_up_model(config: RoundConfig) -> ModelRef:
@@ -80,19 +85,18 @@ def made_up_model(config: RoundConfig) -> ModelRef:
     return ModelRef(digest="0" * 64, source=config.model.path)
 
 
-class PlacedContext(StageContext):
-    """A context whose model folder is taken as it is, without looking at it."""
+class PlacedRun(StageRun):
+    """A stage run whose model folder is used without looking at it."""
 
     @property
-    def model_folder(self) -> Path:
+    def model_folder(self) -> Path:  # type: ignore[override]  # a plain property in place of a cached one
         return Path(self.model.source)
 
 
-def text_context(
-    config: RoundConfig, resources: Resources, upstream: Mapping[StageName, Manifest] | None = None
-) -> StageContext:
-    """Return a context for text stages; their model is never read."""
-    return PlacedContext(config, Storage(config.storage.root), made_up_model(config), upstream or {}, resources)
+def text_run(stage: Stage, config: RoundConfig, resources: Resources) -> StageRun:
+    """Return a text stage bound to a round whose model is never read."""
+    storage, model = Storage(config.storage.root), made_up_model(config)
+    return PlacedRun.bind(stage, config, storage, model, {}, resources=resources)
 
 
 def run_stages(
@@ -101,7 +105,16 @@ def run_stages(
     """Run the stages up to `until` in this process, without Prefect."""
     manifests: dict[StageName, Manifest] = {}
     for name, stage in STAGES.items():
-        manifests[name] = run_stage(context(config, resources, dict(manifests), model), stage)
+        manifests[name] = finished(bound(stage, config, manifests, model, resources=resources))
         if name is until:
             break
     return manifests
+
+
+def model_files(folder: Path, text: str = "weights") -> Path:
+    """Write the files by which a model folder is recognised, without real weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text('{"model_type": "janus"}', encoding="utf-8")
+    (folder / "model.safetensors").write_text(text, encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    return folder

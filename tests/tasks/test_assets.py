@@ -12,18 +12,18 @@ from prefect.assets import Asset
 from prefect.events import Event
 from prefect.runtime import flow_run
 
-from flows.steps import run_stage
+from flows.steps import run_step
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import StorageError
+from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.model_ref import ModelRef
 from tasks import assets
-from tasks.jobs import StageJob
 from tests.support.fake_stages import NumbersStage, SquaresStage
 from tests.support.prefect_reading import asset_events_of, task_runs_of
-from tests.support.rounds import made_up_model, small_round
+from tests.support.rounds import bound, made_up_model, small_round
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "AKIAVERYSECRETINDEED", "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-may-see"}
 MADE = "prefect.asset.materialization.succeeded"
@@ -39,10 +39,10 @@ def fakes(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @flow
-def two_stages(job: StageJob) -> tuple[UUID, Manifest, Manifest]:
-    numbers, _ = run_stage(job)
-    later = job.model_copy(update={"stage": StageName.PERTURBATIONS, "upstream": {StageName.PROMPTS: numbers}})
-    return UUID(str(flow_run.id)), numbers, run_stage(later)[0]
+def two_stages(round: Round) -> tuple[UUID, Manifest, Manifest]:
+    numbers, _ = run_step(round, StageName.PROMPTS, {})
+    squares, _ = run_step(round, StageName.PERTURBATIONS, {StageName.PROMPTS: numbers})
+    return UUID(str(flow_run.id)), numbers, squares
 
 
 def sources(event: Event) -> set[str]:
@@ -52,9 +52,9 @@ def sources(event: Event) -> set[str]:
 
 def test_results_are_materialised_once_and_referred_to_afterwards(tmp_path: Path) -> None:
     config = small_round(tmp_path)
-    model = made_up_model(config)
-    job = StageJob(config=config, stage=StageName.PROMPTS, model=model, upstream={}, round="0123456789ab")
-    run, numbers, squares = two_stages(job)
+    storage = Storage(config.storage.root)
+    one = Round(config, storage, made_up_model(config), recorded_id="0123456789ab")
+    run, numbers, squares = two_stages(one)
     first = asset_events_of(run, count=5)
     made = {event.resource.id: event for event in first if event.event == MADE}
     keys = [f"file://{tmp_path}/store/{manifest.prefix}" for manifest in (numbers, squares)]
@@ -72,7 +72,7 @@ def test_results_are_materialised_once_and_referred_to_afterwards(tmp_path: Path
         "seconds": round(numbers.seconds, 3),
     }
     assert made[keys[0]].resource.name == "prompts of small, seed 0"
-    again, *_ = two_stages(job)
+    again, *_ = two_stages(one)
     second = asset_events_of(again, count=2)
     assert [(event.event, event.resource.id) for event in second] == [(assets.REFERENCED, key) for key in keys]
     told = "".join(event.model_dump_json() for event in [*first, *second])
@@ -86,15 +86,15 @@ def test_trained_model_is_an_asset_of_pairs_and_parent(tmp_path: Path) -> None:
     config = small_round(tmp_path, storage={"root": "s3://bucket/ospo"})
     parent = ModelRef(digest="a" * 64, source="stored:models/aaa")
     pairs = Manifest(stage=StageName.PAIRS, fingerprint="f" * 64, version=1, rows=1, items_in=1)
-    job = StageJob(config=config, stage=StageName.TRAINING, model=parent, upstream={StageName.PAIRS: pairs})
+    run = bound(STAGES[StageName.TRAINING], config, {StageName.PAIRS: pairs}, parent)
     entry = ShardEntry(
         name="part-00000", file="part-00000.parquet", table="", rows=1, sha256="", bytes=1, extra={"merged": "models/b"}
     )
-    assert [asset.key for asset in assets.sources_of(job)] == [
+    assert [asset.key for asset in assets.sources_of(run)] == [
         f"s3://bucket/ospo/pairs/{'f' * 64}",
         "s3://bucket/ospo/models/aaa",
     ]
-    made = assets.results_of(job, [entry])
+    made = assets.results_of(run, [entry])
     assert made[0].key.startswith("s3://bucket/ospo/training/") and made[1].key == "s3://bucket/ospo/models/b"
     training = Manifest(
         stage=StageName.TRAINING,
@@ -104,7 +104,7 @@ def test_trained_model_is_an_asset_of_pairs_and_parent(tmp_path: Path) -> None:
         items_in=1,
         extra={"merged": "models/b", "model_digest": "b", "parent_digest": "a"},
     )
-    later = StageJob(config=config, stage=StageName.EVALUATION, model=parent, upstream={StageName.TRAINING: training})
+    later = bound(STAGES[StageName.EVALUATION], config, {StageName.TRAINING: training}, parent)
     assert "s3://bucket/ospo/models/b" in {asset.key for asset in assets.sources_of(later)}
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from prefect.blocks.system import Secret
 
+from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError
-from ospo_core.rounds.records import round_id
+from ospo_core.rounds import Round
 from ospo_core.stages import STAGES
-from tasks.credentials import NAMES, use_credentials
-from tasks.jobs import storage_of
+from tasks.credentials import NAMES, open_storage, use_credentials
 from tests.support.rounds import made_up_model, small_round
 
 SECRET = "a-secret-that-nobody-may-see"
@@ -38,7 +38,7 @@ def saved(value: Any) -> str:
 
 def test_opening_the_storage_takes_the_credentials_of_the_block(tmp_path: Path) -> None:
     block = saved({"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": SECRET})
-    storage_of(small_round(tmp_path, storage={"credentials_block": block}))
+    open_storage(small_round(tmp_path, storage={"credentials_block": block}))
     found = {name: os.environ[name] for name in NAMES}
     assert found == {
         **dict.fromkeys(NAMES, "before"),
@@ -50,7 +50,8 @@ def test_opening_the_storage_takes_the_credentials_of_the_block(tmp_path: Path) 
 def test_block_changes_no_fingerprint(tmp_path: Path) -> None:
     config, named = small_round(tmp_path), small_round(tmp_path, storage={"credentials_block": "store"})
     assert [stage.fields(config) for stage in STAGES.values()] == [stage.fields(named) for stage in STAGES.values()]
-    assert round_id(config, made_up_model(config)) == round_id(named, made_up_model(named))
+    storage, model = Storage(config.storage.root), made_up_model(config)
+    assert Round(config, storage, model).id == Round(named, storage, model).id
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_block_changes_no_fingerprint(tmp_path: Path) -> None:
 )
 def test_block_that_holds_something_else_is_refused_without_showing_it(value: Any) -> None:
     block = saved(value)
-    with pytest.raises(ConfigError, match=r"storage\.credentials_block: holds something else") as caught:
+    with pytest.raises(ConfigError, match=r"storage\.credentials_block: holds something other") as caught:
         use_credentials(block)
     assert SECRET not in str(caught.value) and block in str(caught.value)
 

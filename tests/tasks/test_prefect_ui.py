@@ -7,19 +7,18 @@ from uuid import UUID
 
 import httpx
 import pytest
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact
 from prefect.runtime import flow_run
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
+from ospo_core.rounds import Round
 from ospo_core.rounds.plan import report_key
-from ospo_core.rounds.records import RoundRecord
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import Promotion
-from ospo_core.stages.model_ref import ModelRef
-from tasks import prefect_ui as showing
+from ospo_core.stages.model_ref import ModelRef, Promotion
+from tasks import prefect_ui as ui
 from tests.support.prefect_reading import artifacts_of, log_of
 from tests.support.rounds import small_round
 from tests.support.synthetic_round import pictures, whole_round
@@ -35,21 +34,20 @@ def shown(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> tupl
     root = tmp_path_factory.mktemp("shown")
     storage, config = Storage(str(root / "store")), small_round(root)
     manifests = whole_round(storage, count=60, after=0.9)
-    record = RoundRecord(
-        id="0123456789ab", kind="round", config={}, model=ModelRef(digest="0" * 64, source="embedded:shapes")
-    )
+    model = ModelRef(digest="0" * 64, source="embedded:shapes")
+    one = Round(config, storage, model, recorded_id="0123456789ab")
 
     @flow
     def show() -> UUID:
-        showing.tag_round(record, config)
+        ui.tag_round(one)
         for manifest in manifests.values():
             if manifest.shards:
-                showing.show_stage(storage, manifest, seed=1)
+                ui.show_stage(storage, manifest, seed=1)
             else:
-                showing.show_cached(manifest)
+                ui.show_cached(manifest)
         outcome = Promotion(changed=True, reason="promoted")
-        showing.show_decision(manifests[StageName.EVALUATION].extra["decision"], outcome)
-        showing.show_round(config, manifests, [StageName.PAIRS], storage.uri("reports/one.html"))
+        ui.show_decision(manifests[StageName.EVALUATION].extra["decision"], outcome)
+        ui.show_round(config, manifests, [StageName.PAIRS], storage.uri("reports/one.html"))
         return UUID(str(flow_run.id))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -118,12 +116,12 @@ def test_server_that_refuses_what_is_shown_does_not_end_the_round(
     def refuse(*args: object, **kwargs: object) -> None:
         raise httpx.ConnectError("the server went away")
 
-    monkeypatch.setattr(showing, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(ui, "create_markdown_artifact", refuse)
 
     @flow
     def show() -> UUID:
         decision = shown[1][StageName.EVALUATION].extra["decision"]
-        showing.show_decision(decision, Promotion(changed=False, reason="as before"))
+        ui.show_decision(decision, Promotion(changed=False, reason="as before"))
         return UUID(str(flow_run.id))
 
     assert any("Not shown in the UI (decision)" in line for line in log_of(show(), until="the server went away"))
@@ -131,7 +129,7 @@ def test_server_that_refuses_what_is_shown_does_not_end_the_round(
 
 @pytest.mark.parametrize("stage", list(StageName))
 def test_artifact_keys_are_what_prefect_allows(stage: StageName) -> None:
-    assert set(showing.artifact_key(stage)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert set(ui.artifact_key(stage)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 def test_report_is_named_after_the_last_stage() -> None:
@@ -140,3 +138,33 @@ def test_report_is_named_after_the_last_stage() -> None:
         for stage, letter in ((StageName.EVALUATION, "e"), (StageName.PERTURBATIONS, "f"))
     }
     assert report_key(manifests) == f"reports/evaluation-{'e' * 16}.html"
+
+
+def test_log_has_the_lines_of_stages_and_errors_but_no_completions(prefect_server: str) -> None:
+    @task
+    def speak() -> None:
+        ui.run_logger().info("images: 3 pictures")
+
+    @task
+    def fail() -> None:
+        raise ValueError("a mistake")
+
+    @flow
+    def logged() -> UUID:
+        ui.shorten_log()
+        speak()
+        fail(return_state=True)
+        ui.run_logger().info("the end")
+        return UUID(str(flow_run.id))
+
+    run = logged(return_state=True).result()
+    lines = log_of(run, until="the end")
+    assert "images: 3 pictures" in lines and any("ValueError: a mistake" in line for line in lines)
+    assert any(line.startswith("Finished in state Failed(") for line in lines)
+    assert lines.count("Finished in state Completed()") <= 1, "only the flow's own"
+
+
+def test_outside_of_a_run_there_is_an_ordinary_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "ospo"):
+        ui.run_logger().info("as usual")
+    assert caplog.messages == ["as usual"]

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from ospo_core.schema import StageName
 from ospo_core.stages.progress import Event, emit
-from tasks import progress as bars
+from tasks import progress
 from tests.support.prefect_reading import artifacts_of, log_of
 
 
@@ -20,25 +20,25 @@ from tests.support.prefect_reading import artifacts_of, log_of
 def moves(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Shares that bars were moved to, with the real functions behind."""
     seen: list[float] = []
-    create, update = bars.create_progress_artifact, bars.update_progress_artifact
+    create, update = progress.create_progress_artifact, progress.update_progress_artifact
 
-    def created(progress: float, **options: Any) -> object:
-        seen.append(progress)
-        return create(progress, **options)
+    def created(share: float, **options: Any) -> object:
+        seen.append(share)
+        return create(share, **options)
 
-    def updated(identity: UUID, progress: float, **options: Any) -> object:
-        seen.append(progress)
-        return update(identity, progress, **options)
+    def updated(identity: UUID, share: float, **options: Any) -> object:
+        seen.append(share)
+        return update(identity, share, **options)
 
-    monkeypatch.setattr(bars, "create_progress_artifact", created)
-    monkeypatch.setattr(bars, "update_progress_artifact", updated)
+    monkeypatch.setattr(progress, "create_progress_artifact", created)
+    monkeypatch.setattr(progress, "update_progress_artifact", updated)
     return seen
 
 
 def test_steps_of_training_fill_a_bar(prefect_server: str, moves: list[float]) -> None:
     @flow
     def train() -> UUID:
-        with bars.steps_counted(StageName.TRAINING, "ospo-training-progress", patience=0.0) as bar:
+        with progress.steps_counted(StageName.TRAINING, patience=0.0) as bar:
             for step in range(1, 201):
                 emit(Event("advanced", StageName.TRAINING, step, 200, note="loss 1.5"))
             emit(Event("advanced", StageName.IMAGES, 1, 2))
@@ -54,7 +54,7 @@ def test_steps_of_training_fill_a_bar(prefect_server: str, moves: list[float]) -
 def test_shards_of_a_stage_are_counted_in_all_waves(prefect_server: str, moves: list[float]) -> None:
     @flow
     def images() -> UUID:
-        with bars.units_counted(StageName.IMAGES, "ospo-images-shards", patience=0.0):
+        with progress.shards_counted(StageName.IMAGES, patience=0.0):
             for done, total in ((0, 2), (1, 2), (2, 2), (3, 4)):
                 emit(Event("advanced", StageName.IMAGES, done, total))
         return UUID(str(flow_run.id))
@@ -65,12 +65,10 @@ def test_shards_of_a_stage_are_counted_in_all_waves(prefect_server: str, moves: 
 
 
 def test_what_is_quick_or_has_one_unit_gets_no_bar(moves: list[float]) -> None:
-    with bars.units_counted(StageName.IMAGES, "ospo-images-shards"):
+    with progress.shards_counted(StageName.IMAGES):
         emit(Event("advanced", StageName.IMAGES, 1, 2))
-    with bars.units_counted(StageName.PAIRS, "ospo-pairs-shards", patience=0.0):
+    with progress.shards_counted(StageName.PAIRS, patience=0.0):
         emit(Event("advanced", StageName.PAIRS, 1, 1))
-    with bars.units_counted(StageName.TRAINING, "ospo-training-shards", patience=0.0):
-        emit(Event("advanced", StageName.TRAINING, 10, 20))
     assert moves == []
 
 
@@ -78,11 +76,11 @@ def test_server_that_is_away_stops_the_bar_only(prefect_server: str, monkeypatch
     def refuse(*args: object, **kwargs: object) -> None:
         raise httpx.ConnectError("the server went away: http://me:secret@server")
 
-    monkeypatch.setattr(bars, "create_progress_artifact", refuse)
+    monkeypatch.setattr(progress, "create_progress_artifact", refuse)
 
     @flow
     def images() -> UUID:
-        with bars.units_counted(StageName.IMAGES, "ospo-images-shards", patience=0.0):
+        with progress.shards_counted(StageName.IMAGES, patience=0.0):
             emit(Event("advanced", StageName.IMAGES, 1, 2))
         return UUID(str(flow_run.id))
 

@@ -20,11 +20,12 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Failed
 
 from ospo_core.artifacts.manifest import Manifest, publish_manifest
+from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError, OspoError, StageError, TrainingError
+from ospo_core.rounds import Round
 from ospo_core.schema import StageName
-from ospo_core.stages.fingerprint import identify
-from tasks.jobs import StageJob
 from tasks.remote_training import find_pairs, train_elsewhere
+from tasks.task_options import opaque
 from tests.support.rounds import made_up_model, small_round
 
 PAIRS = Manifest(stage=StageName.PAIRS, fingerprint="a" * 64, version=1, rows=0, items_in=0)
@@ -45,17 +46,17 @@ def deployment(client: SyncPrefectClient) -> tuple[str, UUID]:
     return f"train/{pool}", client.create_deployment(flow_id=flow_id, name=pool, work_pool_name=pool)
 
 
-def job(root: Path, deployment: str) -> StageJob:
+def round_in(root: Path, deployment: str) -> Round:
     config = small_round(root, execution={"training_deployment": deployment})
-    return StageJob(
-        config=config, stage=StageName.TRAINING, model=made_up_model(config), upstream={StageName.PAIRS: PAIRS}
-    )
+    return Round(config, Storage(config.storage.root), made_up_model(config))
 
 
-def in_a_flow(wanted: StageJob) -> Manifest:
+def in_a_flow(wanted: Round) -> Manifest:
+    run = wanted.bind(StageName.TRAINING, {StageName.PAIRS: PAIRS})
+
     @flow
     def a_round() -> Manifest:
-        return train_elsewhere(wanted)
+        return train_elsewhere(opaque(wanted), opaque(run))
 
     return a_round()
 
@@ -74,7 +75,7 @@ def end_its_run(client: SyncPrefectClient, deployment: UUID, state: State, first
 def outcome(
     client: SyncPrefectClient,
     deployment: tuple[str, UUID],
-    wanted: StageJob,
+    wanted: Round,
     state: State,
     first: Callable[[], object] = lambda: None,
 ) -> tuple[Manifest | OspoError, FlowRun]:
@@ -89,7 +90,7 @@ def outcome(
 
 def test_a_deployment_that_is_not_there_is_named(tmp_path: Path, prefect_server: str) -> None:
     with pytest.raises(ConfigError, match="no such deployment") as caught:
-        in_a_flow(job(tmp_path, "train/nowhere"))
+        in_a_flow(round_in(tmp_path, "train/nowhere"))
     assert (caught.value.field, caught.value.value) == ("execution.training_deployment", "train/nowhere")
 
 
@@ -103,7 +104,7 @@ def test_a_deployment_that_is_not_there_is_named(tmp_path: Path, prefect_server:
 def test_what_its_run_says_is_what_the_round_says(
     tmp_path: Path, client: SyncPrefectClient, deployment: tuple[str, UUID], state: State, words: str
 ) -> None:
-    error, run = outcome(client, deployment, job(tmp_path, deployment[0]), state)
+    error, run = outcome(client, deployment, round_in(tmp_path, deployment[0]), state)
     assert isinstance(error, TrainingError)
     with pytest.raises(TrainingError, match=words):
         raise error
@@ -113,7 +114,7 @@ def test_what_its_run_says_is_what_the_round_says(
 def test_a_completed_run_without_a_result_here_used_another_storage(
     tmp_path: Path, client: SyncPrefectClient, deployment: tuple[str, UUID]
 ) -> None:
-    wanted = job(tmp_path, deployment[0])
+    wanted = round_in(tmp_path, deployment[0])
     error, _ = outcome(client, deployment, wanted, Completed())
     assert isinstance(error, StageError) and "not in this storage" in str(error)
     assert (error.field, error.value) == ("storage.root", wanted.config.storage.root)
@@ -122,17 +123,15 @@ def test_a_completed_run_without_a_result_here_used_another_storage(
 def test_its_result_is_found_by_fingerprint_and_its_run_knows_what_to_train(
     tmp_path: Path, client: SyncPrefectClient, deployment: tuple[str, UUID]
 ) -> None:
-    wanted = job(tmp_path, deployment[0])
+    wanted = round_in(tmp_path, deployment[0])
     made = Manifest(
         stage=StageName.TRAINING,
-        fingerprint=identify(wanted.context(), wanted.implementation()).fingerprint,
+        fingerprint=wanted.bind(StageName.TRAINING, {StageName.PAIRS: PAIRS}).fingerprint,
         version=1,
         rows=0,
         items_in=0,
     )
-    found, run = outcome(
-        client, deployment, wanted, Completed(), lambda: publish_manifest(wanted.context().storage, made)
-    )
+    found, run = outcome(client, deployment, wanted, Completed(), lambda: publish_manifest(wanted.storage, made))
     assert isinstance(found, Manifest) and found.fingerprint == made.fingerprint
     assert run.parameters["start"] == wanted.model.model_dump()
     assert run.parameters["config"] == wanted.config.model_dump(mode="json")
@@ -142,4 +141,4 @@ def test_its_result_is_found_by_fingerprint_and_its_run_knows_what_to_train(
 def test_training_by_itself_needs_pairs(tmp_path: Path, prefect_server: str) -> None:
     config = small_round(tmp_path)
     with pytest.raises(StageError, match=r"no pairs to train on: stage prompts is not done.*ospo stage pairs"):
-        find_pairs.fn(config, made_up_model(config))
+        find_pairs.fn(Round(config, Storage(config.storage.root), made_up_model(config)))

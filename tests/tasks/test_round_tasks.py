@@ -13,11 +13,10 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import StorageError
 from ospo_core.rounds.records import round_ids
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import current_model
+from ospo_core.stages.model_ref import current_model
 from tasks import round_tasks
-from tasks.jobs import StageJob, storage_of
-from tests.ospo_core.stages.test_models_and_pointer import model_files
-from tests.support.rounds import made_up_model, small_round
+from tasks.credentials import open_storage
+from tests.support.rounds import model_files, small_round
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -41,7 +40,7 @@ def finished(promote: bool) -> dict[StageName, Manifest]:
 def test_promoted_child_becomes_the_current_model(tmp_path: Path) -> None:
     config = small_round(tmp_path)
     assert round_tasks.apply_decision.fn(config, finished(promote=True)).changed
-    pointer = current_model(storage_of(config))
+    pointer = current_model(open_storage(config))
     assert pointer is not None and (pointer.digest, pointer.parent) == ("b", "a")
     assert not round_tasks.apply_decision.fn(config, finished(promote=True)).changed
 
@@ -55,14 +54,14 @@ def test_a_nightly_run_starts_from_the_promoted_model_and_its_retries_from_the_s
     assert round_tasks.nightly_start.fn(config, "first night") == configured
     promoted = round_tasks.nightly_start.fn(config, "second night")
     assert (promoted.digest, promoted.source) == ("b", "stored:models/b")
-    assert storage_of(config).list("nightly") == ["nightly/first night.json", "nightly/second night.json"]
+    assert open_storage(config).list("nightly") == ["nightly/first night.json", "nightly/second night.json"]
 
 
 def test_refused_child_changes_nothing_and_is_explained(tmp_path: Path) -> None:
     config = small_round(tmp_path)
     outcome = round_tasks.apply_decision.fn(config, finished(promote=False))
     assert not outcome.changed and "refused" in outcome.reason
-    assert current_model(storage_of(config)) is None
+    assert current_model(open_storage(config)) is None
 
 
 def test_report_is_written_unless_all_was_cached_and_it_is_there(
@@ -93,10 +92,3 @@ def test_opening_a_round_tries_the_storage_and_finds_the_model(tmp_path: Path) -
     (tmp_path / "blocked").write_text("a file", encoding="utf-8")
     with pytest.raises(StorageError):
         round_tasks.open_round.fn(small_round(tmp_path, storage={"root": str(tmp_path / "blocked" / "store")}))
-
-
-def test_job_crosses_process_borders_as_json(tmp_path: Path) -> None:
-    config = small_round(tmp_path)
-    job = StageJob(config=config, stage=StageName.PAIRS, model=made_up_model(config), upstream=finished(promote=True))
-    assert StageJob.model_validate_json(job.model_dump_json()) == job
-    assert job.implementation().name is StageName.PAIRS

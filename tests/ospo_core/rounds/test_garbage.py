@@ -11,12 +11,14 @@ import pytest
 from ospo_core.artifacts.manifest import Manifest, publish_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import DamagedArtifactError, StageError
+from ospo_core.rounds import Round
 from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests
-from ospo_core.rounds.records import StageRecord, open_record, record_stage
+from ospo_core.rounds.records import record_round
 from ospo_core.schema import StageName
-from ospo_core.stages.model_pointer import ModelPointer, promote
-from tests.ospo_core.rounds.test_lineage import generation, made
+from ospo_core.stages.attempts import StageRecord, record_stage
+from ospo_core.stages.model_ref import ModelPointer, promote
+from tests.support.manifests import generation, made
 from tests.support.rounds import made_up_model, small_round
 
 
@@ -30,7 +32,7 @@ def storage(tmp_path: Path) -> Storage:
     """Two generations with models and reports; a round refers to the second one's pairs and training only."""
     config = small_round(tmp_path)
     storage = Storage(config.storage.root)
-    record = open_record(storage, config, made_up_model(config))
+    record = record_round(Round(config, storage, made_up_model(config)))
     for number in (1, 2):
         for one in generation(number, "0" * 64):
             publish_manifest(storage, one)

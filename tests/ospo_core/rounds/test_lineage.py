@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ospo_core.artifacts.manifest import Manifest, publish_manifest
+from ospo_core.artifacts.manifest import publish_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ModelError
 from ospo_core.rounds.lineage import Cost, all_manifests, ancestors, cost, find_model, lineage
 from ospo_core.schema import StageName
-from ospo_core.stages.fingerprint import content_of
-from ospo_core.stages.model_pointer import ModelPointer, promote
-
-
-def made(stage: StageName, number: int, upstream: tuple[Manifest, ...] = (), **extra: Any) -> Manifest:
-    return Manifest(
-        stage=stage,
-        fingerprint=f"{number:064x}",
-        version=1,
-        rows=10 * number,
-        items_in=0,
-        ingredients={"upstream": {one.stage.value: content_of(one) for one in upstream}},
-        seconds=float(number),
-        cpu_seconds=2.0 * number,
-        gpu_seconds=0.5 * number,
-        counts={"images": 3.0, "image_tokens": 48.0, "prompt_tokens": 2.0},
-        extra={"digest": f"content {stage.value} {number}", **extra},
-        created_at=f"2026-01-01T00:00:{number:02d}",
-    )
-
-
-def generation(number: int, parent: str) -> list[Manifest]:
-    prompts = made(StageName.PROMPTS, number)
-    images = made(StageName.IMAGES, number, (prompts,))
-    pairs = made(StageName.PAIRS, number, (prompts, images))
-    model = f"{number}" * 64
-    training = made(StageName.TRAINING, number, (pairs,), model_digest=model, parent_digest=parent, digest=model)
-    return [prompts, images, pairs, training]
+from ospo_core.stages.model_ref import ModelPointer, promote
+from tests.support.manifests import generation, made
 
 
 @pytest.fixture

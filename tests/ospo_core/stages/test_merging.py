@@ -1,4 +1,4 @@
-"""Slices of prompts put together by place give what putting their rows into one list gives, to the byte."""
+"""Slices of prompts merged by position give what merging their rows in one list gives, to the byte."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from ospo_core.prompts.filters import SURPLUS
 from ospo_core.schema import StageName, SubCategory, category_of, table_from_rows
 from ospo_core.stages import merging
 from ospo_core.stages.prompts import PromptsStage
-from ospo_core.stages.runner import run_stage
-from tests.support.rounds import ScriptedResources, small_round, text_context
+from tests.support.rounds import ScriptedResources, finished, small_round, text_run
 from tests.support.simple_filters import SimpleDeduplicator
 
 NAMES = list(SubCategory)[:3]
@@ -119,6 +118,6 @@ def test_slices_of_a_later_wave_share_one_merge(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("ospo_core.stages.prompts.merge", counted)
     config = small_round(tmp_path, prompts={"quotas": {"color_2": 60, "complex": 60}, "attempts_per_prompt": 30})
-    made = run_stage(text_context(config, ScriptedResources()), PromptsStage())
+    made = finished(text_run(PromptsStage(), config, ScriptedResources()))
     assert made.rows == 120
     assert len(merges) > 1 and sorted(set(merges)) == merges  # one merge a wave, however many slices it has

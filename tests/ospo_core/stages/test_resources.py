@@ -1,4 +1,4 @@
-"""At any time one engine or one model is held, and each is started once for as long as it is asked for."""
+"""At any time one engine or one model is in use, started once for as long as it is asked for."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
     return started
 
 
-def test_engine_is_started_once_until_given_back(tmp_path: Path, engines: list[ScriptedEngine]) -> None:
+def test_engine_is_started_once_until_released(tmp_path: Path, engines: list[ScriptedEngine]) -> None:
     held = Resources()
     first = held.text_engine(ENDPOINT, tmp_path, "a", tmp_path)
     assert held.text_engine(ENDPOINT, tmp_path, "a", tmp_path) is first
     assert held.starts == {"text": 1}
-    held.give_back()
-    held.give_back()
+    held.release()
+    held.release()
     assert engines[0].closed
     assert held.text_engine(ENDPOINT, tmp_path, "a", tmp_path) is not first
 

@@ -1,4 +1,4 @@
-"""Listeners hear events while they listen; accuracy counts a prompt once."""
+"""The accuracy of one model counts each prompt once, by the oracle if there is one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,11 @@ from typing import Any
 import pytest
 
 from ospo_core.errors import StageError
-from ospo_core.schema import StageName
-from ospo_core.stages.accuracy import accuracy_by_category
-from ospo_core.stages.progress import Event, emit, listening
+from ospo_core.stages.evaluation import accuracy_by_category
 
 
 def row(item: str, category: str, vqa: bool, oracle: bool | None = None) -> dict[str, Any]:
     return {"item_id": item, "category": category, "vqa_correct": vqa, "oracle_correct": oracle}
-
-
-def test_listener_hears_only_while_it_listens() -> None:
-    heard: list[Event] = []
-    event = Event("advanced", StageName.IMAGES, 1, 2)
-    with listening(heard.append):
-        emit(event)
-    emit(event)
-    assert heard == [event]
 
 
 def test_accuracy_counts_each_prompt_once_with_the_mean_of_its_samples() -> None:

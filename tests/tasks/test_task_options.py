@@ -9,7 +9,7 @@ from prefect import flow, task
 
 from ospo_core.errors import ConfigError, DamagedArtifactError, ModelError, StageError, StorageError, TrainingError
 from ospo_core.training.collapse import CollapseError
-from tasks.retries import RETRIED, UNCACHED
+from tasks.task_options import RETRIED, UNCACHED
 
 MISTAKES = [ConfigError, ModelError, StageError, DamagedArtifactError, CollapseError]
 HICCUPS = [StorageError, TrainingError, OSError, RuntimeError]

@@ -11,14 +11,13 @@ from ospo_core.artifacts.tables import iter_rows, read_shard
 from ospo_core.errors import ConfigError, StageError
 from ospo_core.schema import SubCategory
 from ospo_core.stages.prompts import PromptsStage
-from ospo_core.stages.runner import next_shards, run_one_shard, run_stage
-from tests.support.rounds import ScriptedResources, small_round, text_context
+from tests.support.rounds import ScriptedResources, finished, small_round, text_run
 
 
 def test_quotas_are_met_and_cut_into_item_shards(tmp_path: Path) -> None:
-    ctx = text_context(small_round(tmp_path), ScriptedResources())
-    made = run_stage(ctx, PromptsStage())
-    rows = list(iter_rows(ctx.storage, made))
+    run = text_run(PromptsStage(), small_round(tmp_path), ScriptedResources())
+    made = finished(run)
+    rows = list(iter_rows(run.storage, made))
     assert Counter(row["sub_category"] for row in rows) == {"color_2": 5, "spatial_2d": 3}
     assert [shard.name for shard in made.shards] == ["part-00000", "part-00001"]
     assert [shard.rows for shard in made.shards] == [4, 4]
@@ -28,52 +27,52 @@ def test_quotas_are_met_and_cut_into_item_shards(tmp_path: Path) -> None:
 
 def test_result_does_not_depend_on_the_order_of_slices(tmp_path: Path) -> None:
     stage = PromptsStage()
-    whole = run_stage(text_context(small_round(tmp_path / "a"), ScriptedResources()), stage)
-    ctx = text_context(small_round(tmp_path / "b"), ScriptedResources())
-    for spec in reversed(next_shards(ctx, stage, [])):
-        run_one_shard(ctx, stage, spec)
-    assert run_stage(ctx, stage).digest == whole.digest
+    whole = finished(text_run(stage, small_round(tmp_path / "a"), ScriptedResources()))
+    run = text_run(PromptsStage(), small_round(tmp_path / "b"), ScriptedResources())
+    for spec in reversed(stage.shards(run)):
+        run.compute_shard(spec)
+    assert finished(run).digest == whole.digest
 
 
 def test_duplicates_between_slices_are_filled_up_by_a_later_wave(tmp_path: Path) -> None:
     config = small_round(tmp_path, prompts={"quotas": {"color_2": 60, "complex": 60}, "attempts_per_prompt": 30})
-    ctx = text_context(config, ScriptedResources())
-    made = run_stage(ctx, PromptsStage())
+    run = text_run(PromptsStage(), config, ScriptedResources())
+    made = finished(run)
     assert made.rows == 120 and made.drops["duplicate"] > 0
-    waves = {key.rpartition("/")[2].split("-")[1] for key in ctx.storage.list(made.prefix) if "/raw-" in key}
+    waves = {key.rpartition("/")[2].split("-")[1] for key in run.storage.list(made.prefix) if "/raw-" in key}
     assert {"0", "1"} <= waves
-    assert len({row["prompt"] for row in iter_rows(ctx.storage, made)}) == 120
+    assert len({row["prompt"] for row in iter_rows(run.storage, made)}) == 120
 
 
 def test_contamination_list_keeps_its_prompts_out_and_counts_by_content(tmp_path: Path) -> None:
-    free = run_stage(text_context(small_round(tmp_path / "a"), ScriptedResources()), PromptsStage())
-    free_ctx = text_context(small_round(tmp_path / "a"), ScriptedResources())
-    taken = read_shard(free_ctx.storage, free, 0)["prompt"].to_pylist()
+    free = finished(text_run(PromptsStage(), small_round(tmp_path / "a"), ScriptedResources()))
+    free_run = text_run(PromptsStage(), small_round(tmp_path / "a"), ScriptedResources())
+    taken = read_shard(free_run.storage, free, 0)["prompt"].to_pylist()
     banned = tmp_path / "banned.txt"
     banned.write_text("\n".join(taken) + "\n", encoding="utf-8")
     config = small_round(tmp_path / "b", prompts={"contamination_lists": [str(banned)], "quotas": {"color_2": 5}})
-    ctx = text_context(config, ScriptedResources())
-    made = run_stage(ctx, PromptsStage())
+    run = text_run(PromptsStage(), config, ScriptedResources())
+    made = finished(run)
     assert made.drops["contaminated"] > 0
-    assert not set(taken) & {row["prompt"] for row in iter_rows(ctx.storage, made)}
+    assert not set(taken) & {row["prompt"] for row in iter_rows(run.storage, made)}
     banned.write_text("another list\n", encoding="utf-8")
-    assert run_stage(ctx, PromptsStage()).fingerprint != made.fingerprint
+    assert text_run(PromptsStage(), config, ScriptedResources()).fingerprint != made.fingerprint
 
 
 def test_unmet_quota_fails_with_what_fell_short_or_warns(tmp_path: Path) -> None:
     quotas = {"quotas": {"color_2": 400, "complex": 2}, "attempts_per_prompt": 1}
-    ctx = text_context(small_round(tmp_path / "a", prompts=quotas), ScriptedResources())
+    run = text_run(PromptsStage(), small_round(tmp_path / "a", prompts=quotas), ScriptedResources())
     with pytest.raises(StageError, match=r"color_2 \d+ of 400"):
-        run_stage(ctx, PromptsStage())
+        finished(run)
     config = small_round(tmp_path / "b", prompts={**quotas, "on_unmet_quota": "warn"})
-    made = run_stage(text_context(config, ScriptedResources()), PromptsStage())
+    made = finished(text_run(PromptsStage(), config, ScriptedResources()))
     assert made.extra["unmet_quotas"]["color_2"] == 400 + 2 - made.rows - made.extra["unmet_quotas"].get("complex", 0)
 
 
 def test_zero_prompts_wanted_or_written_are_refused(tmp_path: Path) -> None:
     nothing = small_round(tmp_path, prompts={"quotas": {SubCategory.COLOR_1: 0}})
     with pytest.raises(ConfigError, match=r"prompts\.quotas"):
-        run_stage(text_context(nothing, ScriptedResources()), PromptsStage())
+        finished(text_run(PromptsStage(), nothing, ScriptedResources()))
 
     class Mute(ScriptedResources):
         def __init__(self) -> None:
@@ -81,7 +80,7 @@ def test_zero_prompts_wanted_or_written_are_refused(tmp_path: Path) -> None:
             self.engine.generate = lambda requests: [_nothing() for _ in requests]  # type: ignore[method-assign]  # a mute model
 
     with pytest.raises(StageError, match="no usable prompt"):
-        run_stage(text_context(small_round(tmp_path), Mute()), PromptsStage())
+        finished(text_run(PromptsStage(), small_round(tmp_path), Mute()))
 
 
 def _nothing() -> object:
@@ -93,4 +92,4 @@ def _nothing() -> object:
 def test_missing_contamination_list_is_named(tmp_path: Path) -> None:
     config = small_round(tmp_path, prompts={"contamination_lists": ["/nowhere/list.txt"]})
     with pytest.raises(ConfigError, match=r"/nowhere/list\.txt"):
-        run_stage(text_context(config, ScriptedResources()), PromptsStage())
+        finished(text_run(PromptsStage(), config, ScriptedResources()))

@@ -9,21 +9,21 @@ import pytest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import DamagedArtifactError, ModelError
-from ospo_core.stages.model_pointer import POINTER_KEY, ModelPointer, current_model, promote
-from ospo_core.stages.model_ref import ModelRef, model_folder, starting_model, stored_ref
-from tests.support.rounds import small_round
+from ospo_core.stages.model_ref import (
+    POINTER_KEY,
+    ModelPointer,
+    ModelRef,
+    current_model,
+    model_folder,
+    promote,
+    starting_model,
+    stored_ref,
+)
+from tests.support.rounds import model_files, small_round
 
 
 def pointer(digest: str, parent: str) -> ModelPointer:
     return ModelPointer(digest=digest, key=f"models/{digest}", parent=parent, training="t", evaluation="e")
-
-
-def model_files(folder: Path, text: str = "weights") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text('{"model_type": "janus"}', encoding="utf-8")
-    (folder / "model.safetensors").write_text(text, encoding="utf-8")
-    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
-    return folder
 
 
 def test_first_promotion_sets_the_pointer_and_repeating_it_changes_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,336 @@
+"""A stage bound to a round, and the one loop that runs it. Nothing here knows Prefect."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ospo_core.artifacts.ids import digest_of
+from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, prefix_of, publish_manifest
+from ospo_core.artifacts.shards import load_shard_entry, publish_shard
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import read_shard
+from ospo_core.config import RoundConfig
+from ospo_core.engines import TextEngine
+from ospo_core.errors import StorageError
+from ospo_core.schema import SCHEMA_VERSION, StageName
+from ospo_core.stages.attempts import Attempt, StageRecord, now, record_stage
+from ospo_core.stages.base import ShardSpec, Stage
+from ospo_core.stages.model_ref import ModelRef, model_folder
+from ospo_core.stages.partial import chosen_items, run_chosen_items
+from ospo_core.stages.progress import Event, emit
+from ospo_core.stages.resources import Resources, shared_resources
+
+if TYPE_CHECKING:
+    from ospo_core.models.loading import LoadedModel
+
+ITEMS_IN = "items_in"
+"""Name among a shard's counts of the number of items offered to it."""
+
+_DISK_FAULTS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only disk"}
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage bound to a round, with the identity of its result; it can be sent to another process.
+
+    Args:
+        stage: the stage.
+        config: the round's configuration, with the overrides of the attempt.
+        storage: where artifacts are kept.
+        model: the model that the round starts from.
+        upstream: manifests of earlier stages, at least of those that this one reads.
+        ingredients: everything that determines the result (docs/architecture.md, decision 3).
+        fingerprint: sha256 of the ingredients.
+        resources: owner of the text engine and the loaded model.
+        attempt: which attempt this is; None for the ordinary result.
+        base: fingerprint of the ordinary result.
+        round_id: the round in whose record the result is noted; empty for none.
+    """
+
+    stage: Stage
+    config: RoundConfig
+    storage: Storage
+    model: ModelRef
+    upstream: Mapping[StageName, Manifest]
+    ingredients: Mapping[str, Any]
+    fingerprint: str
+    resources: Resources = field(default_factory=shared_resources)
+    attempt: Attempt | None = None
+    base: str = ""
+    round_id: str = ""
+
+    @classmethod
+    def bind(
+        cls,
+        stage: Stage,
+        config: RoundConfig,
+        storage: Storage,
+        model: ModelRef,
+        upstream: Mapping[StageName, Manifest],
+        **others: Any,
+    ) -> Self:
+        """Return the stage bound to these, its identity computed; `others` are further attributes.
+
+        Earlier stages count by the content of their tables, so that recomputing one with the same result changes
+        nothing downstream.
+        """
+        ingredients: dict[str, Any] = {
+            "stage": stage.name.value,
+            "version": stage.version,
+            "schema_version": SCHEMA_VERSION,
+            "fields": stage.fields(config),
+            "upstream": {name.value: content_of(upstream[name]) for name in stage.reads},
+        }
+        if stage.uses_model:
+            ingredients["model"] = {"digest": model.digest, "family": config.model.family}
+            ingredients["dtype"] = config.model.dtype
+        attempt: Attempt | None = others.get("attempt")
+        if attempt is not None:
+            ingredients["redo"] = attempt.ingredients()
+        fingerprint = digest_of(ingredients)
+        return cls(stage, config, storage, model, dict(upstream), ingredients, fingerprint, **others)
+
+    @property
+    def prefix(self) -> str:
+        """Folder of the result below the storage root."""
+        return prefix_of(self.stage.name, self.fingerprint)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only chosen items are recomputed, and the rows of the others are kept."""
+        return self.attempt is not None and bool(self.attempt.where)
+
+    @property
+    def scratch(self) -> Path:
+        """Local folder for models, exports and training checkpoints."""
+        return Path(self.config.storage.scratch).expanduser()
+
+    @cached_property
+    def model_folder(self) -> Path:
+        """Local folder of the starting model, fetched on first use."""
+        return model_folder(self.model, self.storage, self.scratch)
+
+    def text_engine(self) -> TextEngine:
+        """Return the text engine of the starting model."""
+        return self.resources.text_engine(self.config.engine, self.model_folder, self.model.digest, self.scratch)
+
+    def image_model(self, ref: ModelRef | None = None) -> LoadedModel:
+        """Return the loaded starting model, or the one that `ref` names."""
+        folder = model_folder(ref, self.storage, self.scratch) if ref else self.model_folder
+        return self.resources.image_model(self.config.model, folder, (ref or self.model).digest)
+
+    def gpus_here(self) -> int:
+        """Return the number of GPUs of this machine that the round may use."""
+        if self.config.model.device == "cpu":
+            return 0
+        import torch
+
+        return torch.cuda.device_count()
+
+    def table(self, stage: StageName, index: int) -> pa.Table:
+        """Return one shard of an earlier stage; in a partial attempt only the rows of the chosen items."""
+        table = read_shard(self.storage, self.upstream[stage], index)
+        if not self.is_partial:
+            return table
+        return table.filter(pc.is_in(table["item_id"], pa.array(sorted(self.chosen(index)), pa.string())))
+
+    def rows(self, stage: StageName, index: int) -> list[dict[str, Any]]:
+        """Return the rows of `table`."""
+        rows: list[dict[str, Any]] = self.table(stage, index).to_pylist()
+        return rows
+
+    def chosen(self, index: int) -> frozenset[str]:
+        """Return the items of shard `index` that a partial attempt recomputes.
+
+        Raises:
+            ConfigError: the condition cannot be used.
+        """
+        where = self.attempt.where if self.attempt is not None else ""
+        return chosen_items(read_shard(self.storage, self.upstream[StageName.PROMPTS], index), where)
+
+    def find(self, verify: bool = True) -> Manifest | None:
+        """Return the manifest if the stage is done, else None.
+
+        Raises:
+            DamagedArtifactError: its bytes, or with `verify` those of a shard, are not what was published.
+        """
+        return load_manifest(self.storage, self.stage.name, self.fingerprint, verify=verify)
+
+    def find_shard(self, spec: ShardSpec) -> ShardEntry | None:
+        """Return the entry of a shard that this or an interrupted run has published, else None.
+
+        Raises:
+            DamagedArtifactError: its bytes are not what was published.
+        """
+        return load_shard_entry(self.storage, self.prefix, spec.name)
+
+    def compute_shard(self, spec: ShardSpec) -> ShardEntry:
+        """Compute and publish a shard, unless it is published already; return its entry."""
+        with _disk_faults(self.scratch), self.stage.lock(self):
+            return self.find_shard(spec) or self._compute_shard(spec)
+
+    def _compute_shard(self, spec: ShardSpec) -> ShardEntry:
+        started, cpu_started = time.monotonic(), _cpu_seconds()
+        result = run_chosen_items(self, spec) if self.is_partial else self.stage.run_shard(self, spec)
+        seconds = time.monotonic() - started
+        return publish_shard(
+            self.storage,
+            self.prefix,
+            spec.name,
+            result.table,
+            drops=dict(result.drops),
+            counts={**result.counts, ITEMS_IN: result.items_in},
+            seconds=seconds,
+            extra=dict(result.extra),
+            cpu_seconds=max(0.0, _cpu_seconds() - cpu_started),
+            gpu_seconds=seconds * self.stage.gpus(self),
+        )
+
+    def manifest_of(self, done: Sequence[ShardEntry]) -> Manifest:
+        """Return the manifest of these shards, not published, so that their tables can be read like a stage's."""
+        counts = _sums(entry.counts for entry in done)
+        return Manifest(
+            stage=self.stage.name,
+            fingerprint=self.fingerprint,
+            version=self.stage.version,
+            schema_version=SCHEMA_VERSION,
+            ingredients=dict(self.ingredients),
+            shards=tuple(done),
+            rows=sum(entry.rows for entry in done),
+            items_in=int(counts.pop(ITEMS_IN, 0)),
+            drops=_sums(entry.drops for entry in done),
+            counts=counts,
+            extra={name: fact for entry in done for name, fact in entry.extra.items()},
+            seconds=sum(entry.seconds for entry in done),
+            cpu_seconds=sum(entry.cpu_seconds for entry in done),
+            gpu_seconds=sum(entry.gpu_seconds for entry in done),
+            created_at=now(),
+        )
+
+    def publish(self, done: Sequence[ShardEntry]) -> Manifest:
+        """Finish the stage, publish its manifest, and note it in the round; of two runs the first one's counts.
+
+        Raises:
+            StageError: the result cannot be used, e.g. no prompts or no pairs.
+        """
+        started = time.monotonic()
+        finished = self.stage.finish(self, self.manifest_of(done))
+        manifest = finished.model_copy(
+            update={
+                "rows": sum(entry.rows for entry in finished.shards),
+                "seconds": finished.seconds + time.monotonic() - started,
+            }
+        )
+        published = publish_manifest(self.storage, manifest)
+        self.note()
+        return published
+
+    def note(self) -> None:
+        """Note in the round's record that this result counts; without a round nothing is written."""
+        if self.round_id:
+            record = StageRecord(
+                stage=self.stage.name,
+                fingerprint=self.fingerprint,
+                base=self.base or self.fingerprint,
+                attempt=self.attempt,
+            )
+            record_stage(self.storage, self.round_id, record)
+
+
+def find(run: StageRun) -> Manifest | None:
+    """Return the manifest of a stage that is done, having noted it in the round; None if it is not done."""
+    manifest = run.find()
+    if manifest is not None:
+        run.note()
+    return manifest
+
+
+def in_turn(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
+    """Compute shards in this process, one after the other."""
+    for spec in specs:
+        yield run.compute_shard(spec)
+
+
+def run_stage(
+    run: StageRun,
+    find: Callable[[StageRun], Manifest | None] = find,
+    map_shards: Callable[[StageRun, Sequence[ShardSpec]], Iterable[ShardEntry]] = in_turn,
+    publish: Callable[[StageRun, Sequence[ShardEntry]], Manifest] = StageRun.publish,
+) -> tuple[Manifest, bool]:
+    """Run a stage: look it up, compute what is missing, publish.
+
+    Args:
+        run: the stage in its round.
+        find: looks the result up; Prefect hands in a task, as for the other two.
+        map_shards: computes shards, in any order and anywhere, and yields their entries in the order of the specs.
+        publish: publishes the manifest.
+
+    Returns:
+        The manifest, and whether it was computed now rather than found.
+    """
+    name = run.stage.name
+    manifest = find(run)
+    if manifest is not None:
+        emit(Event("cached", name))
+        return manifest, False
+    done: list[ShardEntry] = []
+    specs = run.stage.shards(run)
+    while specs:
+        total = len(done) + len(specs)
+        emit(Event("started", name, done=len(done), total=total))
+        for entry in map_shards(run, specs):
+            done.append(entry)
+            emit(Event("advanced", name, done=len(done), total=total))
+        specs = run.stage.more_shards(run, done)
+    manifest = publish(run, done)
+    emit(Event("finished", name))
+    return manifest, True
+
+
+def content_of(manifest: Manifest) -> str:
+    """Return what later stages see of a result: the content of its tables, or what `extra["digest"]` says it made.
+
+    Training makes a model; its table also holds the tokens per second, which must not change what follows.
+    """
+    return str(manifest.extra.get("digest") or manifest.digest)
+
+
+def _sums(tallies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of each figure over all tallies, by name, sorted."""
+    sums: dict[str, Any] = {}
+    for tally in tallies:
+        for name, figure in tally.items():
+            sums[name] = sums.get(name, 0) + figure
+    return dict(sorted(sums.items()))
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of this process and of its ended children."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+@contextmanager
+def _disk_faults(scratch: Path) -> Iterator[None]:
+    """Turn a full or read-only disk under the scratch folder into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FAULTS:
+            raise
+        raise StorageError(
+            _DISK_FAULTS[error.errno],
+            field=str(error.filename or scratch),
+            remedy="Free space there, or choose another storage.scratch, and run again",
+        ) from error

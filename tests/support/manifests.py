@@ -1,0 +1,37 @@
+"""Made-up manifests of finished stages, for tests of lineage, garbage and cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.schema import StageName
+from ospo_core.stages.run import content_of
+
+
+def made(stage: StageName, number: int, upstream: tuple[Manifest, ...] = (), **extra: Any) -> Manifest:
+    """Return the manifest of a stage, with figures that follow from `number`."""
+    return Manifest(
+        stage=stage,
+        fingerprint=f"{number:064x}",
+        version=1,
+        rows=10 * number,
+        items_in=0,
+        ingredients={"upstream": {one.stage.value: content_of(one) for one in upstream}},
+        seconds=float(number),
+        cpu_seconds=2.0 * number,
+        gpu_seconds=0.5 * number,
+        counts={"images": 3.0, "image_tokens": 48.0, "prompt_tokens": 2.0},
+        extra={"digest": f"content {stage.value} {number}", **extra},
+        created_at=f"2026-01-01T00:00:{number:02d}",
+    )
+
+
+def generation(number: int, parent: str) -> list[Manifest]:
+    """Return the stages of one round, from prompts to the training of model number `number`."""
+    prompts = made(StageName.PROMPTS, number)
+    images = made(StageName.IMAGES, number, (prompts,))
+    pairs = made(StageName.PAIRS, number, (prompts, images))
+    model = f"{number}" * 64
+    training = made(StageName.TRAINING, number, (pairs,), model_digest=model, parent_digest=parent, digest=model)
+    return [prompts, images, pairs, training]
