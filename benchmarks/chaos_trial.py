@@ -16,9 +16,8 @@ from ospo_core.config import RoundConfig
 from ospo_core.errors import OspoError
 from ospo_core.rounds.plan import plan_round, report_key
 from ospo_core.schema import StageName
+from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.run import content_of
-from ospo_core.stages.model_ref import current_model
-from ospo_core.stages.model_ref import starting_model
 
 _LIMIT_S, _LOOK_S, _ORPHAN_S = 600.0, 0.002, 30.0
 

@@ -22,12 +22,6 @@ EXPERIMENT_FILE = "experiment.yaml"
 SEED_STEP = 1000
 """Added to the seed in every further round, so that no round of one seed repeats the first round of another."""
 
-_Seeds = Annotated[tuple[int, ...], Field(min_length=1, description="Seeds of complete rounds.")]
-_Guidances = Annotated[tuple[float, ...], Field(min_length=1, description="Guidance scales of the evaluation.")]
-_Rounds = Annotated[
-    int, Field(ge=1, description="Rounds per arm; each starts from the model that the previous one trained.")
-]
-_Reference = Annotated[str | None, Field(description="Arm that the others are compared with, in addition to the base.")]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
@@ -39,15 +33,22 @@ class Arm(Section):
     config: RoundConfig
 
 
-class ExperimentConfig(Section):
+class _Comparison(Section):
+    """What an experiment file and the experiment read from it have in common."""
+
+    title: str = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1, description="Seeds of complete rounds.")
+    guidances: tuple[float, ...] = Field(min_length=1, description="Guidance scales of the evaluation.")
+    rounds: int = Field(
+        1, ge=1, description="Rounds per arm; each starts from the model that the previous one trained."
+    )
+    reference: str | None = Field(None, description="Arm that the others are compared with, in addition to the base.")
+
+
+class ExperimentConfig(_Comparison):
     """The arms to compare, their seeds, and the evaluation."""
 
     name: _Name
-    title: str = Field(min_length=1)
-    seeds: _Seeds
-    guidances: _Guidances
-    rounds: _Rounds = 1
-    reference: _Reference = None
     arms: tuple[Arm, ...] = Field(min_length=1)
 
     def arm_config(self, arm: Arm, seed: int, number: int = 0) -> RoundConfig:
@@ -67,15 +68,10 @@ class ExperimentConfig(Section):
         }
 
 
-class _Document(Section):
+class _Document(_Comparison):
     """The content of `experiment.yaml`."""
 
-    title: str
     profile: str
-    seeds: _Seeds
-    guidances: _Guidances
-    rounds: _Rounds = 1
-    reference: _Reference = None
     arms: tuple[_Name, ...] = Field(min_length=1)
     common: dict[str, Any] = Field(default_factory=dict)
 
@@ -115,15 +111,8 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
     _check_reference(document, folder / EXPERIMENT_FILE)
     arms = tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms)
     _check_comparable(arms)
-    return ExperimentConfig(
-        name=folder.name,
-        title=document.title,
-        seeds=document.seeds,
-        guidances=document.guidances,
-        rounds=document.rounds,
-        reference=document.reference,
-        arms=arms,
-    )
+    shared = {name: getattr(document, name) for name in _Comparison.model_fields}
+    return ExperimentConfig(name=folder.name, arms=arms, **shared)
 
 
 def _check_reference(document: _Document, source: Path) -> None:

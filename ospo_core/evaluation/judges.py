@@ -53,8 +53,8 @@ class SelfVqaJudge:
         """Return `s_k = p(yes) - p(no)` (method, section 3) of every question; one prompt per picture."""
         from ospo_core.models.vqa import answer_questions
 
-        asked = [self.questions_for(prompt) for prompt in prompts]
-        answers = answer_questions(self._loaded, pictures, asked, self._batch_size)
+        questions = [self.questions_for(prompt) for prompt in prompts]
+        answers = answer_questions(self._loaded, pictures, questions, self._batch_size)
         return [[answer_score(p_yes, p_no) for p_yes, p_no in answer] for answer in answers]
 
     def judge(self, prompt: str, pictures: Pictures) -> list[bool]:

@@ -86,7 +86,7 @@ def _overall(results: Results, arm: str, scales: Sequence[float]) -> list[str]:
     """Return an arm's row of the first table; the accuracy per seed is that of the first guidance scale."""
     own = {gain["guidance"]: gain for gain in results.gains if gain["arm"] == arm and gain["group"] == ALL}
     seeds = ", ".join(f"{100 * value:.1f}" for value in own[scales[0]]["by_seed"])
-    return [results.titles[arm], *(_words(own[scale]) for scale in scales), seeds, results.notes.get(arm, "")]
+    return [results.titles[arm], *(_accuracy_cell(own[scale]) for scale in scales), seeds, results.notes.get(arm, "")]
 
 
 def _against(results: Results, scales: Sequence[float]) -> list[str]:
@@ -105,10 +105,10 @@ def _difference(gain: Gain) -> str:
 
 
 def _cells(results: Results, scale: float) -> dict[tuple[str, str], str]:
-    return {(gain["arm"], gain["group"]): _words(gain) for gain in results.gains if gain["guidance"] == scale}
+    return {(gain["arm"], gain["group"]): _accuracy_cell(gain) for gain in results.gains if gain["guidance"] == scale}
 
 
-def _words(gain: Gain) -> str:
+def _accuracy_cell(gain: Gain) -> str:
     """Return `57.3 (+12.1: +9.0 to +15.2)`; without a gain (the base) just the accuracy."""
     share, gained = 100 * gain["accuracy"], 100 * gain["gain"]
     low, high = (100 * end for end in gain["interval"])

@@ -74,21 +74,21 @@ def pairs_page(storage: Storage, manifest: Manifest, seed: int, count: int) -> s
     """
     pairs = collect.pair_examples(storage, _part_of(manifest, seed), seed, count, show=thumbnail)
     heads = ["Chosen", "Rejected", "Prompt and its negative"]
-    asked = ["S, chosen", "rejected", "p(yes), chosen", "rejected", "Most telling question"]
+    heads_of_answers = ["S, chosen", "rejected", "p(yes), chosen", "rejected", "Most telling question"]
     return "\n".join(
         [
             f"# {len(pairs)} of {formats.whole(manifest.rows)} preference pairs",
             "",
             "Chosen at random with the seed. The hard negative removes ~~this~~ from the prompt and adds **this**.",
             "",
-            *markdown_table(heads, [_pictured(pair) for pair in pairs]),
+            *markdown_table(heads, [_picture_cells(pair) for pair in pairs]),
             "",
             "## What the model answered",
             "",
             f"In the same order. S is the model's own score of a picture, from {formats.MINUS}1 to +1. The question is "
             "the one whose answers differ most between the two pictures.",
             "",
-            *markdown_table(asked, [_telling(pair) for pair in pairs], figures=(0, 1, 2, 3)),
+            *markdown_table(heads_of_answers, [_answer_cells(pair) for pair in pairs], figures=(0, 1, 2, 3)),
         ]
     )
 
@@ -246,7 +246,7 @@ def _part_of(manifest: Manifest, seed: int) -> Manifest:
     return manifest.model_copy(update={"shards": tuple(kept)})
 
 
-def _pictured(pair: collect.PairExample) -> list[str]:
+def _picture_cells(pair: collect.PairExample) -> list[str]:
     """Return a pair's cells: both pictures, then the prompt with the changes that make it the negative.
 
     The pictures come first: some viewers do not wrap a long prompt, and would push pictures after it out of sight.
@@ -255,10 +255,10 @@ def _pictured(pair: collect.PairExample) -> list[str]:
     return [f"![chosen]({pair.chosen.uri})", f"![rejected]({pair.rejected.uri})", words]
 
 
-def _telling(pair: collect.PairExample) -> list[str]:
+def _answer_cells(pair: collect.PairExample) -> list[str]:
     """Return a pair's cells: both scores, p(yes) of the most telling question on both pictures, and that question."""
-    asked = [(one.text, one.chosen, one.rejected) for one in pair.questions]
-    gaps = [(yes - no, text, yes, no) for text, yes, no in asked if yes is not None and no is not None]
+    answers = [(one.text, one.chosen, one.rejected) for one in pair.questions]
+    gaps = [(yes - no, text, yes, no) for text, yes, no in answers if yes is not None and no is not None]
     scores = [formats.signed(pair.row[f"{one}_score"]) for one in ("chosen", "rejected")]
     if not gaps:
         return [*scores, "", "", ""]

@@ -77,13 +77,13 @@ class Question:
 
 def questions_of(sentence: Sentence) -> list[Question]:
     """Return the questions that together cover the meaning of a sentence."""
-    asked = [Question(noun, noun.count) for noun in sentence.nouns]
-    asked.append(Question(count=sentence.total))
+    questions = [Question(noun, noun.count) for noun in sentence.nouns]
+    questions.append(Question(count=sentence.total))
     for i, relation, j in sentence.relations:
-        asked.append(Question(sentence.nouns[i], relation=relation, other=sentence.nouns[j]))
+        questions.append(Question(sentence.nouns[i], relation=relation, other=sentence.nouns[j]))
     if sentence.side:
-        asked.append(Question(sentence.nouns[0], side=sentence.side))
-    return asked
+        questions.append(Question(sentence.nouns[0], side=sentence.side))
+    return questions
 
 
 def parse_question(text: str) -> Question:

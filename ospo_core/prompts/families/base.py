@@ -42,7 +42,9 @@ class ParseError(OspoError):
     """
 
     def __init__(self, reason: str, answer: str = "", detail: str = "the answer has the wrong form") -> None:
-        super().__init__(detail, field=reason, value=answer, remedy="Answers like this are dropped and asked for again")
+        super().__init__(
+            detail, field=reason, value=answer, remedy="Such answers are dropped, counted and generated again"
+        )
         self.reason = reason
 
 

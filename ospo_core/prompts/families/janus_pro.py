@@ -63,8 +63,8 @@ class JanusProFamily(PromptFamily):
 
     def vqa_text(self, question: str) -> str:
         """Return the chat text of a picture, a newline and a question."""
-        asked = texts.VQA.format(question=question)
-        return self.chat_text(f"<begin_of_image>{IMAGE_MARKER}<end_of_image>\n{asked}")
+        text = texts.VQA.format(question=question)
+        return self.chat_text(f"<begin_of_image>{IMAGE_MARKER}<end_of_image>\n{text}")
 
     def generation_text(self, prompt: str) -> str:
         """Return the chat without a system prompt, as Janus was trained for generation, and the begin-of-image tag."""

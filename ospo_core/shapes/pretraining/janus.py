@@ -189,7 +189,7 @@ class Optimisers:
 
     Muon (https://kellerjordan.github.io/posts/muon) makes the update of a matrix orthogonal; its rate is scaled to the
     size of AdamW's updates (https://arxiv.org/abs/2502.16982), so both rates are of one order. Frozen parameters are
-    left out.
+    excluded.
     """
 
     def __init__(
