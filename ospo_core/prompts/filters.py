@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ospo_core.prompts.shingles import ShingleIndex
 
+# The reasons for which a text stage drops an answer; they are the keys of `drops` in its manifest.
 UNPARSABLE = "unparsable"
 EQUAL_TO_BASE = "equal_to_base"
 DUPLICATE = "duplicate"
@@ -20,21 +21,6 @@ TRUNCATED = "truncated"
 TOO_MANY_QUESTIONS = "too_many_questions"
 SURPLUS = "surplus"
 """An answer generated in the same pass as the one that met the quota."""
-
-REASONS = (
-    UNPARSABLE,
-    TRUNCATED,
-    NUMBER_ABOVE_FOUR,
-    CONTAMINATED,
-    DUPLICATE,
-    NEAR_DUPLICATE,
-    EQUAL_TO_BASE,
-    SAME_AS_EARLIER_VARIANT,
-    DENSE_EQUAL,
-    TOO_MANY_QUESTIONS,
-    SURPLUS,
-)
-"""Every reason for which a text stage drops an answer."""
 
 CONTAMINATION_SIMILARITY = 0.9
 """Jaccard similarity of word 3-shingles at which a prompt counts as copied from an evaluation list.

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
 from ospo_core.shapes.grammar import GrammarError, parse, parse_dense
-from ospo_core.shapes.oracle import answer, direction, parse_question, questions_of, read_grids, satisfies, shows
+from ospo_core.shapes.oracle import answer, direction, questions_of, read_grids, satisfies, shows
 from ospo_core.shapes.perturb import is_valid_perturbation, perturbations
 from ospo_core.shapes.placement import paint, place, place_alike
 from ospo_core.shapes.render import render
 from ospo_core.shapes.sentences import random_sentence
 from ospo_core.shapes.world import Scene, read_scene
+from tests.support.shapes_questions import parse_question
 
 
 def scene_of(dense: str) -> Scene:
