@@ -1,4 +1,7 @@
-"""The configuration of a round, read from a profile (YAML) and overrides such as `training.steps=50`."""
+"""The configuration of a round, read from a profile (YAML) and overrides such as `training.steps=50`.
+
+Overrides are applied here, not by pydantic-settings, which would read flags and environment variables of its own.
+"""
 
 from __future__ import annotations
 

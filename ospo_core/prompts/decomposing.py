@@ -16,15 +16,6 @@ BASE = "base"
 """Value of column `of` for the questions of a base prompt; for a negative it is the variant, `"0"`, `"1"` or `"2"`."""
 
 
-def _subjects(perturbation_rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Return (item_id, of, prompt): each item's base prompt once, followed by its negatives."""
-    subjects: dict[tuple[str, str], str] = {}
-    for row in perturbation_rows:
-        subjects.setdefault((row["item_id"], BASE), row["prompt"])
-        subjects[row["item_id"], str(row["variant"])] = row["negative_prompt"]
-    return [(item, of, prompt) for (item, of), prompt in subjects.items()]
-
-
 def decompose_prompts(
     engine: TextEngine,
     family: PromptFamily,
@@ -59,6 +50,15 @@ def decompose_prompts(
     drops = Counter(reasons[prompt] for _, _, prompt in subjects if reasons[prompt])
     questions = float(sum(len(value) for value in answers.values if value))
     return rows, drops, generation_counts(answers) | {"questions": questions}
+
+
+def _subjects(perturbation_rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return (item_id, of, prompt): each item's base prompt once, followed by its negatives."""
+    subjects: dict[tuple[str, str], str] = {}
+    for row in perturbation_rows:
+        subjects.setdefault((row["item_id"], BASE), row["prompt"])
+        subjects[row["item_id"], str(row["variant"])] = row["negative_prompt"]
+    return [(item, of, prompt) for (item, of), prompt in subjects.items()]
 
 
 def _decompose(

@@ -18,6 +18,43 @@ from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
 Row = dict[str, Any]
 
 
+def perturb_prompts(
+    engine: TextEngine,
+    family: PromptFamily,
+    prompt_rows: Sequence[Mapping[str, Any]],
+    config: PerturbationsConfig,
+    seed: int,
+) -> tuple[list[Row], Counter[str], dict[str, float]]:
+    """Perturb every prompt three times and densify the results.
+
+    Args:
+        engine: answers the instructions, all that are open in one call.
+        family: instructions and answer formats.
+        prompt_rows: rows of table `prompts`.
+        config: temperatures and limits; `densify=False` uses the short prompts as the dense ones.
+        seed: of the round.
+
+    Returns:
+        Rows of table `perturbations`, by prompt and variant; dropped variants by the reason of their last attempt;
+        counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants.
+    """
+    variants = _variants(prompt_rows)
+    sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
+    negatives = _perturb(engine, family, variants, sampling)
+    pairs = [(variant, text) for variant, text in zip(variants, negatives.values, strict=True) if text is not None]
+    dense = _densify(engine, family, pairs, config, seed)
+    rows = [
+        _row(variant, negative, texts, seed)
+        for (variant, negative), texts in zip(pairs, dense.values, strict=True)
+        if texts is not None
+    ]
+    drops = Counter(filter(None, (*negatives.reasons, *dense.reasons)))
+    kept = {row["item_id"] for row in rows}
+    counts = generation_counts(negatives, dense)
+    counts["items_without_variants"] = float(sum(row["item_id"] not in kept for row in prompt_rows))
+    return rows, drops, counts
+
+
 @dataclass(frozen=True)
 class _Variant:
     """One of the three perturbations of a prompt."""
@@ -103,40 +140,3 @@ def _row(variant: _Variant, negative: str, dense: tuple[str, str], seed: int) ->
         "dense_negative_prompt": dense[1],
         "seed": derive_seed(seed, variant.row["item_id"], variant.variant),
     }
-
-
-def perturb_prompts(
-    engine: TextEngine,
-    family: PromptFamily,
-    prompt_rows: Sequence[Mapping[str, Any]],
-    config: PerturbationsConfig,
-    seed: int,
-) -> tuple[list[Row], Counter[str], dict[str, float]]:
-    """Perturb every prompt three times and densify the results.
-
-    Args:
-        engine: answers the instructions, all that are open in one call.
-        family: instructions and answer formats.
-        prompt_rows: rows of table `prompts`.
-        config: temperatures and limits; `densify=False` uses the short prompts as the dense ones.
-        seed: of the round.
-
-    Returns:
-        Rows of table `perturbations`, by prompt and variant; dropped variants by the reason of their last attempt;
-        counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants.
-    """
-    variants = _variants(prompt_rows)
-    sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
-    negatives = _perturb(engine, family, variants, sampling)
-    pairs = [(variant, text) for variant, text in zip(variants, negatives.values, strict=True) if text is not None]
-    dense = _densify(engine, family, pairs, config, seed)
-    rows = [
-        _row(variant, negative, texts, seed)
-        for (variant, negative), texts in zip(pairs, dense.values, strict=True)
-        if texts is not None
-    ]
-    drops = Counter(filter(None, (*negatives.reasons, *dense.reasons)))
-    kept = {row["item_id"] for row in rows}
-    counts = generation_counts(negatives, dense)
-    counts["items_without_variants"] = float(sum(row["item_id"] not in kept for row in prompt_rows))
-    return rows, drops, counts

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ospo_core.report.formats import markdown_table
+from ospo_core.report.plots import moving_mean
 from ospo_core.schema import ALL
 
 CURVES = "guidance.svg"
@@ -138,13 +139,12 @@ def training_figure(results: Results) -> Figure:
     """Draw the smoothed log-probability of the chosen image by step, one line per arm: the mean over its seeds."""
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
     axes = figure.subplots()
-    window = np.ones(_WINDOW) / _WINDOW
+    cut = _WINDOW // 2
     for arm, curves in results.curves.items():
-        mean = np.mean([values for _, values in curves], axis=0)
-        steps = np.asarray(curves[0][0], dtype=np.float64)
-        smooth = len(mean) >= 2 * _WINDOW
-        along = np.convolve(steps, window, "valid") if smooth else steps
-        axes.plot(along, np.convolve(mean, window, "valid") if smooth else mean, label=results.titles[arm])
+        steps, mean = np.asarray(curves[0][0], dtype=np.float64), np.mean([values for _, values in curves], axis=0)
+        if len(mean) >= 2 * _WINDOW:
+            steps, mean = steps[cut:-cut], moving_mean(mean, _WINDOW)[cut:-cut]
+        axes.plot(steps, mean, label=results.titles[arm])
     axes.set_xlabel("step")
     axes.set_ylabel("nats per token")
     axes.grid(alpha=0.3)
