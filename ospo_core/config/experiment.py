@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from ospo_core.config.problems import config_error
-from ospo_core.config.profile import RoundConfig, load_profile, profiles_dir, read_yaml
-from ospo_core.config.sections import Section
+from ospo_core.config.profile import load_profile, profiles_dir, read_yaml
+from ospo_core.config.sections import RoundConfig, Section
 from ospo_core.errors import ConfigError
 
 EXPERIMENT_FILE = "experiment.yaml"

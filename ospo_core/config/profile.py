@@ -11,46 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from ospo_core.config.problems import config_error
-from ospo_core.config.sections import (
-    EngineConfig,
-    EvaluationConfig,
-    ExecutionConfig,
-    ImagesConfig,
-    ModelConfig,
-    PerturbationsConfig,
-    PromotionConfig,
-    PromptsConfig,
-    QuestionsConfig,
-    ScoresConfig,
-    Section,
-    SelectionConfig,
-    StorageConfig,
-    TrainingConfig,
-)
+from ospo_core.config.sections import RoundConfig
 from ospo_core.errors import ConfigError
-
-
-class RoundConfig(Section):
-    """The configuration of one round of self-improvement."""
-
-    name: str = Field(min_length=1, description="Name of the profile, shown in reports and the Prefect UI.")
-    seed: int = Field(0, description="Seed of the round; the seeds of all items are derived from it.")
-    storage: StorageConfig = StorageConfig()
-    model: ModelConfig = ModelConfig()
-    engine: EngineConfig = EngineConfig()
-    prompts: PromptsConfig = PromptsConfig()
-    perturbations: PerturbationsConfig = PerturbationsConfig()
-    questions: QuestionsConfig = QuestionsConfig()
-    images: ImagesConfig = ImagesConfig()
-    scores: ScoresConfig = ScoresConfig()
-    selection: SelectionConfig = SelectionConfig()
-    training: TrainingConfig = TrainingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    promotion: PromotionConfig = PromotionConfig()
-    execution: ExecutionConfig = ExecutionConfig()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

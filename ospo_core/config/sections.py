@@ -1,4 +1,4 @@
-"""The sections of a round's configuration; the source of a default is given in its description."""
+"""The configuration of a round, by section; the source of a default is given in its description."""
 
 from __future__ import annotations
 
@@ -233,3 +233,23 @@ class ExecutionConfig(Section):
         None,
         description="Deployment (`flow/name`) that trains, e.g. in a GPU work pool; None: train where the flow runs.",
     )
+
+
+class RoundConfig(Section):
+    """The configuration of one round of self-improvement."""
+
+    name: str = Field(min_length=1, description="Name of the profile, shown in reports and the Prefect UI.")
+    seed: int = Field(0, description="Seed of the round; the seeds of all items are derived from it.")
+    storage: StorageConfig = StorageConfig()
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    perturbations: PerturbationsConfig = PerturbationsConfig()
+    questions: QuestionsConfig = QuestionsConfig()
+    images: ImagesConfig = ImagesConfig()
+    scores: ScoresConfig = ScoresConfig()
+    selection: SelectionConfig = SelectionConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    execution: ExecutionConfig = ExecutionConfig()

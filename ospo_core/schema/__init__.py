@@ -8,11 +8,10 @@ from ospo_core.schema.enums import (
     Category,
     PerturbationKind,
     Side,
-    StageName,
     SubCategory,
     category_of,
 )
-from ospo_core.schema.tables import SCHEMA_VERSION, TABLES, table_from_rows
+from ospo_core.schema.tables import SCHEMA_VERSION, TABLES, StageName, table_from_rows
 
 __all__ = [
     "ALL",

@@ -1,38 +1,8 @@
-"""Names that all tables share: stages of a round, categories of prompts, kinds of perturbation, sides of a pair."""
+"""Names that the tables share: categories of prompts, kinds of perturbation, sides of a pair, models compared."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-
-
-class StageName(StrEnum):
-    """The cached stages of a round, in the order in which they run."""
-
-    PROMPTS = "prompts"
-    PERTURBATIONS = "perturbations"
-    QUESTIONS = "questions"
-    IMAGES = "images"
-    SCORES = "scores"
-    PAIRS = "pairs"
-    TRAINING = "training"
-    EVALUATION = "evaluation"
-
-    @property
-    def unit(self) -> str:
-        """What the rows of the stage's table are, in the plural: `preference pairs`."""
-        return _UNITS[self]
-
-
-_UNITS = {
-    StageName.PROMPTS: "prompts",
-    StageName.PERTURBATIONS: "hard negatives",
-    StageName.QUESTIONS: "question lists",
-    StageName.IMAGES: "pictures",
-    StageName.SCORES: "scored pictures",
-    StageName.PAIRS: "preference pairs",
-    StageName.TRAINING: "measurements",
-    StageName.EVALUATION: "judged pictures",
-}
 
 
 class Category(StrEnum):
