@@ -66,7 +66,7 @@ class EngineConfig(Section):
 
 
 class PromptsConfig(Section):
-    """Base prompts (method, section 1)."""
+    """Base prompts (docs/method.md, section 1)."""
 
     quotas: dict[SubCategory, Annotated[int, Field(ge=0)]] = Field(
         default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
@@ -89,7 +89,7 @@ class PromptsConfig(Section):
 
 
 class PerturbationsConfig(Section):
-    """Perturbation and densification (method, section 2)."""
+    """Perturbation and densification (docs/method.md, section 2)."""
 
     temperature: float = Field(1.0, ge=0)
     dense_temperature: float = Field(1.0, ge=0, description="The scene shared by both dense prompts is sampled.")
@@ -99,7 +99,7 @@ class PerturbationsConfig(Section):
 
 
 class QuestionsConfig(Section):
-    """Decomposition of a prompt into yes/no questions (method, section 3)."""
+    """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
     temperature: float = Field(0.0, ge=0)
     attempts: Positive = 3
@@ -122,9 +122,16 @@ class ScoresConfig(Section):
 
 
 class SelectionConfig(Section):
-    """Filter and pair rules (method, section 3)."""
+    """Filter and pair rules (docs/method.md, section 3)."""
 
-    rule: Literal["v2", "v3", "best_of_n"] = Field("v2", description="best_of_n: SILMM's way, without hard negatives.")
+    rule: Literal["v2", "v3", "best_of_n"] = Field(
+        "v2", description="Rule of paper v2 or v3; best_of_n: as in SILMM, without hard negatives."
+    )
+    sides: Literal["published", "any"] = Field(
+        "published",
+        description="v2, v3. Code of paper v2 and v3: a chosen image of the base prompt, a rejected one of a perturbed "
+        "prompt; any: either prompt may give either image.",
+    )
     v2_rejected: Literal["smallest_gap", "same_noise"] = Field(
         "smallest_gap", description="Paper v2: the hardest; same_noise: the other image of the chosen one's variant."
     )
@@ -142,7 +149,7 @@ class LoraSettings(Section):
 
 
 class LossConfig(Section):
-    """Weights and temperatures of the loss (method, section 4; paper v2)."""
+    """Weights and temperatures of the loss (docs/method.md, section 4; paper v2)."""
 
     w_simpo: float = Field(0.8, ge=0)
     w_cond: float = Field(0.5, ge=0)
@@ -155,7 +162,7 @@ class LossConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Optimisation (method, section 4)."""
+    """Optimisation (docs/method.md, section 4)."""
 
     loss: LossConfig = LossConfig()
     lora: LoraSettings = LoraSettings()
@@ -196,7 +203,7 @@ class EvaluationConfig(Section):
 
 
 class PromotionConfig(Section):
-    """When the trained model becomes the current model (design, decision 8)."""
+    """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
     metric: Literal["auto", "oracle", "vqa"] = Field(
         "auto", description="auto: the oracle if there is one, otherwise the model's own answers."

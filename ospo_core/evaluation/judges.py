@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ospo_core.selection.scoring import answer_score, is_yes
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 Pictures = NDArray[np.uint8]
 """Pictures [N, H, W, 3], RGB, uint8."""
@@ -41,7 +41,7 @@ class SelfVqaJudge:
         batch_size: pictures per forward pass.
     """
 
-    def __init__(self, loaded: LoadedModel, questions: dict[str, list[str]], batch_size: int) -> None:
+    def __init__(self, loaded: UnifiedModel, questions: dict[str, list[str]], batch_size: int) -> None:
         self._loaded, self._questions, self._batch_size = loaded, questions, batch_size
 
     def questions_for(self, prompt: str) -> list[str]:
@@ -50,7 +50,7 @@ class SelfVqaJudge:
         return self._questions.get(prompt) or [template.format(prompt=prompt)]
 
     def scores(self, prompts: Sequence[str], pictures: Pictures) -> list[list[float]]:
-        """Return `s_k = p(yes) - p(no)` (method, section 3) of every question; one prompt per picture."""
+        """Return `s_k = p(yes) - p(no)` (docs/method.md, section 3) of every question; one prompt per picture."""
         from ospo_core.models.vqa import answer_questions
 
         questions = [self.questions_for(prompt) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""The promotion gate: is the child better than its parent on the same prompts and seeds (design, decision 8)?"""
+"""The promotion gate: is the child better than its parent on the same prompts (docs/architecture.md, decision 8)?"""
 
 from __future__ import annotations
 

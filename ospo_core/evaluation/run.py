@@ -14,16 +14,16 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation.judges import Judge, OracleJudge, SelfVqaJudge, all_yes
 from ospo_core.evaluation.prompts import EvalPrompt
+from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
-from ospo_core.models.vq import decode_tokens
 from ospo_core.selection.scoring import image_score
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 
 def evaluate_model(
-    loaded: LoadedModel,
+    loaded: UnifiedModel,
     prompts: Sequence[EvalPrompt],
     config: EvaluationConfig,
     model_label: str,
@@ -74,7 +74,7 @@ def _batches(prompts: Sequence[EvalPrompt], config: EvaluationConfig) -> Iterato
 
 
 def _draw(
-    loaded: LoadedModel, batch: Sequence[tuple[EvalPrompt, int]], config: EvaluationConfig, model_label: str
+    loaded: UnifiedModel, batch: Sequence[tuple[EvalPrompt, int]], config: EvaluationConfig, model_label: str
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8], list[dict[str, Any]]]:
     """Return tokens [B, T], pictures [B, H, W, 3] and the columns that are known before judging."""
     base: list[dict[str, Any]] = [

@@ -16,9 +16,10 @@ from ospo_core.engines.base import Request, TextEngine, build_engine
 from ospo_core.evaluation.judges import area_under_curve, judge_quality
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.evaluation.run import evaluate_model
+from ospo_core.models.base import UnifiedModel
 from ospo_core.models.export import export_text_backbone
-from ospo_core.models.loading import LoadedModel, load_model, to_pixels
-from ospo_core.models.vq import decode_tokens, encode_pictures
+from ospo_core.models.loading import load_model
+from ospo_core.models.pictures import decode_tokens, encode_pictures, to_pixels
 from ospo_core.prompts.families import ParseError
 from ospo_core.schema import PERTURBATIONS, SubCategory
 from ospo_core.shapes.grammar import GrammarError, is_drawable, parse
@@ -53,7 +54,7 @@ def measure_model(folder: Path, count: int, guidances: Sequence[float] = (1.0, 2
     return figures
 
 
-def vq_keeps_scene(loaded: LoadedModel, count: int) -> float:
+def vq_keeps_scene(loaded: UnifiedModel, count: int) -> float:
     """Return the share of held-out scenes that still show their prompt after encoding and decoding."""
     rng = random.Random(3)
     sentences = [parse(text) for text in sorted(heldout_texts())]
@@ -65,7 +66,7 @@ def vq_keeps_scene(loaded: LoadedModel, count: int) -> float:
     return float(np.mean([shows(read_scene(grid), sentence) for grid, sentence in zip(grids, chosen, strict=True)]))
 
 
-def drawing_figures(loaded: LoadedModel, count: int, guidance: float) -> Figures:
+def drawing_figures(loaded: UnifiedModel, count: int, guidance: float) -> Figures:
     """Return generation accuracy per sub-category and the judge's quality on the model's own pictures."""
     config = EvaluationConfig(limit=count, guidance=guidance)
     rows = evaluate_model(loaded, load_evaluation_prompts(config), config, "model")

@@ -1,5 +1,5 @@
-"""The unified model: loading, sampling, log-probabilities, answers, attention masks, adapters and export.
+"""The unified model: one protocol for every model family, and the algorithms that are written once on top of it.
 
-Everything here works on transformers' `JanusForConditionalGeneration`, tiny or large; what differs per family is data.
-Import from the modules themselves: this package imports nothing, so that naming it does not import torch.
+`base` has the protocol; `janus` is a family that implements it. Import from the modules themselves: this package
+imports nothing, so that naming it does not import torch.
 """

@@ -1,7 +1,8 @@
-"""LoRA adapters on the language model: add, save, load, merge (method, section 4).
+"""LoRA adapters on the language model: add, save, load, merge (docs/method.md, section 4.3).
 
-Only q, k, v, o, gate, up and down of the language model are adapted; vision encoder, aligners, VQ model, image head
-and image embeddings stay frozen. A saved adapter is an ordinary PEFT folder, without the path of the base model.
+Only the layers that `UnifiedModel.lora_targets` names are adapted; everything else stays frozen. PEFT puts the adapter
+into the network itself, so a model whose network has one computes with it from then on. A saved adapter is an ordinary
+PEFT folder, without the path of the base model.
 """
 
 from __future__ import annotations
@@ -15,24 +16,23 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import JanusForConditionalGeneration
+from transformers import PreTrainedModel
 
 from ospo_core.config.sections import LoraSettings
 from ospo_core.errors import ModelError
+from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import copy_all_but_weights, new_folder
-from ospo_core.models.loading import check_folder, read_weights
-
-TARGETS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
-"""Full names of the adapted layers; a pattern, since the vision encoder has layers of the same short names."""
+from ospo_core.models.loading import read_network
+from ospo_core.models.locate import check_folder
 
 _ADAPTER = "default"
 
 
-def add_lora(model: JanusForConditionalGeneration, settings: LoraSettings, seed: int = 0) -> PeftModel:
-    """Freeze `model` and put fresh trainable adapters into its language model; the output does not change yet.
+def add_lora(model: UnifiedModel, settings: LoraSettings, seed: int = 0) -> PeftModel:
+    """Freeze the network and put fresh trainable adapters into its language model; the output does not change yet.
 
     Args:
-        model: the network; changed in place.
+        model: the model, whose network is changed in place.
         settings: rank, alpha and dropout.
         seed: of the adapters' first matrices; the global generators are left as they were.
     """
@@ -40,16 +40,16 @@ def add_lora(model: JanusForConditionalGeneration, settings: LoraSettings, seed:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=TARGETS,
+        target_modules=model.lora_targets,
         bias="none",
     )
-    with torch.random.fork_rng(devices=_gpus(model)):
+    with torch.random.fork_rng(devices=_gpus(model.network)):
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        return get_peft_model(model.network, config)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> Path:
-    """Write the adapter as a PEFT folder, in the place of an earlier one, and return the folder.
+    """Write the adapter as a PEFT folder, replacing an earlier one, and return the folder.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -65,11 +65,11 @@ def save_adapter(model: PeftModel, folder: Path) -> Path:
     return folder
 
 
-def load_adapter(model: JanusForConditionalGeneration, folder: Path, trainable: bool = False) -> PeftModel:
-    """Put the adapter saved in `folder` onto `model` (changed in place), to use it or to train on.
+def load_adapter(network: PreTrainedModel, folder: Path, trainable: bool = False) -> PeftModel:
+    """Put the adapter saved in `folder` into `network` (changed in place), to use it or to go on training it.
 
     Raises:
-        ModelError: the folder is not a whole adapter for this model.
+        ModelError: the folder is not a complete adapter for this model.
     """
     for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
         if not (folder / name).is_file():
@@ -77,7 +77,7 @@ def load_adapter(model: JanusForConditionalGeneration, folder: Path, trainable: 
     try:
         with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
             names = set(stored.keys())
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the adapter cannot be read: {error}", field=str(folder)) from error
     differing = sorted(names ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
@@ -92,11 +92,11 @@ def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path) -> 
     Weights keep the type they have in the base.
 
     Raises:
-        ModelError: the base or the adapter is not whole.
+        ModelError: the base or the adapter is not complete.
         StorageError: the folder cannot be written.
     """
     check_folder(base_folder)
-    model = load_adapter(read_weights(base_folder), adapter_folder).merge_and_unload()
+    model = load_adapter(read_network(base_folder), adapter_folder).merge_and_unload()
     with new_folder(out_folder) as fresh:
         model.save_pretrained(fresh)
         copy_all_but_weights(base_folder, fresh)

@@ -1,7 +1,7 @@
-"""Object masks: which image tokens attend to the prompt's object nouns (method, section 4, v3).
+"""Object masks: which image tokens attend to the prompt's object nouns (docs/method.md, section 4.2).
 
-Teacher-forced attention from image positions to a noun's tokens, mean over heads and middle layers; min-max to [0, 1];
-kept where above 0.8 of Otsu's threshold; union over nouns; Gaussian 5x5, sigma 1; min-max again.
+Teacher-forced attention from image tokens to a noun's tokens, mean over heads and middle layers; min-max to [0, 1];
+kept where it reaches 0.8 of Otsu's threshold; union over nouns; Gaussian 5x5, sigma 1; min-max again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from ospo_core.models.layout import batches, pad_left
-from ospo_core.models.loading import LoadedModel
-from ospo_core.models.logprobs import run_image_sequence
+from ospo_core.errors import ModelError
+from ospo_core.models.base import UnifiedModel
+from ospo_core.models.logprobs import at_offsets, run_image_sequence
+from ospo_core.models.sequences import batches, pad_left
 
 OTSU_SHARE = 0.8
 _KERNEL_RADIUS, _SIGMA = 2, 1.0
@@ -36,10 +37,10 @@ def minmax(values: Floats) -> Floats:
 
 
 def otsu(values: Floats) -> float:
-    """Return the threshold that parts values into two classes of largest between-class variance.
+    """Return the threshold that splits values into two classes of largest between-class variance.
 
-    Exact over the values themselves (no histogram): the middle between the two neighbours that it parts. Of a constant
-    it is that constant. N. Otsu, A threshold selection method from gray-level histograms, 1979.
+    Exact over the values themselves (no histogram): the middle between the two neighbours that it separates. Of a
+    constant it is that constant. N. Otsu, A threshold selection method from gray-level histograms, 1979.
     """
     ordered = np.sort(values, axis=None).astype(np.float64)
     count = len(ordered)
@@ -55,7 +56,7 @@ def otsu(values: Floats) -> float:
 
 
 def smooth(mask: Floats) -> Floats:
-    """Blur a grid `[G, G]` with a Gaussian of 5x5 and sigma 1; the border is continued outwards, so ones stay ones."""
+    """Blur a raster `[R, C]` with a Gaussian of 5x5 and sigma 1; the border is continued, so that ones stay ones."""
     offsets = np.arange(-_KERNEL_RADIUS, _KERNEL_RADIUS + 1)
     kernel = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     kernel /= kernel.sum()
@@ -65,14 +66,14 @@ def smooth(mask: Floats) -> Floats:
     return blurred
 
 
-def mask_of_maps(maps: Sequence[Floats], grid: int) -> NDArray[np.float32]:
-    """Turn one attention map `[T]` a noun into an object mask `[T]` in [0, 1]; without a map it is all ones."""
+def mask_of_maps(maps: Sequence[Floats], rows: int, columns: int) -> NDArray[np.float32]:
+    """Turn one attention map `[T]` per noun into an object mask `[T]` in [0, 1]; without a map it is all ones."""
     if not maps:
-        return np.ones(grid * grid, dtype=np.float32)
-    union = np.zeros(grid * grid)
+        return np.ones(rows * columns, dtype=np.float32)
+    union = np.zeros(rows * columns)
     for scaled in map(minmax, maps):
         union = np.maximum(union, scaled >= OTSU_SHARE * otsu(scaled))
-    mask: NDArray[np.float32] = minmax(smooth(union.reshape(grid, grid))).reshape(-1).astype(np.float32)
+    mask: NDArray[np.float32] = minmax(smooth(union.reshape(rows, columns))).reshape(-1).astype(np.float32)
     return mask
 
 
@@ -84,40 +85,55 @@ def middle_layers(depth: int) -> range:
 
 @torch.inference_mode()
 def object_masks(
-    loaded: LoadedModel,
+    model: UnifiedModel,
     prompts: Sequence[str],
     nouns: Sequence[Sequence[str]],
     tokens: NDArray[np.integer],
     batch_size: int = 16,
 ) -> NDArray[np.float32]:
-    """Return the object mask of every image, `float32 [N, T]` in [0, 1], row-major.
+    """Return the object mask of every image, `float32 [N, T]` in [0, 1].
 
     Args:
-        loaded: the model.
+        model: the model.
         prompts: `N` plain prompts.
-        nouns: the prompt's object nouns; found as whole words, plural or not. One that is not found is left out; where
-            none is found the mask is all ones, which weighs every token alike.
+        nouns: the prompt's object nouns; found as whole words, singular or plural. One that is not found is omitted;
+            where none is found the mask is all ones, which weighs every token alike.
         tokens: `[N, T]`, the images.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Raises:
         ValueError: prompts, nouns and images differ in number.
+        ModelError: the model's tokens have no place in the picture.
     """
     if not len(prompts) == len(nouns) == len(tokens):
         raise ValueError(f"{len(prompts)} prompts, {len(nouns)} lists of nouns, {len(tokens)} images")
-    masks = np.empty((len(prompts), loaded.image_tokens), dtype=np.float32)
+    rows, columns = _raster(model)
+    masks = np.empty((len(prompts), rows * columns), dtype=np.float32)
     for part in batches(len(prompts), batch_size):
-        texts = [loaded.family.generation_text(prompt) for prompt in prompts[part]]
-        encoded = loaded.tokenizer(texts, padding=False, return_offsets_mapping=True)
+        texts = [model.generation_text(prompt) for prompt in prompts[part]]
+        encoded = model.tokenizer(texts, padding=False, return_offsets_mapping=True)
         codes = torch.from_numpy(np.asarray(tokens[part]).astype(np.int64))
-        attention = _attention_to_prompt(loaded, encoded["input_ids"], codes)
+        attention = _attention_to_prompt(model, encoded["input_ids"], codes)
         for row, (prompt, text) in enumerate(zip(prompts[part], texts, strict=True)):
             offsets = encoded["offset_mapping"][row]
             padding = attention.shape[-1] - len(offsets)
             places = noun_places(text, prompt, nouns[part.start + row], offsets)
             maps = [attention[row][:, [padding + place for place in found]].mean(axis=1) for found in places]
-            masks[part.start + row] = mask_of_maps(maps, loaded.grid)
+            masks[part.start + row] = mask_of_maps(maps, rows, columns)
     return masks
+
+
+def _raster(model: UnifiedModel) -> tuple[int, int]:
+    """Return the rows and columns of the model's image tokens."""
+    rows, columns = model.geometry.rows, model.geometry.columns
+    if rows is None or columns is None:
+        raise ModelError(
+            "image tokens have no place in the picture, so there are no object masks",
+            field="model.path",
+            value=str(model.folder),
+            remedy="Set training.loss.object_weight=0",
+        )
+    return rows, columns
 
 
 def noun_places(text: str, prompt: str, nouns: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -144,24 +160,25 @@ def noun_places(text: str, prompt: str, nouns: Sequence[str], offsets: Sequence[
     return found
 
 
-def _attention_to_prompt(loaded: LoadedModel, rows: Sequence[Sequence[int]], tokens: torch.Tensor) -> Floats:
-    """Return the attention of image positions to prompt positions, mean over heads and layers, `[B, T, L]`."""
-    ids, mask = pad_left(rows, loaded.special.pad)
-    ids, mask, tokens = ids.to(loaded.device), mask.to(loaded.device), tokens.to(loaded.device)
-    language = loaded.model.model.language_model
-    layers = [language.layers[index].self_attn for index in middle_layers(len(language.layers))]
-    with _recorded(language, layers, ids.shape[1]) as collected:
-        run_image_sequence(loaded.model, ids, mask, tokens)
-    mean: Floats = (collected[0] / len(layers)).double().cpu().numpy()
+def _attention_to_prompt(model: UnifiedModel, rows: Sequence[Sequence[int]], tokens: torch.Tensor) -> Floats:
+    """Return the attention of image tokens to prompt positions, mean over heads and layers, `[B, T, L]`."""
+    ids, mask = pad_left(rows, model.pad_id)
+    ids, mask, tokens = ids.to(model.device), mask.to(model.device), tokens.to(model.device)
+    every: Any = model.backbone.layers
+    layers = [every[index].self_attn for index in middle_layers(len(every))]
+    with _recorded(model.backbone, layers, ids.shape[1]) as collected:
+        run_image_sequence(model, ids, mask, tokens)
+    at_tokens = at_offsets(collected[0], 0, model.token_offsets(tokens.shape[1]))
+    mean: Floats = (at_tokens / len(layers)).double().cpu().numpy()
     return mean
 
 
 @contextmanager
-def _recorded(language: PreTrainedModel, layers: Sequence[nn.Module], length: int) -> Iterator[list[torch.Tensor]]:
-    """Sum the layers' head-mean attention `[B, T, L]` into the yielded list's one element while the block runs.
+def _recorded(backbone: PreTrainedModel, layers: Sequence[nn.Module], length: int) -> Iterator[list[torch.Tensor]]:
+    """Sum the layers' head-mean attention `[B, P, L]` into the yielded list's one element while the block runs.
 
     Only the plain attention implementation gives weights, so it is switched on for the block. Each layer's weights are
-    summed up at once: holding them all would take gigabytes for a large model.
+    added up at once: holding them all would take gigabytes for a large model.
     """
     total: list[torch.Tensor] = []
 
@@ -169,12 +186,12 @@ def _recorded(language: PreTrainedModel, layers: Sequence[nn.Module], length: in
         part = outputs[1][:, :, length:, :length].float().mean(dim=1)
         total[:] = [total[0] + part] if total else [part]
 
-    before = language.config._attn_implementation
-    language.set_attn_implementation("eager")
+    before = backbone.config._attn_implementation
+    backbone.set_attn_implementation("eager")
     handles = [layer.register_forward_hook(add) for layer in layers]
     try:
         yield total
     finally:
         for handle in handles:
             handle.remove()
-        language.set_attn_implementation(before)
+        backbone.set_attn_implementation(before)

@@ -1,18 +1,18 @@
-"""Write a folder of model files so that it appears whole or not at all."""
+"""Write a folder of model files so that it appears complete or not at all."""
 
 from __future__ import annotations
 
-import errno
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+from transformers.utils import logging
 
+from ospo_core.artifacts.atomic_write import atomic_folder
+from ospo_core.artifacts.storage_errors import disk_problem
 from ospo_core.errors import StorageError
-from ospo_core.models.quiet import quiet_transformers
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,27 +29,32 @@ _WEIGHT_INDEX = ".index.json"
 
 
 @contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' progress bars and its messages below errors while the block runs."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give an empty folder beside `out`, and put it in the place of `out` when the block ends without an error.
+    """Yield an empty folder beside `out`, which replaces `out` when the block ends without an error.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            fresh = Path(scratch) / "new"
-            fresh.mkdir()
-            with quiet_transformers():
-                yield fresh
-            if out.exists():
-                out.rename(Path(scratch) / "old")
-            fresh.rename(out)
-    except OSError as error:
-        problem = "the disk is full" if error.errno == errno.ENOSPC else f"the folder cannot be written: {error}"
+        with atomic_folder(out) as fresh, quiet_transformers():
+            yield fresh
+    except (OSError, SafetensorError) as error:
+        problem = disk_problem(error, out.parent) or f"the folder cannot be written: {error}"
         raise StorageError(problem, field=str(out), remedy="Free space, or choose another storage.scratch") from error
-    except SafetensorError as error:
-        raise StorageError(f"the weights cannot be written: {error}", field=str(out)) from error
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Load a Janus folder, check that it is whole, and know its image geometry.
+"""Load a model folder and check that it is complete.
 
 Only safetensors weights are read and no code of the folder is run. A checkpoint that lacks a tensor is refused:
 transformers alone would fill it with random numbers and only log that it did.
@@ -6,137 +6,37 @@ transformers alone would fill it with random numbers and only log that it did.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, JanusForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
-from ospo_core.models.geometry import (
-    ImageGeometry,
-    SpecialTokens,
-    from_pixels,
-    image_geometry,
-    special_tokens,
-    to_pixels,
-)
-from ospo_core.models.locate import check_folder, resolve_model
-from ospo_core.models.quiet import quiet_transformers
-from ospo_core.prompts.families import PromptFamily, family
-
-__all__ = [
-    "ImageGeometry",
-    "LoadedModel",
-    "SpecialTokens",
-    "check_folder",
-    "from_pixels",
-    "image_geometry",
-    "load_model",
-    "load_tokenizer",
-    "read_weights",
-    "resolve_model",
-    "special_tokens",
-    "to_pixels",
-    "wrap_model",
-]
+from ospo_core.models.base import UnifiedModel
+from ospo_core.models.folders import quiet_transformers
+from ospo_core.models.locate import check_folder, model_class
+from ospo_core.prompts.families import family
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model in memory with everything needed to use it.
-
-    Attributes:
-        model: the network, in evaluation mode.
-        tokenizer: its tokenizer; adds the begin-of-sequence token itself.
-        family: chat texts and answer spellings.
-        device: where the weights are.
-        dtype: their type.
-        folder: where it was read from (an empty path for a model made in memory).
-        special: ids of special tokens.
-        geometry: image size and token grid.
-    """
-
-    model: JanusForConditionalGeneration
-    tokenizer: PreTrainedTokenizerBase
-    family: PromptFamily
-    device: torch.device
-    dtype: torch.dtype
-    folder: Path
-    special: SpecialTokens
-    geometry: ImageGeometry
-
-    @property
-    def grid(self) -> int:
-        """Side of the square grid of image tokens."""
-        return self.geometry.grid
-
-    @property
-    def image_tokens(self) -> int:
-        """Number of tokens a picture, `T`."""
-        return self.geometry.image_tokens
-
-    @property
-    def codes(self) -> int:
-        """Number of entries of the codebook."""
-        return self.geometry.codes
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square picture, pixels."""
-        return self.geometry.image_size
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest of the folder's configuration, tokenizer and weights (read once, on first use)."""
-        return model_digest(self.folder)
-
-
-def load_model(folder: Path, config: ModelConfig) -> LoadedModel:
-    """Load the Janus checkpoint in `folder` for inference.
+def load_model(folder: Path, config: ModelConfig) -> UnifiedModel:
+    """Load the checkpoint in `folder` for inference; its `model_type` chooses the class.
 
     Raises:
-        ModelError: the folder is not a whole Janus checkpoint in safetensors, or the device is not there.
+        ModelError: the folder is not a complete checkpoint of a known family, or the device is not there.
     """
     check_folder(folder)
     device = _device(config.device)
     tokenizer = load_tokenizer(folder)
-    model = read_weights(folder, _DTYPES[config.dtype])
-    network: nn.Module = model
-    network.to(device).requires_grad_(False)
-    return wrap_model(model, tokenizer, family(config.family), folder)
-
-
-def wrap_model(
-    model: JanusForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt_family: PromptFamily,
-    folder: Path = Path(),
-) -> LoadedModel:
-    """Make a `LoadedModel` of a network that is already in memory, and put the network in evaluation mode.
-
-    Raises:
-        ModelError: the tokenizer or the image geometry does not fit.
-    """
-    return LoadedModel(
-        model=model.eval(),
-        tokenizer=tokenizer,
-        family=prompt_family,
-        device=model.device,
-        dtype=model.dtype,
-        folder=folder,
-        special=special_tokens(tokenizer, model.config),
-        geometry=image_geometry(model.config),
-    )
+    network = read_network(folder, _DTYPES[config.dtype])
+    nn.Module.to(network, device).requires_grad_(False)
+    return model_class(folder)(network, tokenizer, family(config.family), folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -154,15 +54,17 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def read_weights(folder: Path, dtype: torch.dtype | str = "auto") -> JanusForConditionalGeneration:
+def read_network(folder: Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
     """Read the network from safetensors on the CPU; `dtype="auto"` keeps the stored type.
 
     Raises:
-        ModelError: the weights are damaged, of other shapes than the configuration says, or incomplete.
+        ModelError: the family is unknown, or the weights are damaged, of other shapes than the configuration says, or
+            incomplete.
     """
+    network_class = model_class(folder).network_class
     try:
         with quiet_transformers():
-            found: Any = JanusForConditionalGeneration.from_pretrained(
+            found: Any = network_class.from_pretrained(
                 folder,
                 dtype=dtype,
                 use_safetensors=True,
@@ -174,13 +76,13 @@ def read_weights(folder: Path, dtype: torch.dtype | str = "auto") -> JanusForCon
         raise ModelError(
             f"the weights cannot be read: {error}", field=str(folder), remedy="Copy or train the model again"
         ) from error
-    model: JanusForConditionalGeneration = found[0]
+    network: PreTrainedModel = found[0]
     _check_loading(folder, found[1])
-    return model
+    return network
 
 
 def _check_loading(folder: Path, info: dict[str, Any]) -> None:
-    """Refuse a checkpoint of which transformers had to invent or leave out tensors."""
+    """Refuse a checkpoint for which transformers had to invent tensors or ignore them."""
     for problem in ("missing_keys", "mismatched_keys"):
         names = sorted(str(name) for name in info.get(problem, ()))
         if names:
@@ -193,7 +95,7 @@ def _check_loading(folder: Path, info: dict[str, Any]) -> None:
 
 
 def _device(name: str) -> torch.device:
-    """Return the device that a configuration names; `auto` takes the GPU where there is one."""
+    """Return the device that a configuration names; `auto` is the GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

@@ -138,7 +138,7 @@ class Deduplicator:
 
 
 class ContaminationCheck:
-    """Finds prompts that are equal or nearly equal to an evaluation prompt (method, trap 10).
+    """Finds prompts that are equal or nearly equal to an evaluation prompt (docs/method.md, trap 10).
 
     Args:
         prompts: the evaluation prompts.

@@ -91,4 +91,4 @@ PERTURBATIONS: dict[SubCategory, tuple[PerturbationKind, ...]] = {
     SubCategory.NON_SPATIAL: (PerturbationKind.REPLACE, PerturbationKind.DROP, PerturbationKind.REPLACE),
     SubCategory.COMPLEX: _ALL_KINDS,
 }
-"""The kind of perturbation of variants 0, 1 and 2 of a prompt (method, section 2)."""
+"""The kind of perturbation of variants 0, 1 and 2 of a prompt (docs/method.md, section 2)."""

@@ -11,7 +11,7 @@ from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
 from ospo_core.stages.run import StageRun
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 
 class ImagesStage(Stage):
@@ -56,21 +56,21 @@ def _wanted(row: Row) -> Iterator[dict[str, Any]]:
         yield {**same, "side": side.value, "dense_prompt": row[column]}
 
 
-def _render(loaded: LoadedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig) -> list[dict[str, Any]]:
+def _render(model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig) -> list[dict[str, Any]]:
     """Sample and decode one batch."""
     from ospo_core.evaluation.run import encode_png
+    from ospo_core.models.pictures import decode_tokens
     from ospo_core.models.sampling import sample_images
-    from ospo_core.models.vq import decode_tokens
 
     sampled = sample_images(
-        loaded,
+        model,
         [image["dense_prompt"] for image in wanted],
         [image["seed"] for image in wanted],
         config.images.guidance,
         config.images.temperature,
         config.images.batch_size,
     )
-    pictures = decode_tokens(loaded, sampled.tokens)
+    pictures = decode_tokens(model, sampled.tokens)
     columns = zip(wanted, sampled.tokens, pictures, sampled.mean_logprob, strict=True)
     return [
         {

@@ -19,7 +19,7 @@ from ospo_core.config.sections import EngineConfig, ModelConfig
 from ospo_core.engines import TextEngine, build_engine
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 
 class Resources:
@@ -58,15 +58,15 @@ class Resources:
         engine: TextEngine = self._hold("text", [config, digest], start)
         return engine
 
-    def image_model(self, config: ModelConfig, folder: Path, digest: str) -> LoadedModel:
+    def image_model(self, config: ModelConfig, folder: Path, digest: str) -> UnifiedModel:
         """Return the loaded model in `folder`, loaded unless it is the one in use."""
 
-        def start() -> LoadedModel:
+        def start() -> UnifiedModel:
             from ospo_core.models.loading import load_model
 
             return load_model(folder, config)
 
-        loaded: LoadedModel = self._hold("image", [config, digest], start)
+        loaded: UnifiedModel = self._hold("image", [config, digest], start)
         return loaded
 
     def cluster(self, address: str, connect: Callable[[], Any]) -> Any:

@@ -24,7 +24,7 @@ from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
 from ospo_core.stages.run import StageRun
 
 if TYPE_CHECKING:
-    from ospo_core.models.loading import LoadedModel
+    from ospo_core.models.base import UnifiedModel
 
 _BASE = "base"
 Answers = list[tuple[float, float]]
@@ -105,7 +105,7 @@ def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
         yield group
 
 
-def _score(loaded: LoadedModel, items: Sequence[_Item], config: RoundConfig) -> list[dict[str, Any]]:
+def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> list[dict[str, Any]]:
     """Score the images of some items: base questions, then the negatives' where they matter, then log-probabilities."""
     from ospo_core.models.vqa import answer_questions
 
@@ -113,14 +113,14 @@ def _score(loaded: LoadedModel, items: Sequence[_Item], config: RoundConfig) -> 
     pairs = [(item, image) for item in items for image in item.images]
     pictures = np.stack([_picture(image["image"]["bytes"]) for _, image in pairs])
     asked = [item.questions.get(_BASE, []) for item, _ in pairs]
-    answers = answer_questions(loaded, pictures, asked, size)
+    answers = answer_questions(model, pictures, asked, size)
     further = [
         _negative_questions(item) if _could_be_chosen(given, _floor(config)) else []
         for (item, _), given in zip(pairs, answers, strict=True)
     ]
-    negative = answer_questions(loaded, pictures, [[question for _, question in some] for some in further], size)
+    negative = answer_questions(model, pictures, [[question for _, question in some] for some in further], size)
     rows = []
-    columns = zip(pairs, asked, answers, further, negative, _logprobs(loaded, pairs, size), strict=True)
+    columns = zip(pairs, asked, answers, further, negative, _logprobs(model, pairs, size), strict=True)
     for (_, image), questions, given, others, replies, logprobs in columns:
         rows.append(
             {
@@ -158,7 +158,7 @@ def _answer(question: str, reply: tuple[float, float]) -> dict[str, Any]:
     return {"question": question, "p_yes": float(reply[0]), "p_no": float(reply[1])}
 
 
-def _logprobs(loaded: LoadedModel, pairs: Sequence[tuple[_Item, Row]], size: int) -> list[list[float]]:
+def _logprobs(model: UnifiedModel, pairs: Sequence[tuple[_Item, Row]], size: int) -> list[list[float]]:
     """Return for every image `l(y|x)` followed by `l(y|x~)` of each variant in order, in nats per token."""
     from ospo_core.models.logprobs import mean_logprob
 
@@ -166,5 +166,5 @@ def _logprobs(loaded: LoadedModel, pairs: Sequence[tuple[_Item, Row]], size: int
     texts = [text for some in prompts for text in some]
     codes = np.stack([np.asarray(image["tokens"], dtype=np.uint16) for _, image in pairs])
     tokens = np.repeat(codes, [len(some) for some in prompts], axis=0)
-    values = iter(mean_logprob(loaded, texts, tokens, size).tolist())
+    values = iter(mean_logprob(model, texts, tokens, size).tolist())
     return [[next(values) for _ in some] for some in prompts]

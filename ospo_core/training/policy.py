@@ -12,46 +12,54 @@ from torch import nn
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import LossConfig, TrainingConfig
 from ospo_core.models.adapters import add_lora
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import image_token_logprobs
 from ospo_core.training.data import MicroBatch
 from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logprob
 
 
 class Policy(nn.Module):
-    """Janus with an adapter; its forward pass gives mean log-probabilities, so that wrappers see one call a batch.
+    """The model with its adapter; one forward pass per batch, as wrappers for distributed training require.
 
     Args:
-        adapted: the PEFT model.
+        model: the model, whose network has the adapter.
+        adapted: that network as a PEFT model: the parameters of this module.
         object_weight: `a` of the object weights `w_t = 1 + a m_t`.
     """
 
-    def __init__(self, adapted: PeftModel, object_weight: float) -> None:
+    def __init__(self, model: UnifiedModel, adapted: PeftModel, object_weight: float) -> None:
         super().__init__()
+        self._model = model
         self.adapted = adapted
         self._object_weight = object_weight
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return `l(y|x)` of every sequence, `[N]`; shapes as in `MicroBatch`."""
-        token_logprobs = image_token_logprobs(self.adapted, input_ids, attention_mask, tokens)
-        return weighted_mean_logprob(token_logprobs, mask, self._object_weight)
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return `l(y|x)` of every sequence, plain and object-weighted, both `[N]`; shapes as in `MicroBatch`.
+
+        The weighted one is None where there are no object weights.
+        """
+        token_logprobs = image_token_logprobs(self._model, input_ids, attention_mask, tokens)
+        plain = weighted_mean_logprob(token_logprobs)
+        if mask is None or self._object_weight == 0.0:
+            return plain, None
+        return plain, weighted_mean_logprob(token_logprobs, mask, self._object_weight)
 
 
 @contextmanager
 def seeded(device: torch.device, *parts: str | int) -> Iterator[None]:
-    """Draw torch's noise from a seed of its own inside the block, and leave the generators as they were."""
+    """Seed torch's generators inside the block, and restore them afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(*parts))
         yield
 
 
-def build_policy(loaded: LoadedModel, config: TrainingConfig, seed: int) -> Policy:
-    """Put a fresh adapter, initialised from `seed`, on the model and set it to training."""
-    adapted = add_lora(loaded.model, config.lora, derive_seed("lora initialisation", seed))
-    return Policy(adapted, config.loss.object_weight).train()
+def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int) -> Policy:
+    """Add a new adapter, initialised from `seed`, to the model and switch it to training mode."""
+    adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
+    return Policy(loaded, adapted, config.loss.object_weight).train()
 
 
 def trainable(policy: nn.Module) -> dict[str, nn.Parameter]:
@@ -60,23 +68,25 @@ def trainable(policy: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tuple[LossParts, dict[str, torch.Tensor]]:
-    """Run one forward pass and return the loss and the mean log-probabilities, detached and by name.
+    """Run one forward pass; return the loss, and the detached mean log-probabilities by name.
 
-    The third group's log-probabilities are those of the chosen image under the negative prompt. A pair whose caption
+    The log-probabilities are those of the preference terms, object-weighted where the loss is; the third group's are
+    those of the chosen image under the negative prompt. The SFT term uses plain means (paper v3). A pair whose caption
     was dropped keeps its preference terms; only its SFT term becomes `-l(y_w)`.
     """
-    logprobs = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask)
-    groups = iter(logprobs.split(_group_sizes(batch)))
+    plain, weighted = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask)
+    plain_groups = plain.split(_group_sizes(batch))
+    groups = iter(plain_groups if weighted is None else weighted.split(_group_sizes(batch)))
     chosen = next(groups)
     rejected = next(groups) if batch.has_rejected else None
     negative = next(groups) if batch.has_negative else None
-    sft = chosen.masked_scatter(batch.dropped, next(groups))
+    sft = plain_groups[0].masked_scatter(batch.dropped, plain_groups[-1])
     parts = ospo_loss(chosen, rejected, negative, config, sft)
     named = {"chosen_logprob": chosen, "rejected_logprob": rejected, "conditional_logprob": negative}
     return parts, {name: values.detach().mean() for name, values in named.items() if values is not None}
 
 
 def _group_sizes(batch: MicroBatch) -> list[int]:
-    """Return how many sequences each group of a batch has; the last one holds the dropped captions."""
+    """Return the number of sequences in each group of a batch; the last group holds the dropped captions."""
     full = 1 + batch.has_rejected + batch.has_negative
     return [batch.pairs] * full + [len(batch.tokens) - full * batch.pairs]

@@ -10,7 +10,7 @@ import pytest
 
 from flows.ray_cluster import ray_runner, shard_needs, with_absolute_paths
 from flows.steps import run_step
-from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError, StageError
 from ospo_core.rounds import Round
@@ -21,7 +21,11 @@ from tests.support.rounds import bound, made_up_model, small_round
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-UPSTREAM = {name: Manifest(stage=name, fingerprint="f" * 64, version=1, rows=0, items_in=0) for name in StageName}
+SHARD = ShardEntry(name="part-00000", file="part-00000.parquet", table="", rows=1, sha256="0" * 64, bytes=1)
+UPSTREAM = {
+    name: Manifest(stage=name, fingerprint="f" * 64, version=1, shards=(SHARD,), rows=1, items_in=1)
+    for name in StageName
+}
 
 
 def wanted(root: Path, name: StageName = StageName.IMAGES, **sections: Any) -> StageRun:

@@ -1,4 +1,4 @@
-"""Small deployments for the operations tests and `benchmarks/operations.py`, and what to look at while they run."""
+"""Small deployments for the operations tests and `tests/manual/operations.py`, and what to look at while they run."""
 
 from __future__ import annotations
 

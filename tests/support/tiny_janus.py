@@ -19,8 +19,9 @@ from transformers import (
 from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
 
 from ospo_core.config.sections import ModelConfig
-from ospo_core.models.loading import LoadedModel, load_model
-from ospo_core.models.quiet import quiet_transformers
+from ospo_core.models.folders import quiet_transformers
+from ospo_core.models.janus.model import JanusModel
+from ospo_core.models.loading import load_model
 from ospo_core.prompts.families import family
 from ospo_core.schema import PerturbationKind, SubCategory
 
@@ -69,9 +70,11 @@ def make_tiny_janus(folder: Path, seed: int = 0, tied: bool = False, codes: int 
     return folder
 
 
-def load_tiny_janus(folder: Path) -> LoadedModel:
+def load_tiny_janus(folder: Path) -> JanusModel:
     """Load what `make_tiny_janus` wrote, on the CPU in float32."""
-    return load_model(folder, ModelConfig(path=str(folder), family="shapes", device="cpu", dtype="float32"))
+    model = load_model(folder, ModelConfig(path=str(folder), family="shapes", device="cpu", dtype="float32"))
+    assert isinstance(model, JanusModel)
+    return model
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

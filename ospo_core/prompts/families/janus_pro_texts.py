@@ -1,7 +1,7 @@
 """The English texts for Janus-Pro: instructions, as templates for `str.format`, and the first few-shot examples.
 
 Each instruction ends with the form of the answer, which `janus_pro` parses. All texts were written for this project; no
-example comes from a benchmark (method, trap 10).
+example comes from a benchmark (docs/method.md, trap 10).
 """
 
 from __future__ import annotations

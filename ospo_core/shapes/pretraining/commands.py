@@ -15,8 +15,8 @@ from ospo_core.config.sections import EMBEDDED, ModelConfig
 from ospo_core.errors import ConfigError
 from ospo_core.models.loading import load_model
 from ospo_core.models.locate import resolve_model
+from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
-from ospo_core.models.vq import decode_tokens
 from ospo_core.shapes.pretraining.janus import Recipe, train
 from ospo_core.shapes.pretraining.model import build_model, save_model, save_state
 from ospo_core.shapes.pretraining.vq import VqRecipe, train_vq

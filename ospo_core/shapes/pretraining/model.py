@@ -6,7 +6,6 @@ The tokenizer has one token per word and per mark, and the image tags of Janus.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.prompts.families import family
 from ospo_core.prompts.families.shapes import NO_RELATION, PHRASES
 from ospo_core.schema import PerturbationKind
@@ -195,9 +195,8 @@ class HasState(Protocol):
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors in one file that appears whole or not at all."""
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        torch.save(state, temporary)
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimiser: HasState, step: int) -> None:

@@ -13,7 +13,7 @@ from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation import EvalPrompt
 from ospo_core.evaluation.judges import OracleJudge, SelfVqaJudge, all_yes
 from ospo_core.evaluation.run import evaluate_model, picture_seed
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.base import UnifiedModel
 from ospo_core.schema import table_from_rows
 from tests.support.tiny_janus import load_tiny_janus, make_tiny_janus
 
@@ -30,7 +30,7 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> UnifiedModel:
     return load_tiny_janus(make_tiny_janus(tmp_path_factory.mktemp("janus")))
 
 
@@ -38,20 +38,20 @@ def is_red(picture: NDArray[np.uint8], prompt: str) -> bool:
     return "red" in prompt
 
 
-def test_rows_are_complete_ordered_and_fit_the_table(loaded: LoadedModel) -> None:
+def test_rows_are_complete_ordered_and_fit_the_table(loaded: UnifiedModel) -> None:
     config = EvaluationConfig(samples=2, batch_size=4)
     rows = evaluate_model(loaded, PROMPTS, config, "parent", OracleJudge(is_red))
     assert table_from_rows("evaluation", rows).num_rows == 6
     assert [(row["item_id"], row["sample"]) for row in rows] == [(p.item_id, s) for p in PROMPTS for s in (0, 1)]
     assert [row["oracle_correct"] for row in rows] == [True, True, False, False, False, False]
-    assert all(len(row["tokens"]) == loaded.image_tokens for row in rows)
+    assert all(len(row["tokens"]) == loaded.geometry.tokens for row in rows)
     assert all(row["vqa_correct"] == (row["vqa_score"] > 0) for row in rows), "one question: mean and all agree"
     assert {row["model"] for row in rows} == {"parent"}
     with Image.open(BytesIO(rows[0]["image"]["bytes"])) as image:
-        assert image.size == (loaded.image_size, loaded.image_size)
+        assert image.size == (loaded.geometry.width, loaded.geometry.height)
 
 
-def test_batches_and_neighbours_change_no_picture(loaded: LoadedModel) -> None:
+def test_batches_and_neighbours_change_no_picture(loaded: UnifiedModel) -> None:
     together = evaluate_model(loaded, PROMPTS, EvaluationConfig(batch_size=8), "parent", OracleJudge(is_red))
     alone = evaluate_model(loaded, PROMPTS[1:2], EvaluationConfig(batch_size=1), "child", OracleJudge(is_red))
     assert together[1]["tokens"] == alone[0]["tokens"] and together[1]["seed"] == alone[0]["seed"]
@@ -69,11 +69,11 @@ def test_a_prompt_outside_the_embedded_language_has_no_verdict() -> None:
     assert OracleJudge().judge("a red circle", black) == [False]
 
 
-def test_the_model_judges_by_the_prompts_questions_or_by_the_whole_prompt(loaded: LoadedModel) -> None:
+def test_the_model_judges_by_the_prompts_questions_or_by_the_whole_prompt(loaded: UnifiedModel) -> None:
     judge = SelfVqaJudge(loaded, {"a red circle": ["is there a red circle ?", "is there a circle ?"]}, 4)
     assert len(judge.questions_for("a red circle")) == 2
     assert judge.questions_for("a star") == ["is there a star ?"]
-    pictures = np.zeros((2, loaded.image_size, loaded.image_size, 3), dtype=np.uint8)
+    pictures = np.zeros((2, loaded.geometry.height, loaded.geometry.width, 3), dtype=np.uint8)
     scores = judge.scores(["a red circle", "a star"], pictures)
     assert [len(answers) for answers in scores] == [2, 1]
     assert all(-1.0 <= score <= 1.0 for answers in scores for score in answers)

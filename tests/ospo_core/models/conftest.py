@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.janus.model import JanusModel
 from tests.support.tiny_janus import CODES, TOKENS, load_tiny_janus, make_tiny_janus
 
 
@@ -18,7 +18,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_folder: Path) -> LoadedModel:
+def tiny(tiny_folder: Path) -> JanusModel:
     return load_tiny_janus(tiny_folder)
 
 

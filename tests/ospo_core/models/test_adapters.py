@@ -15,30 +15,36 @@ from transformers import JanusForConditionalGeneration
 from ospo_core.config.sections import LoraSettings
 from ospo_core.errors import ModelError
 from ospo_core.models.adapters import add_lora, load_adapter, merge_adapter, save_adapter
-from ospo_core.models.layout import encode_generation
-from ospo_core.models.loading import LoadedModel, read_weights
+from ospo_core.models.janus.model import JanusModel
+from ospo_core.models.loading import read_network
 from ospo_core.models.logprobs import image_token_logprobs
 from tests.support.tiny_janus import load_tiny_janus
 
 SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.05)
 
 
-def scores(model: torch.nn.Module, tiny: LoadedModel, images: NDArray[np.uint16]) -> torch.Tensor:
-    ids, mask = encode_generation(tiny, ["a red circle"] * len(images))
+def scores(model: JanusModel, images: NDArray[np.uint16]) -> torch.Tensor:
+    ids, mask = model.encode_prompts(["a red circle"] * len(images))
     with torch.no_grad():
         return image_token_logprobs(model, ids, mask, torch.from_numpy(images.astype(np.int64)))
 
 
 @pytest.fixture(scope="module")
-def adapted(tiny_folder: Path) -> PeftModel:
-    """A model with an adapter that changes it."""
-    model = add_lora(read_weights(tiny_folder), SETTINGS)
+def trained(tiny_folder: Path) -> JanusModel:
+    """A model whose network has an adapter that changes it."""
+    return load_tiny_janus(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def adapted(trained: JanusModel) -> PeftModel:
+    """The network of `trained` with its adapter."""
+    adapted = add_lora(trained, SETTINGS)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for name, weights in model.named_parameters():
+        for name, weights in adapted.named_parameters():
             if "lora_B" in name:
                 weights.normal_(std=0.1, generator=generator)
-    return model.eval()
+    return adapted.eval()
 
 
 @pytest.fixture(scope="module")
@@ -46,44 +52,39 @@ def adapter_folder(adapted: PeftModel, tmp_path_factory: pytest.TempPathFactory)
     return save_adapter(adapted, tmp_path_factory.mktemp("adapter") / "adapter")
 
 
-def test_only_the_language_model_s_projections_are_trainable(adapted: PeftModel) -> None:
-    trainable = {name for name, weights in adapted.named_parameters() if weights.requires_grad}
-    kinds = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in trainable}
-    assert kinds == {f"{kind}_proj" for kind in ("q", "k", "v", "o", "gate", "up", "down")}
-    assert all(".model.language_model.layers." in name and ".lora_" in name for name in trainable)
-    assert len(trainable) == 2 * 7 * 2  # layers, projections, matrices
-
-
-def test_a_fresh_adapter_changes_nothing(tiny: LoadedModel, images: NDArray[np.uint16]) -> None:
-    fresh = add_lora(load_tiny_janus(tiny.folder).model, SETTINGS).eval()
-    assert torch.allclose(scores(fresh, tiny, images), scores(tiny.model, tiny, images), atol=1e-6)
+def test_a_fresh_adapter_changes_nothing(tiny: JanusModel, images: NDArray[np.uint16]) -> None:
+    fresh = load_tiny_janus(tiny.folder)
+    add_lora(fresh, SETTINGS).eval()
+    assert torch.allclose(scores(fresh, images), scores(tiny, images), atol=1e-6)
 
 
 def test_fresh_adapters_come_from_the_seed_and_leave_global_noise_alone(tiny_folder: Path) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    states = [add_lora(read_weights(tiny_folder), SETTINGS, seed).state_dict() for seed in (7, 7, 8)]
+    states = [add_lora(load_tiny_janus(tiny_folder), SETTINGS, seed).state_dict() for seed in (7, 7, 8)]
     name = next(name for name in states[0] if "lora_A" in name)
     assert states[0][name].equal(states[1][name])
     assert not states[0][name].equal(states[2][name])
     assert torch.get_rng_state().equal(before)
 
 
+@pytest.mark.usefixtures("adapted")
 def test_stock_peft_and_transformers_load_the_adapter(
-    tiny: LoadedModel, tiny_folder: Path, adapted: PeftModel, adapter_folder: Path, images: NDArray[np.uint16]
+    tiny: JanusModel, trained: JanusModel, adapter_folder: Path, images: NDArray[np.uint16]
 ) -> None:
-    base = JanusForConditionalGeneration.from_pretrained(tiny_folder)
-    stock = PeftModel.from_pretrained(base, str(adapter_folder)).eval()
-    expected = scores(adapted, tiny, images)
-    assert torch.allclose(scores(stock, tiny, images), expected, atol=1e-6)
-    assert not torch.allclose(scores(tiny.model, tiny, images), expected, atol=0.1)
+    base = JanusForConditionalGeneration.from_pretrained(tiny.folder)
+    stock = PeftModel.from_pretrained(base, str(adapter_folder)).get_base_model()
+    expected = scores(trained, images)
+    assert torch.allclose(scores(JanusModel(stock, tiny.tokenizer, tiny.family), images), expected, atol=1e-6)
+    assert not torch.allclose(scores(tiny, images), expected, atol=0.1)
 
 
+@pytest.mark.usefixtures("adapted")
 def test_the_merged_model_gives_what_the_adapter_gives(
-    tiny: LoadedModel, tiny_folder: Path, adapted: PeftModel, adapter_folder: Path, images: NDArray[np.uint16]
+    tiny_folder: Path, trained: JanusModel, adapter_folder: Path, images: NDArray[np.uint16]
 ) -> None:
     merged = merge_adapter(tiny_folder, adapter_folder, adapter_folder.parent / "merged")
-    assert torch.allclose(scores(load_tiny_janus(merged).model, tiny, images), scores(adapted, tiny, images), atol=1e-4)
+    assert torch.allclose(scores(load_tiny_janus(merged), images), scores(trained, images), atol=1e-4)
     names = {file.name for file in tiny_folder.iterdir()}
     assert {file.name for file in merged.iterdir()} == names
     for name in names - {"model.safetensors"}:
@@ -111,7 +112,7 @@ def test_saved_adapters_do_not_depend_on_where_the_base_was(adapted: PeftModel, 
 
 
 def test_a_loaded_adapter_trains_on(tiny_folder: Path, adapted: PeftModel, adapter_folder: Path) -> None:
-    resumed = load_adapter(read_weights(tiny_folder), adapter_folder, trainable=True)
+    resumed = load_adapter(read_network(tiny_folder), adapter_folder, trainable=True)
     expected = {name: weights for name, weights in adapted.named_parameters() if weights.requires_grad}
     found = {name: weights for name, weights in resumed.named_parameters() if weights.requires_grad}
     assert found.keys() == expected.keys()
@@ -125,7 +126,7 @@ def test_an_adapter_without_one_of_its_files_is_refused(
     broken = Path(shutil.copytree(adapter_folder, tmp_path / "broken"))
     (broken / file).unlink()
     with pytest.raises(ModelError, match=f"{file}: not a PEFT adapter"):
-        load_adapter(read_weights(tiny_folder), broken)
+        load_adapter(read_network(tiny_folder), broken)
 
 
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
@@ -135,8 +136,8 @@ def test_damaged_and_incomplete_adapters_are_refused(tiny_folder: Path, adapter_
     tensors = load_file(weights)
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(ModelError, match="cannot be read"):
-        load_adapter(read_weights(tiny_folder), broken)
+        load_adapter(read_network(tiny_folder), broken)
     tensors.pop(next(iter(tensors)))
     save_file(tensors, weights)
     with pytest.raises(ModelError, match="does not fit"):
-        load_adapter(read_weights(tiny_folder), broken)
+        load_adapter(read_network(tiny_folder), broken)

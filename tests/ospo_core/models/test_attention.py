@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from ospo_core.models.attention import mask_of_maps, middle_layers, minmax, noun_places, object_masks, otsu, smooth
-from ospo_core.models.layout import encode_generation, positions
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.janus.model import JanusModel
+from ospo_core.models.sequences import positions
 
 NOUNS = [["circle"], ["square", "star"], ["circle"], ["star"]]
 
@@ -48,14 +48,14 @@ def test_smooth_is_a_gaussian_of_five_by_five() -> None:
 
 def test_an_all_ones_mask_stays_all_ones() -> None:
     assert np.allclose(smooth(np.ones((4, 4))), 1.0)
-    assert mask_of_maps([np.full(16, 0.07)], grid=4).tolist() == [1.0] * 16
-    assert mask_of_maps([], grid=4).tolist() == [1.0] * 16
+    assert mask_of_maps([np.full(16, 0.07)], 4, 4).tolist() == [1.0] * 16
+    assert mask_of_maps([], 4, 4).tolist() == [1.0] * 16
 
 
 def test_the_mask_is_the_union_over_nouns() -> None:
     left, right = np.zeros((6, 6)), np.zeros((6, 6))
     left[:, 0], right[:, 5] = 1.0, 0.02
-    mask = mask_of_maps([left.ravel(), right.ravel()], grid=6).reshape(6, 6)
+    mask = mask_of_maps([left.ravel(), right.ravel()], 6, 6).reshape(6, 6)
     assert np.allclose(mask, mask[:, ::-1])
     assert mask.max() == 1.0
     assert mask[0, 2] == mask.min() == 0.0
@@ -66,7 +66,7 @@ def test_values_a_little_below_the_threshold_are_kept() -> None:
     ramp = np.arange(9) / 8
     assert otsu(ramp) == pytest.approx(0.4375)
     kept = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1], dtype=np.float64)
-    assert np.allclose(mask_of_maps([ramp], grid=3), minmax(smooth(kept.reshape(3, 3))).ravel())
+    assert np.allclose(mask_of_maps([ramp], 3, 3), minmax(smooth(kept.reshape(3, 3))).ravel())
 
 
 def test_middle_layers_scale_with_depth() -> None:
@@ -85,14 +85,14 @@ def test_nouns_are_found_as_whole_words_singular_or_plural() -> None:
 
 
 def test_masks_follow_the_attention_that_transformers_reports(
-    tiny: LoadedModel, prompts: list[str], images: NDArray[np.uint16]
+    tiny: JanusModel, prompts: list[str], images: NDArray[np.uint16]
 ) -> None:
     masks = object_masks(tiny, prompts, NOUNS, images, batch_size=4)
     vocabulary = tiny.tokenizer.get_vocab()
     for row, prompt in enumerate(prompts):
-        ids, mask = encode_generation(tiny, [prompt])
+        ids, mask = tiny.encode_prompts([prompt])
         tokens = torch.from_numpy(images[row : row + 1].astype(np.int64))
-        janus = tiny.model.model
+        janus = tiny.network.model
         embeddings = torch.cat(
             [janus.get_input_embeddings()(ids), janus.generation_aligner(janus.generation_embeddings(tokens))], dim=1
         )
@@ -109,13 +109,13 @@ def test_masks_follow_the_attention_that_transformers_reports(
             for noun in NOUNS[row]
         ]
         maps = [weights[ids.shape[1] :, place].mean(axis=1).astype(np.float64) for place in places]
-        assert np.allclose(masks[row], mask_of_maps(maps, tiny.grid), atol=1e-4)
+        assert np.allclose(masks[row], mask_of_maps(maps, 4, 4), atol=1e-4)
 
 
 def test_batch_size_changes_no_mask_and_the_model_is_left_as_it_was(
-    tiny: LoadedModel, prompts: list[str], images: NDArray[np.uint16]
+    tiny: JanusModel, prompts: list[str], images: NDArray[np.uint16]
 ) -> None:
-    language = tiny.model.model.language_model
+    language = tiny.network.model.language_model
     before = [language.config._attn_implementation, *(len(layer.self_attn._forward_hooks) for layer in language.layers)]
     alone = object_masks(tiny, prompts, NOUNS, images, batch_size=1)
     assert np.allclose(alone, object_masks(tiny, prompts, NOUNS, images, batch_size=3), atol=1e-4)
@@ -124,10 +124,10 @@ def test_batch_size_changes_no_mask_and_the_model_is_left_as_it_was(
     assert after == before
 
 
-def test_prompts_without_a_known_noun_weigh_every_token_alike(tiny: LoadedModel, images: NDArray[np.uint16]) -> None:
+def test_prompts_without_a_known_noun_weigh_every_token_alike(tiny: JanusModel, images: NDArray[np.uint16]) -> None:
     assert object_masks(tiny, ["a star"] * 2, [["dog"], []], images[:2]).tolist() == [[1.0] * 16] * 2
 
 
-def test_lists_of_different_lengths_are_refused(tiny: LoadedModel, images: NDArray[np.uint16]) -> None:
+def test_lists_of_different_lengths_are_refused(tiny: JanusModel, images: NDArray[np.uint16]) -> None:
     with pytest.raises(ValueError, match="1 prompts, 2 lists of nouns, 4 images"):
         object_masks(tiny, ["a star"], [[], []], images)

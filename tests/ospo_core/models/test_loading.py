@@ -12,13 +12,15 @@ from safetensors.torch import load_file, save_file
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
-from ospo_core.models.geometry import image_geometry, special_tokens
-from ospo_core.models.loading import LoadedModel, load_model, load_tokenizer, resolve_model
+from ospo_core.models.base import UnifiedModel
+from ospo_core.models.janus.model import JanusModel
+from ospo_core.models.loading import load_model, load_tokenizer
+from ospo_core.models.locate import FAMILIES, model_class, resolve_model
 from ospo_core.models.logprobs import mean_logprob
+from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
-from ospo_core.models.vq import decode_tokens
 from ospo_core.models.vqa import answer_questions
-from tests.support.tiny_janus import load_tiny_janus, make_tokenizer
+from tests.support.tiny_janus import load_tiny_janus
 
 
 @pytest.fixture
@@ -30,13 +32,9 @@ def edit_json(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_geometry_comes_from_the_configuration(tiny: LoadedModel) -> None:
-    assert (tiny.image_size, tiny.grid, tiny.image_tokens, tiny.codes) == (32, 4, 16, 48)
-
-
-def test_a_loaded_model_is_frozen_in_evaluation_mode_and_knows_its_digest(tiny: LoadedModel, tiny_folder: Path) -> None:
-    assert not tiny.model.training
-    assert not any(weights.requires_grad for weights in tiny.model.parameters())
+def test_a_loaded_model_is_frozen_in_evaluation_mode_and_knows_its_digest(tiny: JanusModel, tiny_folder: Path) -> None:
+    assert not tiny.network.training
+    assert not any(weights.requires_grad for weights in tiny.network.parameters())
     assert (tiny.dtype, tiny.device, tiny.family.name) == (torch.float32, torch.device("cpu"), "shapes")
     assert tiny.digest == model_digest(tiny_folder)
 
@@ -44,7 +42,7 @@ def test_a_loaded_model_is_frozen_in_evaluation_mode_and_knows_its_digest(tiny: 
 def test_the_asked_type_is_used(tiny_folder: Path) -> None:
     loaded = load_model(tiny_folder, ModelConfig(device="cpu", dtype="bfloat16"))
     assert loaded.dtype == torch.bfloat16
-    assert {weights.dtype for weights in loaded.model.parameters()} == {torch.bfloat16}
+    assert {weights.dtype for weights in loaded.network.parameters()} == {torch.bfloat16}
 
 
 def test_a_bfloat16_model_of_the_other_family_draws_scores_and_answers(tiny_folder: Path) -> None:
@@ -121,28 +119,18 @@ def test_a_damaged_tokenizer_is_refused(copied: Path) -> None:
         load_tokenizer(copied)
 
 
-def test_missing_special_tokens_are_named(tiny: LoadedModel) -> None:
-    tokenizer = make_tokenizer()
-    tokenizer.pad_token = None
-    with pytest.raises(ModelError, match=r"lacks special tokens .*pad"):
-        special_tokens(tokenizer, tiny.model.config)
+@pytest.mark.parametrize("model_type", ["llama", None, ["janus"]])
+def test_only_known_families_are_read(copied: Path, model_type: object) -> None:
+    assert model_class(copied) is JanusModel
+    edit_json(copied / "config.json", model_type=model_type)
+    with pytest.raises(ModelError, match="not a Janus model"):
+        model_class(copied)
 
 
-@pytest.mark.parametrize(
-    ("part", "option", "value", "message"),
-    [
-        ("vq_config", "channel_multiplier", [1, 1], "stride 2 does not give the encoder's grid of 4"),
-        ("vision_config", "num_image_tokens", 576, "num_image_tokens is 576, the grid has 16"),
-        ("vq_config", "num_embeddings", 2**16 + 1, "more than 65536 codes"),
-    ],
-)
-def test_a_configuration_that_contradicts_itself_is_refused(
-    tiny_folder: Path, part: str, option: str, value: object, message: str
-) -> None:
-    config = load_tiny_janus(tiny_folder).model.config
-    setattr(getattr(config, part), option, value)
-    with pytest.raises(ModelError, match=message):
-        image_geometry(config)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_of_the_registry_can_be_imported(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
+    assert issubclass(model_class(tmp_path), UnifiedModel)
 
 
 def test_model_paths_are_folders_or_embedded_names(tmp_path: Path) -> None:

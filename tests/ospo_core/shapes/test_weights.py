@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ospo_core.evaluation.shapes_card import measure_model
-from ospo_core.models.loading import resolve_model
+from ospo_core.models.locate import resolve_model
 from ospo_core.schema import SubCategory
 
 MEBIBYTE = 1024**2

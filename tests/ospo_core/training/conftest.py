@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.janus.model import JanusModel
 from tests.ospo_core.training.jobs import write_pairs
 from tests.support.tiny_janus import load_tiny_janus, make_tiny_janus
 
@@ -22,6 +22,6 @@ def pairs_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def loaded(model_folder: Path) -> LoadedModel:
+def loaded(model_folder: Path) -> JanusModel:
     """Return the tiny model, freshly read, since adapters change it in place."""
     return load_tiny_janus(model_folder)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ospo_core.config.sections import LoraSettings, LossConfig, TrainingConfig
-from ospo_core.models.loading import LoadedModel
+from ospo_core.models.janus.model import JanusModel
 from ospo_core.models.logprobs import mean_logprob
 from ospo_core.training.data import PairData
 from ospo_core.training.policy import Policy, batch_loss, build_policy, seeded, trainable
@@ -19,7 +19,7 @@ from tests.support.tiny_janus import load_tiny_janus
 NO_DROPOUT = LoraSettings(rank=4, alpha=8, dropout=0.0)
 
 
-def perturbed_policy(loaded: LoadedModel, options: TrainingConfig) -> Policy:
+def perturbed_policy(loaded: JanusModel, options: TrainingConfig) -> Policy:
     """Return a policy whose adapter already does something."""
     policy = build_policy(loaded, options, seed=0)
     with seeded(loaded.device, "test"), torch.no_grad():
@@ -28,7 +28,7 @@ def perturbed_policy(loaded: LoadedModel, options: TrainingConfig) -> Policy:
     return policy
 
 
-def gradients(loaded: LoadedModel, pairs_path: Path, **options: Any) -> dict[str, torch.Tensor]:
+def gradients(loaded: JanusModel, pairs_path: Path, **options: Any) -> dict[str, torch.Tensor]:
     """Return the gradient of one step."""
     chosen = config(lora=NO_DROPOUT, caption_dropout=0.4, loss=LossConfig(object_weight=1.0), **options)
     policy = perturbed_policy(loaded, chosen)
@@ -48,7 +48,7 @@ def test_batch_1_times_accumulation_8_gives_the_gradient_of_8_times_1(model_fold
         torch.testing.assert_close(single[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_fresh_adapter_gives_the_log_probabilities_that_scoring_gives(loaded: LoadedModel, pairs_path: Path) -> None:
+def test_a_fresh_adapter_gives_the_log_probabilities_that_scoring_gives(loaded: JanusModel, pairs_path: Path) -> None:
     options = config(caption_dropout=0.0)
     batch = PairData(pairs_path, loaded, options, seed=3).micro_batch(0, 0)
     texts = [
@@ -60,7 +60,7 @@ def test_a_fresh_adapter_gives_the_log_probabilities_that_scoring_gives(loaded: 
     assert figures["chosen_logprob"].item() == pytest.approx(expected.mean(), abs=1e-5)
 
 
-def test_a_dropped_caption_leaves_the_preference_terms_as_they_are(loaded: LoadedModel, pairs_path: Path) -> None:
+def test_a_dropped_caption_leaves_the_preference_terms_as_they_are(loaded: JanusModel, pairs_path: Path) -> None:
     policy = perturbed_policy(loaded, config(lora=NO_DROPOUT))
     parts = {}
     for share in (0.0, 1.0):
@@ -73,7 +73,19 @@ def test_a_dropped_caption_leaves_the_preference_terms_as_they_are(loaded: Loade
     assert (kept.sft - dropped.sft).abs().min() > 1e-4
 
 
-def test_only_the_adapter_of_the_language_model_is_trained(loaded: LoadedModel) -> None:
+def test_object_weights_leave_the_sft_term_plain(model_folder: Path, pairs_path: Path) -> None:
+    parts = {}
+    for weight in (0.0, 1.0):
+        loaded = load_tiny_janus(model_folder)
+        options = config(lora=NO_DROPOUT, caption_dropout=0.4, loss=LossConfig(object_weight=weight))
+        batch = PairData(pairs_path, loaded, options, seed=3).micro_batch(0, 0)
+        parts[weight], _ = batch_loss(perturbed_policy(loaded, options), batch, options.loss)
+    torch.testing.assert_close(parts[0.0].sft, parts[1.0].sft)
+    for name in ("simpo", "cond"):
+        assert (getattr(parts[0.0], name) - getattr(parts[1.0], name)).abs().max() > 1e-4
+
+
+def test_only_the_adapter_of_the_language_model_is_trained(loaded: JanusModel) -> None:
     names = trainable(build_policy(loaded, config(), seed=0))
     assert names and all("lora_" in name and "language_model" in name for name in names)
 

@@ -19,8 +19,7 @@ from ospo_core.training.collapse import CollapseError
 from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.metrics import read_metrics
 from ospo_core.training.process import read_result
-from ospo_core.training.run import main, run_job
-from ospo_core.training.stopping import StopRequest
+from ospo_core.training.run import StopRequest, main, run_job
 from tests.ospo_core.training.jobs import job, write_pairs
 
 

@@ -1,4 +1,4 @@
-"""Sequences: left-padded batches of texts, positions from the mask, and the unconditional half of guidance.
+"""Sequences of ids: left-padded batches of texts, positions from the mask, answers of one token.
 
 Padding is on the left so that every row ends at the same column and image tokens line up. A padded column is masked
 and does not count as a position, so a row's result does not depend on its neighbours.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from ospo_core.models.loading import LoadedModel, SpecialTokens
+from ospo_core.errors import ModelError
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,6 +27,14 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, tor
     return ids, mask
 
 
+def stack_left(parts: Sequence[tuple[torch.Tensor, torch.Tensor]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack batches of ids and masks `[B, L]`, each of its own length, into one; the shorter are padded on the left."""
+    length = max(ids.shape[1] for ids, _ in parts)
+    ids = torch.cat([functional.pad(part, (length - part.shape[1], 0), value=pad) for part, _ in parts])
+    mask = torch.cat([functional.pad(part, (length - part.shape[1], 0)) for _, part in parts])
+    return ids, mask
+
+
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokenize texts (the tokenizer adds the begin-of-sequence token) and pad them on the left.
 
@@ -36,28 +45,30 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tu
     return pad_left(rows, int(tokenizer.pad_token_id))
 
 
-def encode_generation(loaded: LoadedModel, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and mask `[B, L]` of the texts after which the model writes the image tokens of `prompts`."""
-    return encode_texts(loaded.tokenizer, [loaded.family.generation_text(prompt) for prompt in prompts])
-
-
-def unconditional_ids(input_ids: torch.Tensor, special: SpecialTokens) -> torch.Tensor:
-    """Return the prompt of the unconditional half: all but begin-of-sequence and begin-of-image becomes padding.
-
-    The attention mask stays that of the conditional half, so the replaced tokens are still attended to, as in
-    transformers' `JanusForConditionalGeneration.generate` and in Janus' own sampler (arXiv 2501.17811).
-
-    Args:
-        input_ids: `[B, L]`.
-        special: ids of special tokens.
-    """
-    keep = (input_ids == special.bos) | (input_ids == special.begin_of_image)
-    return input_ids.masked_fill(~keep, special.pad)
-
-
 def positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return position ids `[B, L]`: the count of real tokens before each one; padded columns get 0."""
+    """Return position ids `[B, L]`: the number of real tokens before each one; padded columns get 0."""
     return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def single_token_ids(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str]) -> list[int]:
+    """Return the ids of those spellings of an answer that are one known token.
+
+    Raises:
+        ModelError: none of them is.
+    """
+    ids = set()
+    for spelling in spellings:
+        tokens = tokenizer.encode(spelling, add_special_tokens=False)
+        if len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id:
+            ids.add(int(tokens[0]))
+    if not ids:
+        raise ModelError(
+            "no spelling of an answer is one token",
+            field="tokenizer",
+            value=tuple(spellings),
+            remedy="Check the prompt family",
+        )
+    return sorted(ids)
 
 
 def batches(count: int, batch_size: int) -> list[slice]:

@@ -1,0 +1,55 @@
+"""Memory that a network takes, from its shapes alone: for batch sizes, and for plans before any weights are there.
+
+What autograd keeps per position and layer was counted with `saved_tensors_hooks` on Llamas with an adapter with dropout
+on every projection. It is a whole number of hidden and intermediate vectors. In bfloat16 there are more of them, since
+norms and adapters compute in float32. The adapters' inner vectors are omitted: their rank is small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+_KEPT = {4: (18, 5), 2: (32, 7)}
+"""Bytes per number, to the hidden and intermediate vectors kept per position and layer."""
+
+
+@dataclass(frozen=True)
+class MemoryFigures:
+    """Bytes that a model takes; multiply what is per position by rows and by positions of a row.
+
+    Attributes:
+        parameters: number of parameters.
+        weights: bytes of all parameters.
+        cache: bytes of keys and values per position, of all layers.
+        layer_inputs: bytes per position that the backward pass needs with recomputation of the layers: their inputs.
+        activations: bytes per position that the backward pass of training needs without recomputation; an estimate.
+    """
+
+    parameters: int
+    weights: int
+    cache: int
+    layer_inputs: int
+    activations: int
+
+
+def memory_figures(network: PreTrainedModel, backbone: PreTrainedConfig) -> MemoryFigures:
+    """Return the figures of a network; it may lie on the device `meta`, where it takes no memory itself.
+
+    Args:
+        network: the whole network, in float32 or a type of two bytes, in which caches and activations are too.
+        backbone: the configuration of its language model.
+    """
+    size = network.dtype.itemsize
+    hidden, layers, heads = backbone.hidden_size, backbone.num_hidden_layers, backbone.num_attention_heads
+    head_size = getattr(backbone, "head_dim", None) or hidden // heads
+    key_value = head_size * (getattr(backbone, "num_key_value_heads", None) or heads)
+    kept_hidden, kept_inner = _KEPT[size]
+    return MemoryFigures(
+        parameters=sum(weights.numel() for weights in network.parameters()),
+        weights=sum(weights.numel() * weights.element_size() for weights in network.parameters()),
+        cache=2 * layers * key_value * size,
+        layer_inputs=layers * hidden * size,
+        activations=layers * (kept_hidden * hidden + kept_inner * backbone.intermediate_size) * size,
+    )

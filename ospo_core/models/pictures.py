@@ -1,0 +1,77 @@
+"""Pictures as people see them (uint8) to image tokens and back, in batches.
+
+A picture that was sampled need not encode to the tokens it was sampled from: keep the sampled tokens
+(docs/method.md, trap 1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ospo_core.errors import ModelError
+from ospo_core.models.base import UnifiedModel
+from ospo_core.models.sequences import batches
+
+
+def to_pixels(pictures: NDArray[np.uint8]) -> torch.Tensor:
+    """Turn pictures `uint8 [B, H, W, 3]` into network input `float32 [B, 3, H, W]` in [-1, 1] (mean and std 0.5)."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def from_pixels(pixels: torch.Tensor) -> NDArray[np.uint8]:
+    """Turn network output `[B, 3, H, W]` in [-1, 1] into pictures `uint8 [B, H, W, 3]`; values outside are clipped."""
+    scaled = ((pixels.float() + 1.0) * 127.5).round().clamp(0, 255)
+    pictures: NDArray[np.uint8] = scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return pictures
+
+
+@torch.inference_mode()
+def encode_pictures(model: UnifiedModel, pixels: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+    """Encode pictures to tokens.
+
+    Args:
+        model: the model.
+        pixels: `float [B, 3, H, W]` in [-1, 1] (see `to_pixels`).
+        batch_size: pictures per forward pass.
+
+    Returns:
+        `int64 [B, T]` on the CPU.
+
+    Raises:
+        ModelError: the pictures are not of the model's size.
+    """
+    height, width = model.geometry.height, model.geometry.width
+    if pixels.shape[1:] != (3, height, width):
+        raise ModelError(
+            f"pictures must be [B, 3, {height}, {width}]",
+            field="pixels",
+            value=tuple(pixels.shape),
+            remedy="Resize them first",
+        )
+    rows = [torch.empty((0, model.geometry.tokens), dtype=torch.int64)]
+    for part in batches(len(pixels), batch_size):
+        rows.append(model.encode_image(pixels[part].to(model.device, model.dtype)).cpu())
+    return torch.cat(rows)
+
+
+@torch.inference_mode()
+def decode_tokens(
+    model: UnifiedModel, tokens: torch.Tensor | NDArray[np.integer], batch_size: int = 64
+) -> NDArray[np.uint8]:
+    """Decode image tokens `[B, T]` to pictures `uint8 [B, H, W, 3]`, `batch_size` at a time.
+
+    Raises:
+        ModelError: a wrong number of tokens, or a token outside the codebook.
+    """
+    geometry = model.geometry
+    codes = torch.as_tensor(np.asarray(tokens).astype(np.int64))
+    if codes.ndim != 2 or codes.shape[1] != geometry.tokens:
+        raise ModelError(f"tokens must be [B, {geometry.tokens}]", field="tokens", value=tuple(codes.shape))
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < geometry.codes:
+        raise ModelError(f"tokens must lie in [0, {geometry.codes})", field="tokens", value=int(codes.max()))
+    pictures: list[NDArray[np.uint8]] = [np.empty((0, geometry.height, geometry.width, 3), dtype=np.uint8)]
+    for part in batches(len(codes), batch_size):
+        pictures.append(from_pixels(model.decode_image(codes[part].to(model.device))))
+    return np.concatenate(pictures)
