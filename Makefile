@@ -38,8 +38,9 @@ test: lint test-servers ## Lint, then every test that this machine can run.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(DEVELOPMENT) ## Check style (ruff) and types (mypy).
+lint: $(DEVELOPMENT) ## Check style (ruff), dependencies (deptry) and types (mypy).
 	@$(BIN)/ruff check .
+	@$(BIN)/deptry .
 	@$(BIN)/mypy
 
 .PHONY: install

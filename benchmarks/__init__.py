@@ -1,1 +1,1 @@
-"""Scripts that measure the pipeline and that break it; run each by hand, with `python -m`: it writes what it saw."""
+"""Scripts that measure the pipeline; run each by hand with `python -m`. They import nothing from the tests."""

@@ -1,4 +1,4 @@
-"""Seconds and memory of a piece of work, and how they grow with its size."""
+"""Time and memory of a piece of work, and how they grow with its size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 @dataclass
 class Clock:
-    """Time that pieces of work took together; what happens between them does not count.
+    """Total time of several pieces of work, without the time between them.
 
     Attributes:
         wall: seconds.
-        cpu: processor seconds of this process and of its children that have ended.
+        cpu: processor seconds of this process and of its ended children.
     """
 
     wall: float = 0.0
@@ -25,7 +25,7 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the block."""
+        """Add the time of the block."""
         wall, cpu = time.perf_counter(), cpu_seconds()
         try:
             yield
@@ -35,18 +35,18 @@ class Clock:
 
 
 def cpu_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended."""
+    """Return the processor time of this process and of its ended children."""
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
 
 
 def peak_mib() -> float:
-    """Return the largest resident memory that this process had, in MiB."""
+    """Return the peak resident memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def growth(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
-    """Return the exponent between neighbouring sizes: 1 is linear, 2 quadratic; NaN where a time is too short."""
+    """Return the exponent between neighbouring sizes: 1 is linear, 2 quadratic; NaN if a time is 0."""
     steps = zip(sizes, sizes[1:], seconds, seconds[1:], strict=False)
     return [
         math.log(after / before) / math.log(large / small) if before > 0 and after > 0 else math.nan

@@ -1,12 +1,12 @@
-"""What Prefect adds to a round, and what a round costs of which every stage is cached.
+"""What Prefect adds to a round, and what a round costs if every stage is cached.
 
     ospo round
     python -m benchmarks.overhead --root runs/shapes
 
-*Share*: the stages of the finished round are played again (`benchmarks.replay`), in turn without Prefect and through
-the flow, each time into a new folder. The difference is Prefect's; it is held against the time that the manifests say
-the round took. *Cached*: the finished round is run again, in a process of its own, from after the imports on. Nothing
-is written below the root that is given: the round is copied first.
+*Share*: the stages of the finished round are replayed (`benchmarks.replay`), alternately without Prefect and through
+the flow, each time into a new folder. The difference is Prefect's; it is compared with the time that the round took
+according to its manifests. *Cached*: the finished round is run again in its own process, timed after the imports.
+Nothing is written below the given root: the round is copied first.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from flows.prefect_server import configure_prefect, start_server
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
+from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
-from ospo_core.stages import STAGES, Stage, StageContext
+from ospo_core.stages import STAGES, Stage, StageRun, run_stage
 from ospo_core.stages.model_ref import ModelRef, starting_model
 from ospo_core.stages.resources import Resources
-from ospo_core.stages.runner import run_stage
 
 SHARE, CACHED_SECONDS = 0.03, 5.0
-"""What Prefect may add to a round, and what a cached round may take after imports."""
+"""The largest share that Prefect may add to a round, and the seconds a cached round may take after imports."""
 
 
 def share(config: RoundConfig, folder: Path, repeats: int) -> dict[str, Any]:
-    """Play the round again without and with Prefect; return the seconds of each time and the task runs of a round."""
+    """Replay the round without and with Prefect; return the seconds of each replay and the task runs per round."""
     source = Storage(config.storage.root)
     model = starting_model(config, source)
     manifests = finished_round(config, source, model)
@@ -55,7 +55,7 @@ def share(config: RoundConfig, folder: Path, repeats: int) -> dict[str, Any]:
 
     task_runs = 0
     with _stages(replayed(source, manifests)):
-        for number in range(repeats + 1):  # the first time is not counted: imports, first use of files
+        for number in range(repeats + 1):  # the first repeat does not count: imports, first use of files
             for way in ("direct", "flow"):
                 root = folder / f"{way}-{number}"
                 again = _at(config, root)
@@ -75,7 +75,7 @@ def share(config: RoundConfig, folder: Path, repeats: int) -> dict[str, Any]:
 
 
 def cached(config: RoundConfig) -> dict[str, float]:
-    """Run the round again in this process, which has imported everything; return the seconds of each step."""
+    """Run the round again in this process, which has imported everything; return the seconds per step."""
     from flows import round as flow
     from flows import steps
 
@@ -94,28 +94,27 @@ def cached(config: RoundConfig) -> dict[str, float]:
 
 
 class _Timed:
-    """A task whose calls are timed under its name and, if it has one, its stage's."""
+    """A task whose calls are timed under its name and, if it has one, the name of its stage."""
 
     def __init__(self, task: Any, times: dict[str, Clock]) -> None:
         self._task, self._times = task, times
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        job = getattr(args[0], "value", args[0]) if args else None  # a stage's job comes quoted
-        stage = getattr(job, "stage", "")
+        stage = args[0].stage.name if args and isinstance(args[0], StageRun) else ""
         with _clock(self._times, " ".join(part for part in (self._task.name, stage) if part)):
             return self._task(*args, **kwargs)
 
 
 @contextmanager
 def _clock(times: dict[str, Clock], name: str) -> Iterator[None]:
-    """Count the block under a name."""
+    """Time the block under a name."""
     with times.setdefault(name, Clock()).running():
         yield
 
 
 @contextmanager
 def _stages(others: Mapping[StageName, Stage]) -> Iterator[None]:
-    """Put other stages in the place of the round's while the block runs."""
+    """Replace stages of the round while the block runs."""
     kept = dict(STAGES)
     STAGES.update(others)
     try:
@@ -126,18 +125,18 @@ def _stages(others: Mapping[StageName, Stage]) -> Iterator[None]:
 
 def _run_directly(config: RoundConfig, model: ModelRef) -> None:
     """Run the stages up to training in this process, without Prefect."""
-    storage, resources = Storage(config.storage.root), Resources()
-    storage.check_writable()
-    starting_model(config, storage)
+    round = Round(config, Storage(config.storage.root), model, resources=Resources())
+    round.storage.check_writable()
+    starting_model(config, round.storage)
     manifests: dict[StageName, Manifest] = {}
-    for name, stage in STAGES.items():
-        manifests[name] = run_stage(StageContext(config, storage, model, dict(manifests), resources), stage)
+    for name in round.stages:
+        manifests[name], _ = run_stage(round.bind(name, manifests))
         if name is StageName.TRAINING:
             break
 
 
 def _task_runs() -> int:
-    """Return the task runs of the last flow run."""
+    """Return the number of task runs of the last flow run."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.client.schemas.sorting import FlowRunSort
@@ -153,7 +152,7 @@ def _at(config: RoundConfig, root: Path) -> RoundConfig:
 
 
 def copied(root: str, folder: Path) -> str:
-    """Copy a storage, by hard links where that is possible; every later write replaces a file and changes none."""
+    """Copy a storage, with hard links if possible: later writes replace files and never change them."""
     try:
         shutil.copytree(root, folder, copy_function=os.link)
     except (OSError, shutil.Error):
@@ -163,7 +162,7 @@ def copied(root: str, folder: Path) -> str:
 
 
 def apart(config: RoundConfig, what: str, folder: Path, repeats: int) -> Any:
-    """Measure in a process of its own, with a Prefect database that is there from the second time on."""
+    """Measure in a separate process; the Prefect database exists from the second call on."""
     job = {"what": what, "config": config.model_dump(mode="json"), "folder": str(folder), "repeats": repeats}
     environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect")}
     command = [sys.executable, "-m", "benchmarks.overhead", "--job"]
@@ -174,7 +173,7 @@ def apart(config: RoundConfig, what: str, folder: Path, repeats: int) -> Any:
 
 
 def run_job(text: str) -> None:
-    """Measure in this process, and write what came out as one line of JSON."""
+    """Measure in this process, and write the figures as one line of JSON."""
     job = json.loads(text)
     config = RoundConfig.model_validate(job["config"])
     configure_prefect(Path(job["folder"]))
@@ -183,8 +182,8 @@ def run_job(text: str) -> None:
 
 
 def show_share(figures: Mapping[str, Any], console: Console) -> None:
-    """Write what Prefect added."""
-    table = Table("Played again", "Times", "Wall, median", "Wall, range", "CPU without server")
+    """Print what Prefect adds."""
+    table = Table("Replay", "Times", "Wall, median", "Wall, range", "CPU without server")
     medians: dict[str, float] = {}
     for way, times in figures["seconds"].items():
         wall, cpu = zip(*times, strict=True)
@@ -195,11 +194,11 @@ def show_share(figures: Mapping[str, Any], console: Console) -> None:
     once = medians["server"] + medians["first flow"] - medians["flow"]
     console.print(f"The round took {work:.0f} s of work and has {figures['task_runs']} task runs up to training.")
     console.print(f"The flow adds {added:.2f} s, {added / work:.2%} of it (at most {SHARE:.0%}).")
-    console.print(f"Server and first use of it add {once:.2f} s more, {(added + once) / work:.2%} together.")
+    console.print(f"The server and its first use add {once:.2f} s more, {(added + once) / work:.2%} together.")
 
 
 def show_cached(runs: Sequence[Mapping[str, float]], console: Console) -> None:
-    """Write what the steps of a cached round take."""
+    """Print the time of each step of a cached round."""
     table = Table("Cached round, after imports", "Median", "Range")
     for name in runs[0]:
         values = [run[name] for run in runs]
@@ -214,14 +213,14 @@ def _range(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure according to the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="shapes", help="profile of the finished round")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="its overrides")
-    parser.add_argument("--root", default="runs/shapes", help="storage of the finished round; only read")
+    parser.add_argument("--root", default="runs/shapes", help="storage of the finished round (only read)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("share", "cached"))
-    parser.add_argument("--job", action="store_true", help="measure in this process what standard input says")
+    parser.add_argument("--job", action="store_true", help="measure in this process, as standard input says")
     options = parser.parse_args()
     if options.job:
         run_job(sys.stdin.read())
@@ -232,7 +231,7 @@ def main() -> None:
         config = _at(config, Path(copied(options.root, folder / "store")))
         if options.only != "share":
             runs = [apart(config, "cached", folder, 1) for _ in range(options.repeats + 1)]
-            console.print(f"Server with a database that it had to make first: {runs[0]['server']:.2f} s")
+            console.print(f"Server that must create its database first: {runs[0]['server']:.2f} s")
             show_cached(runs[1:], console)
         if options.only != "cached":
             show_share(apart(config, "share", folder, options.repeats), console)

@@ -1,6 +1,6 @@
-"""A finished round played again: stages that publish the shards of a finished round anew, without computing them.
+"""Replay of a finished round: stages that publish the shards of a finished round again, without computing them.
 
-So what runs around the work of the stages (the runner, the storage, the flow) can be timed by itself, on real tables.
+This measures what surrounds the work of the stages (the loop, the storage, the flow) on real tables.
 """
 
 from __future__ import annotations
@@ -8,41 +8,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from ospo_core.artifacts.checksummed_json import unseal
+from ospo_core.artifacts.checksummed_json import load_checksummed
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.rounds.plan import plan_round
+from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
-from ospo_core.stages.base import ITEMS_IN, Outcome, ShardResult, ShardSpec, Stage, StageContext
+from ospo_core.stages.base import ShardResult, ShardSpec, Stage
 from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.run import ITEMS_IN, StageRun
 
 
 def finished_round(config: RoundConfig, storage: Storage, model: ModelRef) -> dict[StageName, Manifest]:
     """Return the manifests of the round that `config` describes.
 
     Raises:
-        SystemExit: it is not finished in this storage.
+        SystemExit: the round is not finished in this storage.
     """
-    _, manifests = plan_round(config, storage, model)
+    _, manifests = plan_round(Round(config, storage, model))
     if list(manifests) != list(STAGES):
         raise SystemExit(f"no finished round of this configuration in {storage.uri()}: run `ospo round` first")
     return manifests
 
 
 def replayed(storage: Storage, manifests: Mapping[StageName, Manifest]) -> dict[StageName, Stage]:
-    """Return stages that publish what `manifests` name."""
+    """Return stages that publish the results that `manifests` name."""
     stages: dict[StageName, Stage] = {}
     for name, manifest in manifests.items():
         units = units_of(storage, manifest)
         made = manifest.model_copy(update={"shards": tuple(entry for wave in units for entry in wave)})
         attributes = {
-            "name": name,
-            "table": STAGES[name].table,
-            "upstream": STAGES[name].upstream,
-            "uses_model": STAGES[name].uses_model,
+            **{key: getattr(STAGES[name], key) for key in ("name", "version", "table", "reads", "phase", "uses_model")},
             "__doc__": f"Stage {name} of a finished round.",
         }
         stages[name] = type("Replayed", (Replay,), attributes)(storage, made, manifest, units)
@@ -50,11 +49,11 @@ def replayed(storage: Storage, manifests: Mapping[StageName, Manifest]) -> dict[
 
 
 def units_of(storage: Storage, manifest: Manifest) -> list[list[ShardEntry]]:
-    """Return the units that a stage published, wave by wave."""
+    """Return the shards that a stage published, wave by wave."""
     names = [key.removeprefix(f"{manifest.prefix}/") for key in storage.list(manifest.prefix)]
     names = [name for name in names if name.endswith(".json") and "/" not in name and name != "manifest.json"]
     keys = [f"{manifest.prefix}/{name}" for name in names]
-    entries = [ShardEntry.model_validate(unseal(storage.read(key), key)) for key in keys]
+    entries = [ShardEntry.model_validate(load_checksummed(storage.read(key), key)) for key in keys]
     waves: dict[int, list[ShardEntry]] = {}
     for entry in entries:
         waves.setdefault(int(entry.extra.get("wave", 0)), []).append(entry)
@@ -62,13 +61,13 @@ def units_of(storage: Storage, manifest: Manifest) -> list[list[ShardEntry]]:
 
 
 class Replay(Stage):
-    """Publishes the units of a finished stage anew.
+    """Publishes the shards of a finished stage again.
 
     Args:
-        source: where the finished stage is.
-        units: its manifest, with the published units in the place of its shards.
+        source: storage of the finished stage.
+        units: its manifest, with the shards it published while it ran instead of the final ones.
         manifest: its manifest.
-        waves: names of the units, wave by wave.
+        waves: entries of the shards it published, wave by wave.
     """
 
     name: ClassVar[StageName]
@@ -80,11 +79,15 @@ class Replay(Stage):
         self.source, self.units, self.manifest, self.waves = source, units, manifest, waves
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return what the stage itself does."""
+        """Return the fields of the stage itself."""
         return dict(self.manifest.ingredients["fields"])
 
-    def shards(self, ctx: StageContext, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return the units of the next wave."""
+    def shards(self, run: StageRun) -> list[ShardSpec]:
+        """Return the shards of the first wave."""
+        return self.more_shards(run, [])
+
+    def more_shards(self, run: StageRun, done: Sequence[ShardEntry]) -> list[ShardSpec]:
+        """Return the shards of the next wave."""
         begun = 0
         for wave in self.waves:
             if begun == len(done):
@@ -92,15 +95,15 @@ class Replay(Stage):
             begun += len(wave)
         return []
 
-    def run_shard(self, ctx: StageContext, spec: ShardSpec) -> ShardResult:
-        """Return what was published."""
+    def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
+        """Return the shard as it was published."""
         entry = self.units.shards[spec.index]
         counts = {name: count for name, count in entry.counts.items() if name != ITEMS_IN}
         table = read_shard(self.source, self.units, spec.index)
         items_in = int(entry.counts.get(ITEMS_IN, entry.rows))
         return ShardResult(table, items_in, drops=entry.drops, counts=counts, extra=entry.extra)
 
-    def finalise(self, ctx: StageContext, done: Sequence[ShardEntry]) -> Outcome:
-        """Return the figures of the finished stage."""
-        was = self.manifest
-        return Outcome(tuple(done), was.items_in, was.drops, was.counts, was.extra)
+    def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
+        """Return the manifest with the figures of the finished stage."""
+        figures = ("items_in", "drops", "counts", "extra")
+        return manifest.model_copy(update={name: getattr(self.manifest, name) for name in figures})

@@ -3,8 +3,8 @@
     python -m benchmarks.scale
     python -m benchmarks.scale --sizes 10000 100000 --parts duplicates
 
-Each part and size runs in a process of its own, so that the memory shown is its own. Making the prompts and tables is
-not counted. What comes out is checked against what was put in (`benchmarks.synthetic`).
+Each part and size runs in its own process, so that its memory is measured alone. Generating the prompts and tables does
+not count. The outcome is checked against the input (`benchmarks.synthetic`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 SHARD = StorageConfig().shard_size
 NEAR = PromptsConfig().near_duplicate_similarity
 SECONDS, MIB = 60, 2048
-"""What a million prompts may take, all parts together, and how much memory each part."""
+"""Limits for a million prompts: seconds of all parts together, and memory of each part."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Result:
 
     Args:
         part: its name.
-        size: prompts.
+        size: number of prompts.
         wall: seconds.
         cpu: processor seconds.
         before: MiB of memory before the part began.
-        peak: largest MiB of memory.
-        outcome: what came out, in a few words.
+        peak: MiB of memory at its peak.
+        outcome: a summary of the outcome.
     """
 
     part: str
@@ -75,7 +75,7 @@ def contamination(size: int, clock: Clock) -> str:
 
 
 def duplicates(size: int, clock: Clock) -> str:
-    """Read slices of prompts, drop duplicates and near duplicates, cut what is left into encoded item shards."""
+    """Read slices of prompts, drop duplicates and near-duplicates, and encode the others as shards."""
     stream, check = prompt_stream(size), ContaminationCheck(held_out())
     prompts = [prompt for prompt in stream.prompts if not check(prompt)]
     with tempfile.TemporaryDirectory() as folder:
@@ -90,12 +90,12 @@ def duplicates(size: int, clock: Clock) -> str:
     _expect("rows and drops", rows + merged.drops.total(), len(prompts))
     exact, near = merged.drops[DUPLICATE], merged.drops[NEAR_DUPLICATE]
     _expect("duplicates", exact, stream.planted["exact"])
-    _expect("near duplicates", near, stream.planted["near"], slack=1e-4 * size)  # a few sentences are near by chance
-    return f"{exact} equal, {near} near"
+    _expect("near duplicates", near, stream.planted["near"], slack=1e-4 * size)  # a few sentences are similar by chance
+    return f"{exact} exact, {near} near"
 
 
 def selection(size: int, clock: Clock) -> str:
-    """Choose the pairs shard by shard, six images a prompt, and encode the tables."""
+    """Select the pairs shard by shard, with six images per prompt, and encode the tables."""
     pairs, drops = 0, 0
     for tables in selection_shards(size, SHARD):
         with clock.running():
@@ -107,7 +107,7 @@ def selection(size: int, clock: Clock) -> str:
 
 
 def manifests(size: int, clock: Clock) -> str:
-    """Run a stage of next to no work over all shards: look up, publish, seal; then load and verify what is there."""
+    """Run a stage that does almost nothing over all shards: look up, publish; then load and verify."""
     with tempfile.TemporaryDirectory() as folder:
         shards = many_shards(Path(folder), -(-size // SHARD), clock)
     return f"{shards} shards"
@@ -127,7 +127,7 @@ def measure(part: str, size: int) -> Result:
 
 
 def measure_apart(part: str, size: int) -> Result:
-    """Run one part in a process of its own."""
+    """Run one part in its own process."""
     command = [sys.executable, "-m", "benchmarks.scale", "--measure", part, str(size)]
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root)
@@ -135,7 +135,7 @@ def measure_apart(part: str, size: int) -> Result:
 
 
 def _slices(storage: Storage, prompts: Sequence[str]) -> Manifest:
-    """Store prompts as slices of the size of a shard."""
+    """Store prompts as slices with the size of a shard."""
     entries = []
     extra = {"sub_category": SubCategory.COLOR_1.value, "wave": 0, "short": 0}
     same = {"category": "attribute", "sub_category": SubCategory.COLOR_1.value, "concepts": [], "relations": []}
@@ -148,14 +148,15 @@ def _slices(storage: Storage, prompts: Sequence[str]) -> Manifest:
 
 
 def _expect(what: str, found: int, wanted: int, slack: float = 0.0) -> None:
-    """Stop where the outcome is not what the input was made for."""
+    """Exit if the outcome does not match the input."""
     if abs(found - wanted) > slack:
         raise SystemExit(f"{what}: {found}, expected {wanted}")
 
 
 def show(results: Sequence[Result], console: Console) -> None:
-    """Write one table a part, and the sums."""
-    table = Table("Part", "Prompts", "Wall", "CPU", "Prompts / s", "Growth", "MiB", "at start", "Outcome")
+    """Print one section per part, and the sums."""
+    limits = f"Limits for a million prompts: {SECONDS} s in all, {MIB} MiB per part"
+    table = Table("Part", "Prompts", "Wall", "CPU", "Prompts / s", "Growth", "MiB", "at start", "Outcome", title=limits)
     for part in dict.fromkeys(result.part for result in results):
         rows = [result for result in results if result.part == part]
         exponents = ["", *(f"{step:.2f}" for step in growth([r.size for r in rows], [r.cpu for r in rows]))]
@@ -173,7 +174,7 @@ def show(results: Sequence[Result], console: Console) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure according to the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of prompts")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

@@ -1,4 +1,4 @@
-"""Made-up prompts and tables of any size, the same for the same seed, with a known share of what must be dropped."""
+"""Synthetic prompts and tables of any size, the same for the same seed, with a known share that must be dropped."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ospo_core.prompts.shingles import shingles
 from ospo_core.schema import TABLES
 
 DUPLICATES, NEAR_DUPLICATES, CONTAMINATED = 0.10, 0.05, 0.02
-"""Share of the prompts that repeat an earlier one, add a word to an earlier one, or are held-out ones."""
+"""Share of the prompts that repeat an earlier one, add a word to an earlier one, or are held out."""
 
 SHORTEST, LONGEST = 5, 25
-"""Words of a prompt."""
+"""Number of words per prompt."""
 
 _NEAR_FROM = 9
-"""Shingles from which one more word leaves a similarity of 0.9 or more."""
+"""Number of shingles from which one more word leaves a similarity of 0.9 or more."""
 _RELATIONS = ("left of", "right of", "above", "below", "behind", "in front of", "next to", "under", "on top of", "and")
 _LAST = ("today", "outside", "indoors", "tonight", "nearby", "alone")
 VARIANTS, QUESTIONS, TOKENS = 3, 3, 16
-"""Perturbed prompts of a prompt, questions about each image, tokens of an image."""
+"""Perturbed prompts per prompt, questions per image, tokens per image."""
 
 
 @dataclass
 class Stream:
-    """Prompts in order, and how many of them were made to be dropped for which reason.
+    """Prompts in order, and how many of them must be dropped for each reason.
 
     Attributes:
         prompts: the texts.
-        planted: reason to number; the rest are different texts, though not always far from each other.
+        planted: number by reason; the other texts differ, though some may be similar.
     """
 
     prompts: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ def held_out() -> list[str]:
 
 
 def prompt_stream(count: int, seed: int = 0) -> Stream:
-    """Return `count` prompts: sentences of 5 to 25 words of the project's own seeds, a few with a number."""
+    """Return `count` prompts: sentences of 5 to 25 words from the project's seeds, a few with a number."""
     rng, known = random.Random(seed), held_out()
     grammar, stream, fresh = _Grammar(rng), Stream(), list[str]()
     seen: set[str] = set()
@@ -89,7 +89,7 @@ class _Grammar:
         return " ".join(words[:length])
 
     def _thing(self) -> list[str]:
-        """Return a noun with its adjectives and, at times, a number."""
+        """Return a noun with its adjectives and sometimes a number."""
         draw = self._rng.random()
         adjectives = self._rng.sample(self._adjectives, 2 if draw < 0.3 else 1)
         number = ["number", str(self._rng.randint(1, 99_999))] if draw > 0.9 else []
@@ -98,7 +98,7 @@ class _Grammar:
 
 @dataclass(frozen=True)
 class SelectionTables:
-    """What selection reads of one shard: tables of `ospo_core.schema.TABLES`."""
+    """The input of selection for one shard: tables of `ospo_core.schema.TABLES`."""
 
     perturbations: pa.Table
     images: pa.Table
@@ -106,14 +106,14 @@ class SelectionTables:
 
 
 def selection_shards(items: int, shard_size: int, seed: int = 0) -> Iterator[SelectionTables]:
-    """Yield the tables of `items` prompts, shard by shard: three variants, six images, three questions an image."""
+    """Yield the tables of `items` prompts, shard by shard: three variants, six images, three questions per image."""
     for start in range(0, items, shard_size):
         names = [f"{number:016x}" for number in range(start, min(items, start + shard_size))]
         yield selection_tables(names, np.random.default_rng([seed, start]))
 
 
 def selection_tables(names: list[str], rng: np.random.Generator) -> SelectionTables:
-    """Return the tables of some prompts; answers are sure of themselves as often as not."""
+    """Return the tables of some prompts; about half of the answers are confident."""
     rows = len(names) * VARIANTS
     item = np.repeat(names, VARIANTS)
     variant = np.tile(np.arange(VARIANTS, dtype=np.int32), len(names))

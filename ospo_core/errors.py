@@ -1,6 +1,27 @@
-"""Errors that a person can act on: what was wrong, the value seen, and what to do about it."""
+"""Errors that a person can act on: what is wrong, the value found, and what to do about it."""
 
 from __future__ import annotations
+
+import os
+import re
+
+_USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
+_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY")
+_SHORTEST_SECRET = 8
+
+
+def has_userinfo(address: str) -> bool:
+    """Return whether `address` carries credentials, as in `http://user:secret@host`."""
+    return _USERINFO.search(address) is not None
+
+
+def redact(text: str) -> str:
+    """Return `text` without `user:secret@` in addresses and without the values of variables that hold credentials."""
+    for variable in _SECRET_VARIABLES:
+        secret = os.environ.get(variable, "")
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    return _USERINFO.sub("***@", text)
 
 
 class OspoError(Exception):
@@ -20,7 +41,7 @@ class OspoError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        """Return `field: problem (got value). remedy`, leaving out what was not given."""
+        """Return `field: problem (got value). remedy`, without the parts that were not given."""
         text = f"{self.field}: {self.problem}" if self.field else self.problem
         if self.value is not None:
             text += f" (got {self.value!r})"
@@ -34,7 +55,7 @@ class ConfigError(OspoError):
 
 
 class StorageError(OspoError):
-    """Storage that cannot be reached, read or written, or that is full."""
+    """Storage that is full, or that cannot be reached, read or written."""
 
 
 class DamagedArtifactError(StorageError):
@@ -46,7 +67,7 @@ class ModelError(OspoError):
 
 
 class StageError(OspoError):
-    """A stage that cannot give a usable result: zero prompts, an unmet quota, no pairs."""
+    """A stage without a usable result: no prompts, an unmet quota, no pairs."""
 
 
 class TrainingError(OspoError):

@@ -1,56 +1,99 @@
-"""Drafts: a folder or file is made under a temporary name and appears under its own name when it is complete."""
+"""Write a file or a folder under a temporary name beside its place, and rename it into place once it is complete.
+
+Own code because the library for it, atomicwrites, is no longer maintained and does not write folders.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-def draft_path(target: Path) -> Path:
-    """Return a new temporary path beside `target`."""
-    return target.with_name(f".{target.name[:64]}.{uuid.uuid4().hex}.draft")
+_SUFFIX = ".tmp"
 
 
-def is_draft(path: Path) -> bool:
-    """Return whether `path` is the unfinished work of a writer."""
-    return path.name.startswith(".") and path.suffix == ".draft"
+def is_temporary(path: Path) -> bool:
+    """Return whether `path` is the unfinished work of one of the functions below."""
+    return path.name.startswith(".") and path.suffix == _SUFFIX
 
 
 @contextmanager
-def draft_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`, whose folder is made; what still is there afterwards is removed."""
+def temporary_file(target: Path) -> Iterator[Path]:
+    """Yield a free path beside `target`, whose folder is created; a file left at that path is removed afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_path(target)
+    temporary = _temporary_path(target)
     try:
-        yield draft
+        yield temporary
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def draft_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target` that becomes `target` when the block ends well, else disappears.
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a path to write to; when the block ends without an error, the file is on the disk and is `target`."""
+    with temporary_file(target) as temporary:
+        yield temporary
+        flush_to_disk(temporary)
+        temporary.replace(target)
+        flush_to_disk(target.parent)
 
-    Where `target` is there already, its files of the same names are replaced one by one and the others stay.
+
+@contextmanager
+def atomic_folder(target: Path, *, merge: bool = False) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends without an error, it is on the disk and is `target`.
+
+    Args:
+        target: a folder already there is replaced.
+        merge: keep the folder already there and replace its files one by one, so that those who read it go on reading.
     """
-    draft = draft_path(target)
-    draft.mkdir(parents=True)
+    temporary = _temporary_path(target)
+    temporary.mkdir(parents=True)
     try:
-        yield draft
-        if target.exists():
-            _merge(draft, target)
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            flush_to_disk(path)
+        if merge and target.exists():
+            _merge(temporary, target)
         else:
-            draft.replace(target)
+            _replace(temporary, target)
+        flush_to_disk(target.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _merge(draft: Path, target: Path) -> None:
-    """Move the files below `draft` to the same places below `target`."""
-    for source in sorted(path for path in draft.rglob("*") if path.is_file()):
-        place = target / source.relative_to(draft)
+def flush_to_disk(path: Path) -> None:
+    """Wait until the disk holds the bytes of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_path(target: Path) -> Path:
+    """Return a new temporary path beside `target`."""
+    return target.with_name(f".{target.name[:64]}.{uuid.uuid4().hex}{_SUFFIX}")
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename the folder `source` to `target`, and delete what was there."""
+    if not target.exists():
+        source.replace(target)
+        return
+    former = _temporary_path(target)
+    target.rename(former)
+    try:
+        source.replace(target)
+    finally:
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move the files below `source` to the same places below `target`."""
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(place)
+        path.replace(place)

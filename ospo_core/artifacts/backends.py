@@ -1,4 +1,7 @@
-"""Where bytes are kept: a local folder (temp + fsync + rename) or any fsspec filesystem such as S3 (one put)."""
+"""Where bytes are kept: in a local folder, or on any fsspec filesystem whose single put is atomic, such as S3.
+
+`LocalBackend.create` is own code: fsspec's local filesystem has no creation that is both exclusive and atomic.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,29 @@ import builtins
 import errno
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from fsspec import AbstractFileSystem
 
-from ospo_core.artifacts.atomic_write import draft_file, is_draft
-from ospo_core.artifacts.storage_errors import response_code, tried_again
+from ospo_core.artifacts.atomic_write import atomic_file, flush_to_disk, is_temporary, temporary_file
+from ospo_core.artifacts.storage_errors import is_left_to_the_caller, response_code, storage_exceptions
 
 Answer = TypeVar("Answer")
 
+_MIB = 2**20
+_LOCAL_BLOCK, _REMOTE_BLOCK = _MIB, 16 * _MIB
 _SINGLE_PUT = 5 * 2**30
 _TAKEN = {"PreconditionFailed", "412"}
 _WRITER = "ospo-writer"
-_SHARE_FOR_TRIES = 0.25
+_REPEATS, _REPEAT_WAIT_S = 5, 0.1
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -38,19 +45,16 @@ class StoredObject:
 
 
 class Backend(Protocol):
-    """What Storage needs of a place; every `key` is already checked. Failures are raised as they come."""
-
-    def address(self, key: str) -> str:
-        """Return the full address of `key`."""
+    """What Storage needs of a place. Every `key` is already checked; errors are raised as the library raises them."""
 
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`."""
 
-    def open(self, key: str) -> BinaryIO:
-        """Open `key` for reading."""
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes at `key` block by block."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`, replacing what is there, wholly or not at all."""
+        """Put `data` at `key`, replacing what is there; readers see all of it or none."""
 
     def create(self, key: str, data: bytes) -> bool:
         """Put `data` at `key` unless something is there; return whether this call did."""
@@ -65,10 +69,10 @@ class Backend(Protocol):
         """Return the keys below the folder `prefix` ("" is the root), in any order."""
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the objects below the folder `prefix` with size and time, unfinished ones too, in any order."""
+        """Return the objects below the folder `prefix` with size and time, temporary files included, in any order."""
 
     def delete(self, key: str) -> None:
-        """Remove `key`; nothing there is no error."""
+        """Remove `key`; a missing key is not an error."""
 
 
 class LocalBackend:
@@ -77,62 +81,56 @@ class LocalBackend:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def address(self, key: str) -> str:
-        """Return the absolute path of `key`."""
-        return str(self.root / key) if key else str(self.root)
-
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`."""
         return (self.root / key).read_bytes()
 
-    def open(self, key: str) -> BinaryIO:
-        """Open `key` for reading."""
-        return (self.root / key).open("rb")
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes at `key` block by block."""
+        with (self.root / key).open("rb") as stream:
+            while block := stream.read(_LOCAL_BLOCK):
+                yield block
 
     def write(self, key: str, data: bytes) -> None:
         """Write a temporary file beside `key`, flush it to the disk, and rename it into place."""
-        with draft_file(self.root / key) as draft:
-            _write_flushed(draft, data)
-            draft.replace(self.root / key)
-            _flush_folder(draft.parent)
+        with atomic_file(self.root / key) as temporary:
+            temporary.write_bytes(data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write a temporary file and link it to `key`, which fails if `key` is there: readers never see half of it."""
+        """Write a temporary file and link it to `key`, which fails if `key` exists; readers see all of it or none."""
         target = self.root / key
         if target.exists():
             return False
-        with draft_file(self.root / key) as draft:
-            _write_flushed(draft, data)
+        with temporary_file(target) as temporary:
+            temporary.write_bytes(data)
+            flush_to_disk(temporary)
             try:
-                os.link(draft, target)
+                os.link(temporary, target)
             except FileExistsError:
                 return False
             except OSError as error:
                 if error.errno not in _NO_HARD_LINKS:
                     raise
                 return _create_without_link(target, data)
-            _flush_folder(draft.parent)
+            flush_to_disk(target.parent)
         return True
 
     def upload(self, source: Path, key: str) -> None:
         """Copy `source` to a temporary file beside `key` and rename it into place."""
-        with draft_file(self.root / key) as draft:
-            shutil.copyfile(source, draft)
-            with draft.open("rb+") as stream:
-                os.fsync(stream.fileno())
-            draft.replace(self.root / key)
+        with atomic_file(self.root / key) as temporary:
+            shutil.copyfile(source, temporary)
 
     def exists(self, key: str) -> bool:
         """Return whether there is a file at `key`."""
         return (self.root / key).is_file()
 
     def list(self, prefix: str) -> list[str]:
-        """Return the keys of the files below `prefix`, without unfinished ones."""
-        files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and not is_draft(path))
+        """Return the keys of the files below `prefix`, without temporary ones."""
+        files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and not is_temporary(path))
         return [path.relative_to(self.root).as_posix() for path in files]
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the files below `prefix` with size and time, unfinished ones too, without what vanishes meanwhile."""
+        """Return the files below `prefix` with size and time, temporary ones included, vanishing ones skipped."""
         found: builtins.list[StoredObject] = []
         for path in (self.root / prefix).rglob("*"):
             with suppress(FileNotFoundError):
@@ -150,74 +148,81 @@ class LocalBackend:
 class RemoteBackend:
     """A folder of an fsspec filesystem whose single put is atomic, as S3's is.
 
-    A request that fails in passing (5xx, no answer, an answer cut short) is made again. Its first answer may be all
-    that was lost, so every operation here may be done twice: a put puts the same bytes, a delete finds nothing, an
-    upload starts from its beginning, and `create` knows its own object by a mark.
+    Requests are retried by botocore (see `retries` in `storage.py`), and by nothing else on the way: s3fs's own loop is
+    switched off. What remains here are answers that a retry of the request alone cannot mend. A put may have succeeded
+    although its answer was lost, so `create` recognises its own object by a mark and `upload` starts again. A body
+    may be cut short after botocore has handed it on, so it is read again. If a failure lasts longer than all that, the
+    operation raises, and Prefect retries the whole task (`tasks/retries.py`).
 
     Args:
         filesystem: the fsspec filesystem.
         root: `bucket/prefix`, without the protocol.
         protocol: `s3`.
-        patience: seconds that a put may take before it counts as not answered, beside a second for each MiB. The
-            library's own timeouts do not cover a server that takes the connection and never asks for the body. No
-            new try is begun after a quarter of it.
+        patience: seconds a put may take, plus one second per MiB. The library's own timeouts do not cover a server that
+            accepts the connection and never asks for the body.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, root: str, protocol: str, patience: float) -> None:
         self.filesystem, self.root, self.protocol, self.patience = filesystem, root.strip("/"), protocol, patience
 
-    def address(self, key: str) -> str:
-        """Return `s3://bucket/prefix/key`."""
-        return f"{self.protocol}://{self._path(key)}"
-
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`, in one request."""
-        return cast(bytes, self._again(lambda: self.filesystem.cat_file(self._path(key))))
+        return cast(bytes, _repeated(lambda: self.filesystem.cat_file(self._path(key))))
 
-    def open(self, key: str) -> BinaryIO:
-        """Open `key` for reading, block by block; the filesystem itself reads a block again where that failed."""
-        return cast(BinaryIO, self._again(lambda: self.filesystem.open(self._path(key), "rb")))
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes at `key` block by block, one request per block."""
+        path = self._path(key)
+        size = int(self.filesystem.info(path)["size"])
+        for start in range(0, size, _REMOTE_BLOCK):
+            end = min(start + _REMOTE_BLOCK, size)
+            yield cast(bytes, _repeated(partial(self.filesystem.cat_file, path, start=start, end=end)))
 
     def write(self, key: str, data: bytes) -> None:
         """Put `data` in one request (several above S3's 5 GiB)."""
-        self._again(lambda: self.filesystem.pipe_file(self._path(key), data, **self._put_options(len(data))))
+        _repeated(lambda: self.filesystem.pipe_file(self._path(key), data, **self._put_options(len(data))))
 
     def create(self, key: str, data: bytes) -> bool:
         """Put `data` in one conditional request; an object with this call's mark is its own, whose answer was lost."""
         mark = uuid.uuid4().hex
         options = {**self._put_options(len(data)), **({"Metadata": {_WRITER: mark}} if self.protocol == "s3" else {})}
-
-        def put() -> bool:
-            try:
-                self.filesystem.pipe_file(self._path(key), data, mode="create", **options)
-            except OSError as error:
-                if not isinstance(error, FileExistsError) and response_code(error) not in _TAKEN:
-                    raise
-                return self.protocol == "s3" and self._mark_of(key) == mark
-            return True
-
-        return self._again(put)
+        try:
+            _repeated(lambda: self.filesystem.pipe_file(self._path(key), data, mode="create", **options))
+        except OSError as error:
+            if not isinstance(error, FileExistsError) and response_code(error) not in _TAKEN:
+                raise
+            return self.protocol == "s3" and self._mark_of(key) == mark
+        return True
 
     def upload(self, source: Path, key: str) -> None:
-        """Copy the local file `source`, in parts where it is large; from the beginning where that failed in passing."""
-        options = {"timeout": self.patience + source.stat().st_size / 2**20} if self.protocol == "s3" else {}
-        self._again(lambda: self.filesystem.put_file(str(source), self._path(key), **options))
+        """Copy the local file `source`, in parts if it is large.
+
+        An upload in parts that its server no longer knows was completed or given up by a request whose answer was lost;
+        it starts again, once.
+        """
+        options = {"timeout": self.patience + source.stat().st_size / _MIB} if self.protocol == "s3" else {}
+        put = partial(self.filesystem.put_file, str(source), self._path(key), **options)
+        try:
+            _repeated(put)
+        except FileNotFoundError as error:
+            if response_code(error) != "NoSuchUpload":
+                raise
+            _repeated(put)
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object at `key`."""
         try:
-            return bool(self._again(lambda: self.filesystem.info(self._path(key)))["type"] == "file")
+            return bool(self.filesystem.info(self._path(key))["type"] == "file")
         except FileNotFoundError:
             return False
 
     def list(self, prefix: str) -> list[str]:
         """Return the keys below `prefix`."""
-        paths = self._again(lambda: self.filesystem.find(self._path(prefix).rstrip("/") + "/"))
+        paths = self.filesystem.find(self._path(prefix).rstrip("/") + "/")
         return [path.removeprefix(self.root).lstrip("/") for path in paths]
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
         """Return the objects below `prefix` with size and time."""
-        found = self._again(lambda: self.filesystem.find(self._path(prefix).rstrip("/") + "/", detail=True))
+        found = self.filesystem.find(self._path(prefix).rstrip("/") + "/", detail=True)
         return [
             StoredObject(path.removeprefix(self.root).lstrip("/"), int(info["size"]), _modified(info))
             for path, info in found.items()
@@ -226,19 +231,13 @@ class RemoteBackend:
     def delete(self, key: str) -> None:
         """Remove the object at `key`."""
         if self.exists(key):
-            try:
-                self._again(lambda: self.filesystem.rm_file(self._path(key)))
-            except FileNotFoundError:
-                return
-
-    def _again(self, operation: Callable[[], Answer]) -> Answer:
-        """Do `operation`, and again where it fails in passing."""
-        return tried_again(operation, self.patience * _SHARE_FOR_TRIES)
+            with suppress(FileNotFoundError):
+                self.filesystem.rm_file(self._path(key))
 
     def _mark_of(self, key: str) -> str | None:
-        """Return the mark of the writer who created the object at `key`; None where it has none, or is gone again."""
+        """Return the mark of the writer who created the object at `key`; None if it has none or no longer exists."""
         try:
-            return cast("str | None", self._again(lambda: self.filesystem.metadata(self._path(key))).get(_WRITER))
+            return cast("str | None", self.filesystem.metadata(self._path(key)).get(_WRITER))
         except FileNotFoundError:
             return None
 
@@ -253,31 +252,26 @@ class RemoteBackend:
         return {"chunksize": _SINGLE_PUT, "timeout": self.patience + size / 2**20}
 
 
+def _repeated(operation: Callable[[], Answer]) -> Answer:
+    """Return the result of `operation`, repeated a few times if it fails in a way that botocore does not retry."""
+    for repeat in range(_REPEATS):
+        try:
+            return operation()
+        except storage_exceptions() as error:
+            if not is_left_to_the_caller(error):
+                raise
+        time.sleep(_REPEAT_WAIT_S * 2**repeat)
+    return operation()
+
+
 def _modified(info: Mapping[str, Any]) -> float:
-    """Return when an object was last written, as far as the filesystem says; 0 where it does not."""
+    """Return when an object was last written, if the filesystem says so, else 0."""
     when = info.get("LastModified") or info.get("mtime") or info.get("created")
     return float(when.timestamp()) if isinstance(when, datetime) else float(when or 0.0)
 
 
-def _write_flushed(path: Path, data: bytes) -> None:
-    """Write `data` to `path` and wait until the disk has it."""
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until the disk has the names in `folder`."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _create_without_link(target: Path, data: bytes) -> bool:
-    """Create `target` exclusively on a filesystem without hard links; a failed write leaves nothing."""
+    """Create `target` exclusively on a filesystem without hard links; a failed write leaves nothing behind."""
     try:
         stream = target.open("xb")
     except FileExistsError:

@@ -1,4 +1,7 @@
-"""Identities: canonical JSON, digests, item ids and seeds. The same input gives the same output on every machine."""
+"""Identities: canonical JSON, digests, item ids and seeds. The same input gives the same output on every machine.
+
+Own code because neither `json` nor pydantic gives one text per value: sets, numpy scalars, key collisions, NaN.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | 
 def canonical_json(obj: object) -> str:
     """Return `obj` as JSON with sorted keys and no spaces: equal values give equal text.
 
-    Understands JSON's own types, pydantic models, enums, paths, sets (sorted) and numpy scalars.
+    It accepts JSON's own types, pydantic models, enums, paths, sets (sorted) and numpy scalars.
 
     Raises:
-        OspoError: a value that JSON cannot hold exactly (not finite, bytes, another class), named by its place.
+        OspoError: a value that JSON cannot hold exactly (not finite, bytes, another class); its place is named.
     """
     return json.dumps(plain(obj), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -38,25 +41,25 @@ def digest_of(obj: object) -> str:
 
 
 def item_id(*parts: str) -> str:
-    """Return the id (16 hex digits) of the item that `parts` name; the parts' borders count."""
+    """Return the id (16 hex digits) of the item that `parts` identify; `("ab", "c")` differs from `("a", "bc")`."""
     return digest_of(list(parts))[:16]
 
 
 def derive_seed(*parts: str | int) -> int:
-    """Return a seed in [0, 2**63) from `parts`, e.g. (round seed, item id, variant); order and type count."""
+    """Return a seed in [0, 2**63) from `parts`, e.g. (round seed, item id, variant); their order and types matter."""
     digest = hashlib.sha256(canonical_json(list(parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> (64 - _SEED_BITS)
 
 
 def plain(obj: object, place: str = "value") -> Plain:
-    """Return `obj` built only of what JSON knows: dict, list, str, int, float, bool and None.
+    """Return `obj` as JSON types only: dict, list, str, int, float, bool and None.
 
     Args:
         obj: the value.
-        place: how to name it in an error.
+        place: its name in an error message.
 
     Raises:
-        OspoError: see `canonical_json`.
+        OspoError: as `canonical_json`.
     """
     if isinstance(obj, Enum):
         return plain(obj.value, place)
@@ -78,7 +81,7 @@ def plain(obj: object, place: str = "value") -> Plain:
 
 
 def _plain_mapping(obj: Mapping[Any, Any], place: str) -> dict[str, Plain]:
-    """Return a mapping with text keys; two keys that become the same text are an error."""
+    """Return a mapping with text keys; raise OspoError if two keys become the same text."""
     result = {str(plain(key, place)): plain(entry, f"{place}.{key}") for key, entry in obj.items()}
     if len(result) != len(obj):
         raise OspoError("two keys have the same text", field=place, value=sorted(map(str, obj)))

@@ -1,4 +1,4 @@
-"""Manifests: what a finished stage made, from what, with digests. A stage is done iff its manifest verifies."""
+"""Manifests: what a finished stage produced, from what, with digests. A stage is done iff its manifest verifies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ospo_core.artifacts.checksummed_json import damaged, seal, unseal
+from ospo_core.artifacts.checksummed_json import damaged, dump_checksummed, load_checksummed
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
@@ -25,52 +25,52 @@ class _Record(BaseModel):
 
 
 class ShardEntry(_Record):
-    """One shard: a Parquet file, what it holds and what was dropped while making it."""
+    """One shard: a Parquet file, its contents, and what was dropped while computing it."""
 
     name: str = Field(description="Name of the shard, `part-00000`.")
     file: str = Field(description="Name of its Parquet file in the stage's folder.")
-    table: str = Field(description="Table of ospo_core.schema.TABLES, or empty where the columns are of none.")
+    table: str = Field(description="Table of ospo_core.schema.TABLES; empty if the columns match none.")
     rows: int = Field(ge=0)
     sha256: str = Field(description="Of the Parquet file's bytes, hex.")
     bytes: int = Field(ge=0, description="Size of the Parquet file.")
     drops: dict[str, int] = Field(default_factory=dict, description="Items dropped, by reason.")
     counts: dict[str, float] = Field(default_factory=dict, description="Other named figures: tokens, calls, images.")
-    seconds: float = Field(0.0, ge=0, description="Wall time of making it.")
-    cpu_seconds: float = Field(0.0, ge=0, description="Processor time of making it, ended child processes included.")
-    gpu_seconds: float = Field(0.0, ge=0, description="Wall time of making it, times the GPUs that it held.")
-    extra: dict[str, Any] = Field(default_factory=dict, description="What else the stage wants to remember.")
+    seconds: float = Field(0.0, ge=0, description="Wall time of computing it.")
+    cpu_seconds: float = Field(0.0, ge=0, description="Processor time of computing it, with ended child processes.")
+    gpu_seconds: float = Field(0.0, ge=0, description="Wall time of computing it, times the number of GPUs it held.")
+    extra: dict[str, Any] = Field(default_factory=dict, description="Further facts that the stage records.")
 
 
 class Manifest(_Record):
     """A finished stage: identity, ingredients, shards, drops and timings. Small, JSON, safe to pass between tasks."""
 
     stage: StageName
-    fingerprint: str = Field(description="sha256 over the ingredients (design, decision 3).")
+    fingerprint: str = Field(description="sha256 of the ingredients (docs/architecture.md, decision 3).")
     version: int = Field(description="Version of the stage's code.")
     schema_version: int = SCHEMA_VERSION
-    ingredients: dict[str, Any] = Field(default_factory=dict, description="What the fingerprint was made of.")
+    ingredients: dict[str, Any] = Field(default_factory=dict, description="What the fingerprint was computed from.")
     shards: tuple[ShardEntry, ...] = ()
     rows: int = Field(ge=0)
-    items_in: int = Field(ge=0, description="Items that came in; rows plus drops account for them.")
+    items_in: int = Field(ge=0, description="Number of input items; rows plus drops account for them.")
     drops: dict[str, int] = Field(default_factory=dict, description="Items dropped, by reason, over all shards.")
     counts: dict[str, float] = Field(default_factory=dict, description="Other named figures.")
-    extra: dict[str, Any] = Field(default_factory=dict, description="Stage-specific; `digest` enters the digest.")
+    extra: dict[str, Any] = Field(default_factory=dict, description="Stage-specific; `digest` is part of the digest.")
     seconds: float = Field(0.0, ge=0, description="Wall time of the stage.")
     cpu_seconds: float = Field(0.0, ge=0, description="Processor time of the stage.")
-    gpu_seconds: float = Field(0.0, ge=0, description="Time of the GPUs that the stage held.")
+    gpu_seconds: float = Field(0.0, ge=0, description="Time of the GPUs the stage held.")
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of what was made: stage, shard contents in order, `extra["digest"]`; not names, times or counts.
+        """sha256 of the result: stage, shard contents in order, `extra["digest"]`; not names, times or counts.
 
-        Every shard of a later stage asks for it, so it is reckoned once.
+        It is cached, since every shard of a later stage needs it.
         """
         contents = [[shard.table, shard.sha256] for shard in self.shards]
         return digest_of([self.stage, contents, self.extra.get("digest")])
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with some fields changed, which reckons its own digest."""
+        """Return a copy with some fields changed, which computes its own digest."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("digest", None)
         return copied
@@ -96,31 +96,31 @@ def manifest_key(stage: StageName, fingerprint: str) -> str:
 
 
 def publish_manifest(storage: Storage, manifest: Manifest) -> Manifest:
-    """Publish `manifest`, last of all its files; return the manifest that is now there.
+    """Publish `manifest`, after all its files; return the published manifest.
 
-    Of several writers one wins; the others get the winner's manifest back, without verifying its shards.
+    Of several writers one wins; the others get the winner's manifest, whose shards are not verified.
 
     Raises:
-        DamagedArtifactError: another manifest is there and its bytes are damaged.
+        DamagedArtifactError: another manifest was published and is damaged.
         StorageError: the storage cannot be written.
     """
     key = manifest_key(manifest.stage, manifest.fingerprint)
-    if storage.create(key, seal(manifest)):
+    if storage.create(key, dump_checksummed(manifest)):
         return manifest
     return _parse(storage.read(key), storage.uri(key), manifest.stage, manifest.fingerprint)
 
 
 def load_manifest(storage: Storage, stage: StageName, fingerprint: str, verify: bool = True) -> Manifest | None:
-    """Return the manifest of a finished stage, or None where the stage is not finished.
+    """Return the manifest of a finished stage, or None if the stage is not finished.
 
     Args:
         storage: where the stage was published.
         stage: its name.
         fingerprint: its fingerprint.
-        verify: read every shard as well, a block at a time, and compare its digest.
+        verify: also read every shard, block by block, and compare its digest.
 
     Raises:
-        DamagedArtifactError: the manifest or one of its shards is damaged or missing; the file is named.
+        DamagedArtifactError: the manifest or one of its shards is damaged or missing; the error names the file.
         StorageError: the storage cannot be read.
     """
     key = manifest_key(stage, fingerprint)
@@ -135,7 +135,7 @@ def load_manifest(storage: Storage, stage: StageName, fingerprint: str, verify: 
 
 
 def verify_shard(storage: Storage, prefix: str, entry: ShardEntry) -> None:
-    """Check that the file of `entry` is there and has the bytes that were published.
+    """Check that the file of `entry` exists and has the published bytes.
 
     Raises:
         DamagedArtifactError: it is missing or its bytes differ.
@@ -150,11 +150,11 @@ def verify_shard(storage: Storage, prefix: str, entry: ShardEntry) -> None:
 
 
 def _parse(data: bytes, name: str, stage: StageName, fingerprint: str) -> Manifest:
-    """Return the manifest in `data`, checked against the place where it was found."""
+    """Return the manifest in `data`, checked against the stage and fingerprint of its folder."""
     try:
-        manifest = Manifest.model_validate(unseal(data, name))
+        manifest = Manifest.model_validate(load_checksummed(data, name))
     except ValidationError as error:
-        raise damaged(name, "is no manifest of this version") from error
+        raise damaged(name, "is not a manifest of this version") from error
     if (manifest.stage, manifest.fingerprint) != (stage, fingerprint):
         raise damaged(name, "belongs to another stage")
     return manifest

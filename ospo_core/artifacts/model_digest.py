@@ -1,4 +1,4 @@
-"""The identity of a model folder: one digest over everything that changes what the model computes."""
+"""The identity of a model folder: one digest of everything that changes what the model computes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SUFFIXES = {".json", ".safetensors", ".model", ".txt", ".jinja"}
 
 
 def model_digest(folder: Path) -> str:
-    """Return the sha256 (hex) over the configuration, tokenizer and safetensors files directly in `folder`.
+    """Return the sha256 (hex) of the configuration, tokenizer and safetensors files directly in `folder`.
 
-    File names and contents count; times, other files and the folder's own name do not. A file is read again only
-    when its size or time of change differs from when this process last read it.
+    It covers file names and contents, not times, other files or the folder's own name. A file is read again only if its
+    size or modification time has changed since this process last read it.
 
     Raises:
-        ModelError: `folder` is no folder, or lacks config.json or weights.
+        ModelError: `folder` is not a folder, or config.json or the weights are missing.
     """
     if not (folder / "config.json").is_file():
         remedy = "Give a model folder in transformers' format"
@@ -32,12 +32,12 @@ def model_digest(folder: Path) -> str:
 
 
 def _counts(path: Path) -> bool:
-    """Return whether the file `path` changes what the model computes."""
+    """Return whether the file `path` can change what the model computes."""
     return path.suffix in _SUFFIXES and not path.name.startswith(".")
 
 
 def _file_digest(path: Path) -> str:
-    """Return the sha256 of a file, remembered for its size and time of change."""
+    """Return the sha256 of a file, cached by its size and modification time."""
     resolved = path.resolve()
     status = resolved.stat()
     return _digest_of_version(resolved, status.st_size, status.st_mtime_ns, status.st_ino)
@@ -45,7 +45,7 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _digest_of_version(path: Path, size: int, changed: int, inode: int) -> str:
-    """Return the sha256 of the file `path`; the other arguments only tell its versions apart."""
+    """Return the sha256 of the file `path`; the other arguments only distinguish its versions."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):

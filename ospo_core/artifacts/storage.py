@@ -13,26 +13,27 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ospo_core.artifacts.atomic_write import draft_folder
+from ospo_core.artifacts.atomic_write import atomic_folder
 from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend, StoredObject
-from ospo_core.artifacts.storage_errors import has_userinfo, redact, storage_faults
-from ospo_core.errors import StorageError
+from ospo_core.artifacts.storage_errors import as_storage_error
+from ospo_core.errors import StorageError, has_userinfo, redact
 
-_BLOCK = 1 << 20
 _PROBE = b"ospo" * 4096
+_CONNECT_TIMEOUT = 2.5
 _PATIENCE, _IMPATIENCE = 120.0, 8.0
 _READ_TIMEOUT, _IMPATIENT_READ_TIMEOUT = 30.0, 3.0
+_ATTEMPTS, _IMPATIENT_ATTEMPTS = 6, 3
 
 
 class Storage:
-    """A root under which artifacts are kept by key (`prompts/<fingerprint>/manifest.json`).
+    """A root under which artifacts are stored by key (`prompts/<fingerprint>/manifest.json`).
 
-    Instances hold no connection until first used and can be pickled to another process. Credentials of an object
-    store come from the environment (AWS_ACCESS_KEY_ID and so on); they are never taken from, or shown in, an address.
+    Instances connect on first use and can be pickled to another process. Credentials of an object store come from the
+    environment (AWS_ACCESS_KEY_ID and so on), never from an address, and are never shown.
 
     Args:
         root: a local folder, `file:///folder`, or `s3://bucket/prefix`.
-        endpoint_url: address of an S3-compatible store; None is AWS itself (or AWS_ENDPOINT_URL).
+        endpoint_url: address of an S3-compatible store; None means AWS itself, or AWS_ENDPOINT_URL.
 
     Raises:
         StorageError: the root is empty, has no bucket, carries credentials, or its protocol is not supported.
@@ -57,29 +58,28 @@ class Storage:
         return f"Storage({self.root!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs, without the open connection."""
+        """Return the state for another process, without the open connection."""
         return {name: value for name, value in self.__dict__.items() if name != "_backend"}
 
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`.
 
         Raises:
-            MissingObjectError: nothing is there.
+            MissingObjectError: it does not exist.
             StorageError: it cannot be read.
         """
         key = checked_key(key)
-        with storage_faults("read", self.uri(key), self.endpoint_url):
+        with as_storage_error("read", self.uri(key), self.endpoint_url):
             return self._backend.read(key)
 
     def blocks(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes at `key` in blocks of 1 MiB or less; errors as `read`."""
+        """Yield the bytes at `key` in blocks of 16 MiB or less; errors as in `read`."""
         key = checked_key(key)
-        with storage_faults("read", self.uri(key), self.endpoint_url), self._backend.open(key) as stream:
-            while block := stream.read(_BLOCK):
-                yield block
+        with as_storage_error("read", self.uri(key), self.endpoint_url):
+            yield from self._backend.blocks(key)
 
     def sha256(self, key: str) -> tuple[str, int]:
-        """Return the sha256 (hex) and the size in bytes of the object at `key`, read a block at a time."""
+        """Return the sha256 (hex) and the size in bytes of the object at `key`, read block by block."""
         digest, size = hashlib.sha256(), 0
         for block in self.blocks(key):
             digest.update(block)
@@ -87,45 +87,45 @@ class Storage:
         return digest.hexdigest(), size
 
     def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`, replacing what is there: a reader sees the old bytes or the new ones, never a part."""
+        """Put `data` at `key`, replacing what is there: readers see the old bytes or the new ones, never a part."""
         key = checked_key(key)
-        with storage_faults("write", self.uri(key), self.endpoint_url):
+        with as_storage_error("write", self.uri(key), self.endpoint_url):
             self._backend.write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put `data` at `key` unless something is there; of many writers exactly one gets True."""
+        """Put `data` at `key` unless it exists; of many writers exactly one gets True."""
         key = checked_key(key)
-        with storage_faults("create", self.uri(key), self.endpoint_url):
+        with as_storage_error("create", self.uri(key), self.endpoint_url):
             return self._backend.create(key, data)
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object at `key`."""
         key = checked_key(key)
-        with storage_faults("look for", self.uri(key), self.endpoint_url):
+        with as_storage_error("look for", self.uri(key), self.endpoint_url):
             return self._backend.exists(key)
 
     def list(self, prefix: str = "") -> list[str]:
-        """Return the keys below the folder `prefix` (default: all), sorted; a folder that is not there has none."""
+        """Return the keys below the folder `prefix` (default: all), sorted; a missing folder has none."""
         prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
-        with storage_faults("list", self.uri(prefix), self.endpoint_url):
+        with as_storage_error("list", self.uri(prefix), self.endpoint_url):
             return sorted(self._backend.list(prefix))
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the objects below the folder `prefix` with size and time of writing, by key, unfinished ones too."""
+        """Return the objects below the folder `prefix` with size and time, by key, including temporary files."""
         prefix = checked_key(prefix.rstrip("/"))
-        with storage_faults("list", self.uri(prefix), self.endpoint_url):
+        with as_storage_error("list", self.uri(prefix), self.endpoint_url):
             return sorted(self._backend.details(prefix), key=lambda one: one.key)
 
     def delete(self, key: str) -> None:
-        """Remove the object at `key`; it is no error that nothing is there."""
+        """Remove the object at `key`; a missing object is not an error."""
         key = checked_key(key)
-        with storage_faults("delete", self.uri(key), self.endpoint_url):
+        with as_storage_error("delete", self.uri(key), self.endpoint_url):
             self._backend.delete(key)
 
     def delete_folder(self, prefix: str) -> int:
-        """Remove every object below `prefix`, manifests and entries first, and return how many there were.
+        """Remove every object below `prefix`, manifests and entries first, and return their number.
 
-        On a local disk the folder goes too, with what killed writers left in it.
+        On a local disk this also removes the folder, with the temporary files of killed writers.
         """
         keys = sorted(self.list(checked_key(prefix.rstrip("/"))), key=lambda key: (not key.endswith(".json"), key))
         for key in keys:
@@ -136,17 +136,17 @@ class Storage:
         return len(keys)
 
     def put_folder(self, local: Path, key: str) -> None:
-        """Copy the files of the folder `local` to keys below `key`; each file appears whole, in name order.
+        """Copy the files of the folder `local` to keys below `key`, in name order; each file appears complete.
 
         Raises:
-            StorageError: `local` is no folder, or a file cannot be written.
+            StorageError: `local` is not a folder, or a file cannot be written.
         """
         key = checked_key(key)
         if not local.is_dir():
             raise StorageError("is not a folder", field=str(local), remedy="Give the folder to store")
         for source in sorted(path for path in local.rglob("*") if path.is_file()):
             target = checked_key(f"{key}/{source.relative_to(local).as_posix()}")
-            with storage_faults("write", self.uri(target), self.endpoint_url):
+            with as_storage_error("write", self.uri(target), self.endpoint_url):
                 self._backend.upload(source, target)
 
     def get_folder(self, key: str, local: Path) -> None:
@@ -159,9 +159,9 @@ class Storage:
         keys = self.list(key)
         if not keys:
             raise StorageError("nothing is stored here", field=self.uri(key), remedy="Check the key")
-        with storage_faults("write", str(local)), draft_folder(local) as draft:
+        with as_storage_error("write", str(local)), atomic_folder(local, merge=True) as fresh:
             for entry in keys:
-                target = draft / entry.removeprefix(f"{key}/")
+                target = fresh / entry.removeprefix(f"{key}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as stream:
                     stream.writelines(self.blocks(entry))
@@ -171,11 +171,11 @@ class Storage:
         return f"{self.root}/{key}" if key else self.root
 
     def local_path(self, key: str) -> Path | None:
-        """Return the path of `key` where the root is a local folder, else None."""
+        """Return the path of `key` if the root is a local folder, else None."""
         return Path(self.root) / checked_key(key) if self.protocol == "file" else None
 
     def storage_options(self) -> dict[str, str]:
-        """Return the options that polars needs to read an address of this storage; they hold no credential."""
+        """Return the options that Polars needs to read an address of this storage; they contain no credentials."""
         endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if self.protocol != "s3" or not endpoint:
             return {}
@@ -184,24 +184,24 @@ class Storage:
         return {"aws_endpoint_url": endpoint, "aws_allow_http": plain_http, "aws_region": region}
 
     def check_writable(self) -> None:
-        """Write, read back and delete a small object, so that a long run does not find out later; 10 s at most on S3.
+        """Write and delete a small object, so that a long run fails early; takes at most 10 s on S3.
 
         Raises:
             StorageError: unreachable, access denied, no such bucket, read-only or full, each with its remedy.
         """
         key = f"probe-{uuid.uuid4().hex}"
-        with storage_faults("write", self.uri(), self.endpoint_url):
+        with as_storage_error("write", self.uri(), self.endpoint_url):
             backend = self._connect(patient=False)
             backend.write(key, _PROBE)
             backend.delete(key)
 
     @cached_property
     def _backend(self) -> Backend:
-        """Return the place itself, connected when first needed."""
+        """Return the backend, connected on first use."""
         return self._connect(patient=True)
 
     def _connect(self, patient: bool) -> Backend:
-        """Return a new backend; an impatient one gives up within seconds where the store does not answer."""
+        """Return a new backend; an impatient one gives up within seconds if the store does not answer."""
         if self.protocol == "file":
             return LocalBackend(Path(self.root))
         return _remote(self.root, self.protocol, self.endpoint_url, patient)
@@ -211,7 +211,7 @@ def checked_key(key: str) -> str:
     """Return `key` if it is a plain relative key.
 
     Raises:
-        StorageError: it is empty, absolute, climbs with `..`, or has odd parts.
+        StorageError: it is empty or absolute, contains `..`, or is not normalised.
     """
     odd = "\\" in key or "\0" in key or "://" in key or key != str(PurePosixPath(key)) or key == "."
     if not key or odd or key.startswith("/") or ".." in key.split("/"):
@@ -228,20 +228,23 @@ def _remote(root: str, protocol: str, endpoint_url: str | None, patient: bool) -
         raise StorageError("protocol not supported", field="storage.root", value=root, remedy="Use a folder or s3://")
     if protocol == "s3" and importlib.util.find_spec("s3fs") is None:
         raise StorageError("s3:// needs a package", field="storage.root", remedy="pip install s3fs")
-    with storage_faults("open", root, endpoint_url):
+    with as_storage_error("open", root, endpoint_url):
         options = _s3_options(endpoint_url, patient) if protocol == "s3" else {}
         filesystem = fsspec.filesystem(protocol, **options)
         if protocol == "s3":
-            filesystem.retries = 4 if patient else 1
+            filesystem.retries = 1
     return RemoteBackend(filesystem, root.rpartition("://")[2], protocol, _PATIENCE if patient else _IMPATIENCE)
 
 
 def _s3_options(endpoint_url: str | None, patient: bool) -> dict[str, Any]:
-    """Return s3fs options: no stale listings, bounded waiting, and checksums only where the store requires them."""
+    """Return s3fs options: no stale listings, bounded waiting, and checksums only if the store requires them.
+
+    `retries` is the one layer that retries requests: all that fail with 5xx, throttling, no answer or no connection.
+    """
     config = {
-        "connect_timeout": 2.5,
+        "connect_timeout": _CONNECT_TIMEOUT,
         "read_timeout": _READ_TIMEOUT if patient else _IMPATIENT_READ_TIMEOUT,
-        "retries": {"total_max_attempts": 3 if patient else 2, "mode": "standard"},
+        "retries": {"total_max_attempts": _ATTEMPTS if patient else _IMPATIENT_ATTEMPTS, "mode": "standard"},
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
     }

@@ -1,150 +1,142 @@
-"""Failures of local disks and object stores, retold as StorageError: what failed, where, and what to do."""
+"""Failures of local disks and object stores as StorageError: what failed, where, and what to do about it."""
 
 from __future__ import annotations
 
 import errno
-import os
-import re
+import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
 
-from ospo_core.errors import StorageError
+from ospo_core.errors import OspoError, StorageError, redact
 
-Answer = TypeVar("Answer")
-
-_TRIES, _FIRST_WAIT_S = 5, 0.1
+_DISK_PROBLEMS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk full", errno.EROFS: "read-only"}
+_NEXT_TO_NOTHING = 64 * 1024
 _FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
-_NETWORK_FAULTS = {
+_SERVER_CODES = {"500", "502", "503", "504", "InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"}
+_NOT_RETRIED_BY_BOTOCORE = {"409", "ConditionalRequestConflict", "OperationAborted", "IncompleteBody"}
+_CUT_SHORT = {"ClientPayloadError", "IncompleteReadError", "IncompleteRead", "ResponseStreamingError"}
+_NUMBERS_OF_503_AND_500 = {errno.EBUSY, errno.EREMOTEIO}  # all that s3fs keeps of an answer without a body
+_NETWORK_ERRORS = {
+    "ClientConnectorError",
+    "ConnectTimeoutError",
+    "ConnectionClosedError",
+    "EndpointConnectionError",
+    "FSTimeoutError",
+    "HTTPClientError",
+    "ProxyConnectionError",
+    "ReadTimeoutError",
+    "ResponseParserError",
+    "SSLError",
+    "ServerTimeoutError",
+} | _CUT_SHORT
+_CREDENTIAL_ERRORS = {
+    "CredentialRetrievalError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "TokenRetrievalError",
+}
+_LIBRARY_ERRORS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
     "aiohttp": ("ClientError",),
     "fsspec.exceptions": ("FSTimeoutError",),
 }
-_PASSING_CODES = {"500", "502", "503", "504", "409", "InternalError", "ServiceUnavailable", "SlowDown"}
-_PASSING_CODES |= {"ConditionalRequestConflict", "OperationAborted", "IncompleteBody", "RequestTimeout"}
-_PASSING_NUMBERS = {errno.EBUSY, errno.EREMOTEIO}
-"""What s3fs makes of 503 and 500 where it keeps no code."""
-_USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
-_SHORTEST_SECRET = 8
-_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 class MissingObjectError(StorageError):
-    """An object that was to be read and is not there."""
-
-
-def has_userinfo(address: str) -> bool:
-    """Return whether `address` carries credentials, as in `http://user:secret@host`."""
-    return _USERINFO.search(address) is not None
-
-
-def redact(text: str) -> str:
-    """Return `text` without `user:secret@` in addresses and without the values of AWS credential variables."""
-    for variable in _SECRET_VARIABLES:
-        secret = os.environ.get(variable, "")
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    return _USERINFO.sub("***@", text)
+    """An object to be read that does not exist."""
 
 
 @contextmanager
-def storage_faults(action: str, where: str, endpoint_url: str | None = None) -> Iterator[None]:
-    """Turn what a filesystem raises inside the block into StorageError.
+def as_storage_error(action: str, where: str, endpoint_url: str | None = None) -> Iterator[None]:
+    """Raise what a filesystem raises inside the block as StorageError.
 
     Args:
-        action: what was tried, in the infinitive; only of `read` can it be said that the object is missing.
+        action: what was tried, in the infinitive; a missing object is reported as such only if this is `read`.
         where: the object's address.
-        endpoint_url: the object store's endpoint, named where it does not answer.
+        endpoint_url: the object store's endpoint, named in the message if it does not answer.
 
     Raises:
-        MissingObjectError: the object is not there.
+        MissingObjectError: the object does not exist.
         StorageError: any other failure of the disk, the network or the object store.
     """
     try:
         yield
-    except fault_kinds() as error:
-        raise _fault(error, action, redact(where), redact(endpoint_url or "")) from None
+    except storage_exceptions() as error:
+        raise _storage_error(error, action, redact(where), redact(endpoint_url or "")) from None
+
+
+def disk_problem(error: BaseException, folder: Path | None = None) -> str:
+    """Return `disk full` or `read-only` if `error` or an error behind it says so, else an empty string.
+
+    Args:
+        error: what a write raised.
+        folder: where it wrote; torch and safetensors hide the system's error, so the space left there decides.
+    """
+    for cause in _chain(error, contexts=True):
+        problem = _DISK_PROBLEMS.get(getattr(cause, "errno", None) or 0)
+        if problem:
+            return problem
+    if folder is None or not folder.is_dir() or shutil.disk_usage(folder).free >= _NEXT_TO_NOTHING:
+        return ""
+    wrote = isinstance(error, OspoError | OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
+    return "disk full" if wrote else ""
 
 
 def response_code(error: BaseException | None) -> str:
     """Return the object store's error code behind `error` (`PreconditionFailed`), or an empty string."""
-    while error is not None:
-        response = getattr(error, "response", None)
+    for cause in _chain(error):
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__
     return ""
 
 
-def is_passing(error: BaseException) -> bool:
-    """Return whether `error` is a hiccup of the network or of the object store, so that the next try may go well."""
-    if isinstance(error, FileExistsError | PermissionError):
-        return False
-    code, number = response_code(error), getattr(error, "errno", None)
-    if isinstance(error, FileNotFoundError):
-        return code == "NoSuchUpload"  # it was completed or given up by a request whose answer was lost
-    return code in _PASSING_CODES or (not code and number in _PASSING_NUMBERS) or _is_unreachable(error)
+def is_left_to_the_caller(error: BaseException) -> bool:
+    """Return whether `error` is a temporary failure that botocore does not retry.
 
-
-def tried_again(operation: Callable[[], Answer], seconds: float) -> Answer:
-    """Return what `operation` gives; where it fails in passing, try a few times more, with growing pauses.
-
-    Args:
-        operation: may be done twice, since the answer may be all that was lost.
-        seconds: no try is begun later than this.
+    These are an answer cut short in its body, which botocore hands on as a stream, and a few error codes.
     """
-    started = time.monotonic()
-    for failures in range(1, _TRIES):
-        try:
-            return operation()
-        except fault_kinds() as error:
-            if not is_passing(error) or time.monotonic() - started > seconds:
-                raise
-        time.sleep(_FIRST_WAIT_S * 2**failures)
-    return operation()
+    return response_code(error) in _NOT_RETRIED_BY_BOTOCORE or _has_class(error, _CUT_SHORT)
 
 
-def fault_kinds() -> tuple[type[Exception], ...]:
+def storage_exceptions() -> tuple[type[Exception], ...]:
     """Return the exceptions that storage raises: OSError, and those of the network libraries that are loaded."""
     kinds: list[type[Exception]] = [OSError]
-    for module, names in _NETWORK_FAULTS.items():
+    for module, names in _LIBRARY_ERRORS.items():
         kinds += [getattr(sys.modules[module], name) for name in names if module in sys.modules]
     return tuple(kinds)
 
 
-def _fault(error: Exception, action: str, where: str, endpoint: str) -> StorageError:
-    """Return the StorageError that retells `error`."""
-    code, number = response_code(error), getattr(error, "errno", None)
-    if number in {errno.ENOSPC, errno.EDQUOT} or code in _FULL_CODES:
+def _storage_error(error: Exception, action: str, where: str, endpoint: str) -> StorageError:
+    """Return the StorageError for `error`."""
+    code, disk = response_code(error), disk_problem(error)
+    if disk == "disk full" or code in _FULL_CODES:
         return StorageError(f"disk full: cannot {action}", field=where, remedy="Free space there and run again")
-    if number == errno.EROFS:
-        return StorageError(f"read-only: cannot {action}", field=where, remedy="Choose a storage.root you can write")
-    if _is_access(error, code):
-        return _access_fault(action, where, code)
-    if is_passing(error) and not _is_unreachable(error):
-        remedy = "Run again when the object store is well; what is complete is kept"
-        return StorageError(f"the object store fails ({code or error}): cannot {action}", field=where, remedy=remedy)
+    if disk:
+        return StorageError(f"{disk}: cannot {action}", field=where, remedy="Choose a storage.root you can write to")
+    if isinstance(error, PermissionError) or code in {"AccessDenied", "403"} or _has_class(error, _CREDENTIAL_ERRORS):
+        return _access_error(action, where, code)
     if _is_unreachable(error):
-        return _unreachable_fault(action, where, endpoint)
+        return StorageError(
+            f"unreachable: {endpoint or 'the object store'} does not answer, cannot {action}",
+            field=where,
+            remedy="Check storage.endpoint_url, the network, and that the object store is running",
+        )
+    if _is_server_failure(error, code):
+        remedy = "Run again once the object store has recovered; completed work is kept"
+        return StorageError(f"the object store fails ({code or error}): cannot {action}", field=where, remedy=remedy)
     if code == "NoSuchBucket":
         return StorageError("no such bucket", field=where, remedy="Create the bucket, or correct storage.root")
     if isinstance(error, FileNotFoundError) and action == "read":
-        return MissingObjectError(f"nothing there to {action}", field=where, remedy="Check the address")
+        return MissingObjectError("does not exist", field=where, remedy="Check the address")
     text = redact(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     remedy = "Check storage.root and storage.endpoint_url"
     return StorageError(f"cannot {action}: {text}", field=where, remedy=remedy)
 
 
-def _is_access(error: Exception, code: str) -> bool:
-    """Return whether `error` says that the credentials or the permissions do not suffice."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    missing = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"}
-    return isinstance(error, PermissionError) or code in {"AccessDenied", "403"} or bool(names & missing)
-
-
-def _access_fault(action: str, where: str, code: str) -> StorageError:
+def _access_error(action: str, where: str, code: str) -> StorageError:
     """Return the error of a refused access, local or remote."""
     if "://" not in where:
         remedy = "Change its permissions, or choose another storage.root"
@@ -154,23 +146,25 @@ def _access_fault(action: str, where: str, code: str) -> StorageError:
     return StorageError(f"access denied: cannot {action}{reason}", field=where, remedy=remedy)
 
 
-def _is_unreachable(error: BaseException | None) -> bool:
-    """Return whether `error` or one of its causes is a failure to get an answer over the network."""
-    network = {"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"}
-    network |= {"ClientConnectorError", "FSTimeoutError", "ProxyConnectionError", "SSLError", "ServerTimeoutError"}
-    network |= {"HTTPClientError", "ClientPayloadError", "IncompleteReadError", "ResponseParserError"}
+def _is_server_failure(error: Exception, code: str) -> bool:
+    """Return whether the object store answered that it failed, or answered only in part."""
+    number = getattr(error, "errno", None)
+    return code in _SERVER_CODES | _NOT_RETRIED_BY_BOTOCORE or (not code and number in _NUMBERS_OF_503_AND_500)
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Return whether `error` or one of its causes says that the network gave no answer."""
+    built_in = any(isinstance(cause, ConnectionError | TimeoutError) for cause in _chain(error))
+    return built_in or _has_class(error, _NETWORK_ERRORS)
+
+
+def _has_class(error: BaseException, names: set[str]) -> bool:
+    """Return whether the class of `error` or of one of its causes, or a base of it, has one of these names."""
+    return any(kind.__name__ in names for cause in _chain(error) for kind in type(cause).__mro__)
+
+
+def _chain(error: BaseException | None, contexts: bool = False) -> Iterator[BaseException]:
+    """Yield `error` and its causes; with `contexts` also the errors that were being handled when it was raised."""
     while error is not None:
-        names = {kind.__name__ for kind in type(error).__mro__}
-        if names & network or isinstance(error, (ConnectionError, TimeoutError)):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _unreachable_fault(action: str, where: str, endpoint: str) -> StorageError:
-    """Return the error of an object store that does not answer."""
-    return StorageError(
-        f"unreachable: {endpoint or 'the object store'} does not answer, cannot {action}",
-        field=where,
-        remedy="Check storage.endpoint_url, the network, and that the object store is running",
-    )
+        yield error
+        error = error.__cause__ or (error.__context__ if contexts else None)

@@ -1,4 +1,4 @@
-"""Tables as Parquet shards: written the same to the byte for the same rows, verified when read, streamed by shard."""
+"""Tables as Parquet shards: the same bytes for the same rows, verified when read, streamed by shard."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def write_shard(
     """Write `table` as the Parquet file `key` (`<stage>/<fingerprint>/part-00000.parquet`) and return its entry.
 
     Args:
-        storage: where to.
-        key: where in it; the file's name without suffix becomes the shard's name.
+        storage: where to write.
+        key: its key; the file's name without suffix becomes the shard's name.
         table: the rows.
-        drops: items dropped while making it, by reason.
+        drops: items dropped while computing it, by reason.
         counts: other named figures.
-        seconds: wall time of making it.
-        extra: what else to remember.
+        seconds: wall time of computing it.
+        extra: further facts to record.
 
     Raises:
         StorageError: it cannot be written.
@@ -66,12 +66,12 @@ def entry_of(name: str, file: str, table: pa.Table, data: bytes) -> ShardEntry:
 
 
 def table_name_of(schema: pa.Schema) -> str:
-    """Return the name of the table of ospo_core.schema.TABLES that has these columns, or an empty string."""
+    """Return the name of the table in ospo_core.schema.TABLES with these columns, or an empty string."""
     return next((name for name, known in TABLES.items() if known.equals(schema)), "")
 
 
 def encode_table(table: pa.Table) -> bytes:
-    """Return `table` as Parquet (zstd); the same rows give the same bytes, however the table was chunked."""
+    """Return `table` as Parquet (zstd); the same rows give the same bytes, however the table is chunked."""
     table_name = table_name_of(table.schema)
     metadata = {"ospo.table": table_name, "ospo.schema_version": str(SCHEMA_VERSION)}
     whole = table.replace_schema_metadata(metadata).combine_chunks()
@@ -87,7 +87,7 @@ def read_shard(storage: Storage, manifest: Manifest, index: int, columns: Sequen
         storage: where the stage was published.
         manifest: the stage.
         index: number of the shard, from 0.
-        columns: names of the columns wanted; None is all.
+        columns: names of the columns to read; None reads all.
 
     Raises:
         DamagedArtifactError: the file is missing or its bytes differ from what was published.
@@ -108,18 +108,18 @@ def read_shard(storage: Storage, manifest: Manifest, index: int, columns: Sequen
 
 
 def read_table(storage: Storage, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return all shards of a stage as one table; for tables too large for memory see `iter_rows` and `scan`.
+    """Return all shards of a stage as one table; use `iter_rows` or `scan` for tables too large for memory.
 
     Raises:
-        DamagedArtifactError, StageError: as `read_shard`; StageError also where the stage has no shard.
+        DamagedArtifactError, StageError: as `read_shard`; StageError also if the stage has no shard.
     """
     if not manifest.shards:
-        raise StageError("has no shards", field=manifest.prefix, remedy="Read a stage that makes a table")
+        raise StageError("has no shards", field=manifest.prefix, remedy="Read a stage that writes a table")
     return pa.concat_tables(read_shard(storage, manifest, index, columns) for index in range(len(manifest.shards)))
 
 
 def iter_rows(storage: Storage, manifest: Manifest, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a stage in order, holding one shard at a time.
+    """Yield the rows of a stage in order, with one shard in memory at a time.
 
     Raises:
         DamagedArtifactError, StageError: as `read_shard`.
@@ -130,14 +130,14 @@ def iter_rows(storage: Storage, manifest: Manifest, columns: Sequence[str] | Non
 
 
 def scan(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
-    """Return the stage as a lazy polars frame, which reads only the columns and rows that a query needs.
+    """Return the stage as a lazy Polars frame, which reads only the columns and rows that a query needs.
 
-    Digests are not compared here; `load_manifest(verify=True)` did that.
+    It does not compare digests; `load_manifest(verify=True)` does.
 
     Raises:
         StageError: the stage has no shard.
     """
     if not manifest.shards:
-        raise StageError("has no shards", field=manifest.prefix, remedy="Read a stage that makes a table")
+        raise StageError("has no shards", field=manifest.prefix, remedy="Read a stage that writes a table")
     addresses = [storage.uri(manifest.shard_key(index)) for index in range(len(manifest.shards))]
     return pl.scan_parquet(addresses, storage_options=storage.storage_options() or None, glob=False)

@@ -11,9 +11,7 @@ from typing import get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ospo_core.errors import ConfigError
-
-_USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
+from ospo_core.errors import ConfigError, redact
 
 
 def config_error(error: ValidationError, model: type[BaseModel], *, source: str) -> ConfigError:
@@ -42,7 +40,7 @@ def one_error(problems: Sequence[ConfigError], what: str) -> ConfigError:
 
 def hide_userinfo(value: object) -> object:
     """Return `value` with `user:secret@` taken out of an address, so that no credential reaches a message."""
-    return _USERINFO.sub("***@", value) if isinstance(value, str) else value
+    return redact(value) if isinstance(value, str) else value
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> ConfigError:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +16,7 @@ from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import ConfigError, StageError
 
 Finish = Literal["stop", "length"]
-"""Why an answer ended: by itself (end token or stop string), or at its limit of tokens."""
+"""Why an answer ended: at an end token or stop string, or at its limit of tokens."""
 
 _Item = TypeVar("_Item")
 
@@ -25,9 +28,9 @@ class Request:
     Args:
         prompt: text before the answer, without the begin-of-sequence token.
         seed: seed of this request's own noise, 0 <= seed < 2**63.
-        temperature: 0 takes the most probable token.
-        max_tokens: the longest answer, in tokens, its end token included.
-        stop: strings that end the answer; they are not part of it.
+        temperature: 0 chooses the most probable token.
+        max_tokens: the longest answer, in tokens, including its end token.
+        stop: strings that end the answer and are not part of it.
     """
 
     prompt: str
@@ -43,7 +46,7 @@ class Completion:
 
     Args:
         text: the answer, without special tokens and without what follows a stop string.
-        tokens: tokens generated, the end token included.
+        tokens: number of tokens generated, including the end token.
         finish: why it ended.
     """
 
@@ -53,22 +56,22 @@ class Completion:
 
 
 class TextEngine(Protocol):
-    """Something that continues texts. It owns its resources until `close`; use it as a context manager.
+    """Continues texts. It owns its resources until `close`; use it as a context manager.
 
-    The answer to a request depends on that request alone: not on its neighbours, their order or the batch size
-    (up to rounding of the arithmetic).
+    The answer to a request depends only on that request, not on other requests, their order or the batch size (up to
+    rounding errors).
     """
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer every request, in the order given.
 
         Raises:
-            StageError: a request is longer than the model's window, or the engine lost an answer.
+            StageError: a request is longer than the model's window, or an answer is missing.
         """
         ...
 
     def close(self) -> None:
-        """Give the model's memory back; a second call does nothing."""
+        """Free the model's memory; a second call does nothing."""
         ...
 
     def __enter__(self) -> Self:
@@ -101,7 +104,7 @@ def check_count(requests: Sequence[Request], answers: list[_Item]) -> list[_Item
 
 
 def _require(module: str, kind: str, install: str) -> None:
-    """Raise ConfigError with the line that installs `module` when it is missing."""
+    """Raise ConfigError, with the command that installs `module`, if it is missing."""
     if find_spec(module) is None:
         raise ConfigError(
             f"the package {module} is not installed",
@@ -111,13 +114,31 @@ def _require(module: str, kind: str, install: str) -> None:
         )
 
 
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Hide transformers' progress bars, vLLM's messages below errors, and deprecation warnings of both."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def build_engine(config: EngineConfig, model_folder: Path) -> TextEngine:
-    """Start the engine that a profile asks for.
+    """Start the engine of a profile.
 
     Args:
         config: the engine section of a profile.
-        model_folder: a Llama checkpoint with its tokenizer (the exported text backbone); the endpoint engine, whose
-            server has loaded it, does not read it.
+        model_folder: a Llama checkpoint with its tokenizer (the exported text backbone). The endpoint engine does not
+            read it: its server has loaded the model.
 
     Raises:
         ConfigError: the engine's package is not installed.
@@ -133,7 +154,6 @@ def build_engine(config: EngineConfig, model_folder: Path) -> TextEngine:
         from ospo_core.engines.transformers_engine import TransformersEngine
 
         return TransformersEngine(config, model_folder)
-    _require("httpx", config.kind, "pip install httpx")
     from ospo_core.engines.endpoint_engine import EndpointEngine
 
     return EndpointEngine(config)

@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import httpx
+import openai
+from openai import OpenAI
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Finish, Request, TextEngine, check_count, cut_at_stop
-from ospo_core.errors import ConfigError, StageError
+from ospo_core.errors import ConfigError, StageError, redact
 
 ATTEMPTS = 6
-FIRST_WAIT = 0.5
-"""Seconds before the first retry; each further wait is twice as long (15 s in all)."""
-TIMEOUT = 600.0
-"""Seconds to wait for one answer; a busy server queues requests."""
+"""Requests per answer; the client waits 0.5, 1, 2, 4 and 8 seconds in between, or as long as the server asks it to."""
 CONNECTIONS = 64
-"""Requests under way at once; the server batches them."""
+"""Requests in flight at the same time; the server batches them."""
 
-_TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-
-
-def completions_url(base_url: str) -> str:
-    """Return the completions address of a server, whether or not its address ends with `/v1`."""
-    base = base_url.rstrip("/")
-    return f"{base}/completions" if base.endswith("/v1") else f"{base}/v1/completions"
-
-
-def _read(body: dict[str, Any], request: Request) -> Completion:
-    """Return the one choice of a server's answer; raises KeyError, TypeError, IndexError or ValueError otherwise."""
-    choice = body["choices"][0]
-    text, stopped = cut_at_stop(str(choice["text"]), request.stop)
-    usage = body.get("usage") or {}
-    finish: Finish = "length" if choice.get("finish_reason") == "length" and not stopped else "stop"
-    return Completion(text.strip(), int(usage.get("completion_tokens") or 0), finish)
+_NO_KEY = "EMPTY"
+"""What vLLM's documentation sends to a server that wants no key; the client insists on one."""
+_RETRIED = frozenset({408, 409, 429})
 
 
 class EndpointEngine(TextEngine):
-    """A client with retries; the key, where a server wants one, comes from the environment variable OPENAI_API_KEY.
+    """A client of the server; if the server needs a key, it comes from the environment variable OPENAI_API_KEY.
 
     Args:
-        config: `base_url` and `served_model` are read.
-        wait: sleeps for some seconds between attempts.
+        config: uses `base_url`, with or without `/v1` at its end, and `served_model`.
 
     Raises:
         ConfigError: the configuration has no address or no model name.
     """
 
-    def __init__(self, config: EngineConfig, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, config: EngineConfig) -> None:
         if not config.base_url or not config.served_model:
             raise ConfigError(
                 "the endpoint engine needs a server and a model name",
@@ -59,69 +43,83 @@ class EndpointEngine(TextEngine):
                 value=config.base_url,
                 remedy="Set engine.base_url and engine.served_model",
             )
-        self.url, self.model = completions_url(config.base_url), config.served_model
-        self._wait = wait
-        key = os.environ.get("OPENAI_API_KEY")
-        self._http = httpx.Client(timeout=TIMEOUT, headers={"Authorization": f"Bearer {key}"} if key else {})
+        self.url, self.model = config.base_url.rstrip("/").removesuffix("/v1") + "/v1", config.served_model
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request, with what the address contains
+        key = os.environ.get("OPENAI_API_KEY") or _NO_KEY
+        self._client = OpenAI(base_url=self.url, api_key=key, max_retries=ATTEMPTS - 1)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer the requests, many at once; raises StageError when the server stays away or refuses one."""
-        if self._http.is_closed:
+        """Answer the requests, many at a time; raises StageError if the server does not answer or refuses one."""
+        if self._client.is_closed():
             raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
         with ThreadPoolExecutor(max_workers=CONNECTIONS) as pool:
             return check_count(requests, list(pool.map(self._answer, requests)))
 
     def _answer(self, request: Request) -> Completion:
-        """Ask for one completion, again with growing waits while the server is away or busy."""
-        problem = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                self._wait(FIRST_WAIT * 2 ** (attempt - 1))
-            try:
-                response = self._http.post(self.url, json=self._body(request))
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
-                continue
-            if response.status_code not in _TRY_AGAIN:
-                return self._completion(response, request)
-            problem = f"status {response.status_code}"
-        raise StageError(
-            f"the server did not answer in {ATTEMPTS} attempts: {problem}",
+        """Request one completion.
+
+        Raises:
+            StageError: no answer in `ATTEMPTS` attempts, a refusal, or an answer that is not a completion.
+        """
+        try:
+            answer = self._client.completions.create(
+                model=self.model,
+                prompt=request.prompt,
+                seed=request.seed,
+                temperature=request.temperature,
+                max_tokens=request.max_tokens,
+                stop=list(request.stop) if request.stop else openai.omit,
+            )
+        except openai.APIStatusError as error:
+            raise self._status_error(error) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise self._no_answer(f"{type(cause).__name__}: {cause}") from None
+        except json.JSONDecodeError as error:
+            raise _not_a_completion(error.doc) from None
+        return _completion(answer, request)
+
+    def _status_error(self, error: openai.APIStatusError) -> StageError:
+        """Return the error for an answer with an error status."""
+        if error.status_code in _RETRIED or error.status_code >= 500:
+            return self._no_answer(f"status {error.status_code}")
+        return StageError(
+            f"the server refused a request with status {error.status_code}: {redact(error.response.text[:300])}",
+            field="engine.served_model",
+            value=self.model,
+            remedy="Check the model's name and that its window is at least engine.max_model_len",
+        )
+
+    def _no_answer(self, problem: str) -> StageError:
+        """Return the error for a server that is unreachable or busy."""
+        return StageError(
+            f"the server did not answer in {ATTEMPTS} attempts: {redact(problem)}",
             field="engine.base_url",
-            value=self.url,
+            value=redact(self.url),
             remedy="Start the server, or choose another engine.kind",
         )
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        """Return the JSON body of one request."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "prompt": request.prompt,
-            "seed": request.seed,
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-        }
-        return body | {"stop": list(request.stop)} if request.stop else body
-
-    def _completion(self, response: httpx.Response, request: Request) -> Completion:
-        """Read an answer; raises StageError when the server refused or answered in another form."""
-        if response.is_error:
-            raise StageError(
-                f"the server refused a request with status {response.status_code}: {response.text[:300]}",
-                field="engine.served_model",
-                value=self.model,
-                remedy="Check the model's name and that its window is at least engine.max_model_len",
-            )
-        try:
-            return _read(response.json(), request)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise StageError(
-                "the server's answer is not an OpenAI completion",
-                field="engine.base_url",
-                value=response.text[:200],
-                remedy="Point engine.base_url at an OpenAI-compatible server",
-            ) from error
-
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._client.close()
+
+
+def _completion(answer: openai.types.Completion, request: Request) -> Completion:
+    """Return the one choice of an answer; raises StageError if it is not an OpenAI completion."""
+    try:
+        choice = answer.choices[0]
+        text, stopped = cut_at_stop(choice.text, request.stop)
+        finish: Finish = "length" if choice.finish_reason == "length" and not stopped else "stop"
+        return Completion(text.strip(), answer.usage.completion_tokens if answer.usage else 0, finish)
+    except (AttributeError, IndexError, TypeError) as error:  # the client does not check what servers send
+        raise _not_a_completion(str(answer)) from error
+
+
+def _not_a_completion(answer: str) -> StageError:
+    """Return the error for an answer that is not an OpenAI completion."""
+    return StageError(
+        "the server's answer is not an OpenAI completion",
+        field="engine.base_url",
+        value=redact(answer[:200]),
+        remedy="Set engine.base_url to the address of an OpenAI-compatible server",
+    )

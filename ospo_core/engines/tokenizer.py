@@ -1,4 +1,4 @@
-"""Text to token ids and back, shared by the engines that hold the model, so that all of them read and write alike."""
+"""Text to token ids and back, shared by the engines that hold the model, so that they all encode and decode alike."""
 
 from __future__ import annotations
 
@@ -24,21 +24,24 @@ def _end_tokens(folder: Path) -> set[int]:
     return ids
 
 
-class Codec:
-    """Tokenizer of an exported checkpoint with the window of an engine.
+class EngineTokenizer:
+    """The tokenizer of an exported checkpoint, with the context window of an engine.
 
     Args:
         folder: checkpoint folder with a tokenizer.
-        window: `engine.max_model_len`, tokens of prompt and answer together.
+        window: `engine.max_model_len`, the tokens of prompt and answer together.
 
     Raises:
-        ModelError: there is no checkpoint, no tokenizer or no end-of-sequence token.
+        ModelError: the checkpoint, its tokenizer or an end-of-sequence token is missing.
     """
 
     def __init__(self, folder: Path, window: int) -> None:
         if not (folder / "config.json").is_file():
             raise ModelError(
-                "no model here", field="model folder", value=str(folder), remedy="Export the text backbone first"
+                "there is no model in this folder",
+                field="model folder",
+                value=str(folder),
+                remedy="Export the text backbone first",
             )
         self.window = window
         self.tokenizer = _load_tokenizer(folder)
@@ -46,14 +49,14 @@ class Codec:
         self.end_ids = frozenset(token for token in known if token is not None)
         if not self.end_ids:
             raise ModelError(
-                "the tokenizer names no end-of-sequence token",
+                "the tokenizer has no end-of-sequence token",
                 field="eos_token",
                 value=str(folder),
                 remedy="Set eos_token in tokenizer_config.json",
             )
 
     def encode(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Return the token ids of the prompts, begin-of-sequence token included.
+        """Return the token ids of the prompts, including the begin-of-sequence token.
 
         Raises:
             StageError: a prompt leaves no room for an answer.
@@ -72,16 +75,16 @@ class Codec:
         return rows
 
     def limit(self, request: Request, prompt_tokens: int) -> int:
-        """Return how many tokens the answer to a prompt of that length may have."""
+        """Return the largest number of tokens that the answer to a prompt of that length may have."""
         return min(request.max_tokens, self.window - prompt_tokens)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of generated ids, without special tokens and with the words' own spacing."""
+        """Return the text of generated ids, without special tokens and with unchanged spacing."""
         text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
 
     def completion(self, ids: Sequence[int], stop: Sequence[str]) -> Completion:
-        """Return what generated ids say, up to the first end token or stop string."""
+        """Return the answer in generated ids, up to the first end token or stop string."""
         end = next((at for at, token in enumerate(ids) if token in self.end_ids), None)
         text, stopped = cut_at_stop(self.decode(ids if end is None else ids[:end]), stop)
         finished = stopped or end is not None
@@ -89,7 +92,7 @@ class Codec:
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer of a folder, never from a network."""
+    """Load the fast tokenizer of a folder, without network access."""
     from transformers import AutoTokenizer
 
     try:

@@ -1,4 +1,7 @@
-"""Text generation with plain transformers: slower than vLLM, runs wherever torch does."""
+"""Text generation with plain transformers: slower than vLLM, but runs wherever torch does.
+
+The decoding loop is own code because `generate` shares one random generator between the rows of a batch.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ospo_core.config.sections import EngineConfig
-from ospo_core.engines.base import Completion, Request, TextEngine, check_count, cut_at_stop
-from ospo_core.engines.quiet import quiet_loading
-from ospo_core.engines.tokenizer import Codec
+from ospo_core.engines.base import Completion, Request, TextEngine, check_count, cut_at_stop, quiet_loading
+from ospo_core.engines.tokenizer import EngineTokenizer
 from ospo_core.errors import ModelError, StageError
 
 
 def _load(folder: Path, dtype: str, device: str) -> torch.nn.Module:
-    """Load the language model from safetensors, without a network and without code of its own."""
+    """Load the language model from safetensors, without network access or remote code."""
     try:
         with quiet_loading():
             model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
@@ -40,10 +42,10 @@ def _load(folder: Path, dtype: str, device: str) -> torch.nn.Module:
 
 
 class _Row:
-    """One request while it is being answered: its noise, the tokens so far and whether it has ended."""
+    """One request being answered: its random generator, its tokens so far, and whether it has ended."""
 
-    def __init__(self, request: Request, limit: int, codec: Codec) -> None:
-        self.request, self.limit, self.codec = request, limit, codec
+    def __init__(self, request: Request, limit: int, tokenizer: EngineTokenizer) -> None:
+        self.request, self.limit, self.tokenizer = request, limit, tokenizer
         self.ids: list[int] = []
         self.done = False
         self.noise = torch.Generator().manual_seed(request.seed)
@@ -59,18 +61,18 @@ class _Row:
     def push(self, token: int) -> None:
         """Append a token and note whether the answer is complete."""
         self.ids.append(token)
-        self.done = token in self.codec.end_ids or len(self.ids) >= self.limit or self._stopped()
+        self.done = token in self.tokenizer.end_ids or len(self.ids) >= self.limit or self._stopped()
 
     def _stopped(self) -> bool:
         stop = self.request.stop
-        return bool(stop) and cut_at_stop(self.codec.decode(self.ids), stop)[1]
+        return bool(stop) and cut_at_stop(self.tokenizer.decode(self.ids), stop)[1]
 
 
 class TransformersEngine(TextEngine):
-    """Left-padded batches of at most `max_num_seqs` rows, each with a generator of its own.
+    """Left-padded batches of at most `max_num_seqs` rows, each with its own random generator.
 
     Args:
-        config: `dtype`, `max_model_len` and `max_num_seqs` are read.
+        config: uses `dtype`, `max_model_len` and `max_num_seqs`.
         model_folder: Llama checkpoint with its tokenizer.
 
     Raises:
@@ -80,14 +82,14 @@ class TransformersEngine(TextEngine):
     def __init__(self, config: EngineConfig, model_folder: Path) -> None:
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.codec = Codec(model_folder, config.max_model_len)
+        self.tokenizer = EngineTokenizer(model_folder, config.max_model_len)
         self.model: Any = _load(model_folder, config.dtype, self.device)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer the requests batch by batch; raises StageError as the protocol says, or when closed."""
+        """Answer the requests batch by batch; raises StageError as the protocol does, and if the engine is closed."""
         if self.model is None:
             raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
-        encoded = self.codec.encode(requests)
+        encoded = self.tokenizer.encode(requests)
         answers: list[Completion] = []
         for start in range(0, len(requests), self.config.max_num_seqs):
             part = slice(start, start + self.config.max_num_seqs)
@@ -96,9 +98,9 @@ class TransformersEngine(TextEngine):
 
     @torch.inference_mode()
     def _batch(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Completion]:
-        """Answer one batch of R requests, token by token over a key-value cache."""
+        """Answer one batch of R requests, token by token with a key-value cache."""
         rows = [
-            _Row(request, self.codec.limit(request, len(ids)), self.codec)
+            _Row(request, self.tokenizer.limit(request, len(ids)), self.tokenizer)
             for request, ids in zip(requests, prompts, strict=True)
         ]
         ids, mask = self._pad(prompts)
@@ -113,12 +115,12 @@ class TransformersEngine(TextEngine):
             ids = self._step(rows, output.logits[:, -1].float().cpu())
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             positions = positions[:, -1:] + 1
-        return [self.codec.completion(row.ids, row.request.stop) for row in rows]
+        return [self.tokenizer.completion(row.ids, row.request.stop) for row in rows]
 
     def _pad(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Return ids and attention mask [R, L] int64, padded on the left."""
         width = max(map(len, prompts))
-        filler = next(iter(self.codec.end_ids))
+        filler = next(iter(self.tokenizer.end_ids))
         ids = torch.tensor([[filler] * (width - len(row)) + row for row in prompts], device=self.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device)
         return ids, mask
@@ -131,7 +133,7 @@ class TransformersEngine(TextEngine):
         return torch.tensor([[row.ids[-1]] for row in rows], device=self.device)
 
     def close(self) -> None:
-        """Drop the model and hand its memory back."""
+        """Delete the model and free its memory."""
         self.model = None
         gc.collect()
         if self.device == "cuda":

@@ -1,4 +1,4 @@
-"""Text generation with vLLM inside this process: started once a phase, prefix caching shares the few-shot preamble."""
+"""Text generation with vLLM in this process: started once per phase; prefix caching shares the few-shot preamble."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ospo_core.config.sections import EngineConfig
-from ospo_core.engines.base import Completion, Request, TextEngine, check_count
-from ospo_core.engines.quiet import quiet_loading
-from ospo_core.engines.tokenizer import Codec
+from ospo_core.engines.base import Completion, Request, TextEngine, check_count, quiet_loading
+from ospo_core.engines.tokenizer import EngineTokenizer
 from ospo_core.errors import ModelError, StageError
 
 if TYPE_CHECKING:
@@ -24,14 +23,14 @@ _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-"""Environment that vLLM reads when it is imported: engine in this process, no chatter, nothing sent."""
+"""Environment that vLLM reads when it is imported: engine in this process, no messages, no usage statistics."""
 
 _GIB = 2**30
 
 
 @contextmanager
 def _unchanged_process() -> Iterator[None]:
-    """Undo what vLLM's start does to its host: environment variables, and torch's thread setting on CPUs."""
+    """Undo what starting vLLM does to this process: environment variables, and torch's threads on CPUs."""
     import torch
 
     before, set_num_threads = dict(os.environ), torch.set_num_threads
@@ -45,55 +44,55 @@ def _unchanged_process() -> Iterator[None]:
 
 
 class VllmEngine(TextEngine):
-    """One `vllm.LLM`, eager, with one seeded generator a request.
+    """One `vllm.LLM`, eager, with one seeded generator per request.
 
-    Token ids go in and out; the tokenizer of the checkpoint turns them into text exactly as the other engines do.
+    Token ids go in and out; the checkpoint's tokenizer turns them into text exactly as in the other engines.
 
     Args:
-        config: the engine section of a profile; on a CPU `kv_cache_gib` is reserved, on a GPU
-            `gpu_memory_utilization` of its memory.
+        config: the engine section of a profile; it reserves `kv_cache_gib` on a CPU and `gpu_memory_utilization` of
+            the memory on a GPU.
         model_folder: Llama checkpoint with its tokenizer.
 
     Raises:
-        ModelError: vLLM cannot load the folder, or does not get the memory that it asks for.
+        ModelError: vLLM cannot load the folder, or cannot get the memory it needs.
     """
 
     def __init__(self, config: EngineConfig, model_folder: Path) -> None:
-        self.codec = Codec(model_folder, config.max_model_len)
+        self.tokenizer = EngineTokenizer(model_folder, config.max_model_len)
         os.environ.update(_QUIET)
         with _unchanged_process(), quiet_loading():
             self._llm: Any = _start(config, model_folder)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer the requests in one call of vLLM; raises StageError as the protocol says, or when closed."""
+        """Answer the requests in one call of vLLM; raises StageError as the protocol does, and if it is closed."""
         if self._llm is None:
             raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
         if not requests:
             return []
-        encoded = self.codec.encode(requests)
+        encoded = self.tokenizer.encode(requests)
         outputs = self._llm.generate(
             [{"prompt_token_ids": ids} for ids in encoded],
             [self._sampling(request, len(ids)) for request, ids in zip(requests, encoded, strict=True)],
             use_tqdm=False,
         )
         pairs = zip(requests, check_count(requests, outputs), strict=True)
-        return [self.codec.completion(output.outputs[0].token_ids, request.stop) for request, output in pairs]
+        return [self.tokenizer.completion(output.outputs[0].token_ids, request.stop) for request, output in pairs]
 
     def _sampling(self, request: Request, prompt_tokens: int) -> SamplingParams:
-        """Return vLLM's sampling parameters; it decodes only where a stop string has to be found."""
+        """Return vLLM's sampling parameters; it decodes only if there is a stop string to find."""
         from vllm import SamplingParams
 
         return SamplingParams(
             temperature=request.temperature,
             seed=request.seed if request.temperature > 0 else None,
-            max_tokens=self.codec.limit(request, prompt_tokens),
+            max_tokens=self.tokenizer.limit(request, prompt_tokens),
             stop=list(request.stop),
-            stop_token_ids=sorted(self.codec.end_ids),
+            stop_token_ids=sorted(self.tokenizer.end_ids),
             detokenize=bool(request.stop),
         )
 
     def close(self) -> None:
-        """Shut vLLM down and hand its memory back."""
+        """Shut vLLM down and free its memory."""
         llm, self._llm = self._llm, None
         if llm is None:
             return
@@ -104,7 +103,7 @@ class VllmEngine(TextEngine):
 
 
 def _free_gpu_memory() -> None:
-    """Hand cached memory of a GPU back to it."""
+    """Free the cached memory of a GPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -112,10 +111,10 @@ def _free_gpu_memory() -> None:
 
 
 def _whole_prompts(config: EngineConfig) -> dict[str, Any]:
-    """Return options that make vLLM read every prompt in one go.
+    """Return options that make vLLM prefill every prompt in one piece.
 
-    A prompt cut into chunks takes a number from its own seeded generator too early, and vLLM puts that back with a
-    call that generators on a CPU do not have: the engine dies as soon as a batch is longer than its token budget.
+    A prompt prefilled in chunks draws from its own seeded generator too early, and vLLM undoes that with a call that
+    CPU generators do not have: the engine dies as soon as a batch exceeds its token budget.
     """
     return {
         "enable_chunked_prefill": False,

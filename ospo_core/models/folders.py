@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from ospo_core.artifacts.atomic_write import atomic_folder
+from ospo_core.artifacts.storage_errors import disk_problem
 from ospo_core.errors import StorageError
 
 _TOKENIZER_FILES = (
@@ -50,20 +50,11 @@ def new_folder(out: Path) -> Iterator[Path]:
         StorageError: the disk is full, or the folder cannot be written.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            fresh = Path(scratch) / "new"
-            fresh.mkdir()
-            with quiet_transformers():
-                yield fresh
-            if out.exists():
-                out.rename(Path(scratch) / "old")
-            fresh.rename(out)
-    except OSError as error:
-        problem = "the disk is full" if error.errno == errno.ENOSPC else f"the folder cannot be written: {error}"
+        with atomic_folder(out) as fresh, quiet_transformers():
+            yield fresh
+    except (OSError, SafetensorError) as error:
+        problem = disk_problem(error, out.parent) or f"the folder cannot be written: {error}"
         raise StorageError(problem, field=str(out), remedy="Free space, or choose another storage.scratch") from error
-    except SafetensorError as error:
-        raise StorageError(f"the weights cannot be written: {error}", field=str(out)) from error
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ospo_core.artifacts.checksummed_json import seal
+from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config.sections import Section
 from ospo_core.errors import ConfigError
@@ -44,7 +44,7 @@ def record_round(round: Round) -> RoundRecord:
     """Return the record of a round, written now unless it exists."""
     config = round.config.model_dump(mode="json")
     record = RoundRecord(id=round.id, kind=round.kind, config=config, model=round.model)
-    if round.storage.create(_key(record.id), seal(record)):
+    if round.storage.create(_key(record.id), dump_checksummed(record)):
         return record
     return read_record(round.storage, record.id)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from ospo_core.artifacts.atomic_write import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +26,8 @@ class HasState(Protocol):
 
 def save_checkpoint(path: Path, model: nn.Module, optimiser: HasState, step: int) -> None:
     """Write a checkpoint after `step` steps."""
-    temporary = path.with_suffix(".partial")
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, temporary)
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, temporary)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: HasState) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, JanusForConditionalGeneration
 
+from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.shapes.pretrain import Recipe, build_model, train
 from ospo_core.shapes.pretrain_vq import VqRecipe, train_vq
 from ospo_core.shapes.tokenizer import BEGIN_IMAGE, build_tokenizer, token_id
@@ -51,9 +51,8 @@ def _pretrain_vq(model: JanusForConditionalGeneration, recipe: VqRecipe, path: P
         return
     vq = model.model.vqmodel
     train_vq(vq, recipe, device, partial(logger.info, "vq %d %s"), path.with_name(VQ_CHECKPOINT))
-    temporary = path.with_suffix(".partial")
-    torch.save(vq.state_dict(), temporary)
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        torch.save(vq.state_dict(), temporary)
 
 
 def save_model(model: JanusForConditionalGeneration, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError
 
-from ospo_core.artifacts.checksummed_json import seal, unseal
+from ospo_core.artifacts.checksummed_json import dump_checksummed, load_checksummed
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.config.sections import Section
@@ -70,7 +70,7 @@ def record_stage(storage: Storage, round_id: str, record: StageRecord) -> None:
     """Make `record` the result of its stage in a round; nothing is written if it already is."""
     existing = stage_record(storage, round_id, record.stage)
     if existing is None or existing.model_copy(update={"at": record.at}) != record:
-        storage.write(_key(round_id, record.stage), seal(record))
+        storage.write(_key(round_id, record.stage), dump_checksummed(record))
 
 
 def stage_record(storage: Storage, round_id: str, stage: StageName) -> StageRecord | None:
@@ -93,7 +93,7 @@ def read_record_file(storage: Storage, key: str, kind: type[_Record]) -> _Record
         DamagedArtifactError: it is not what was written.
     """
     try:
-        return kind.model_validate(unseal(storage.read(key), storage.uri(key)))
+        return kind.model_validate(load_checksummed(storage.read(key), storage.uri(key)))
     except (DamagedArtifactError, ValidationError) as error:
         remedy = "Delete this file; the next run of the round writes it again"
         raise DamagedArtifactError("the record is damaged", field=storage.uri(key), remedy=remedy) from error

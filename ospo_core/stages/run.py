@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, prefix_of, publish_manifest
 from ospo_core.artifacts.shards import load_shard_entry, publish_shard
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import disk_problem
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.engines import TextEngine
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 ITEMS_IN = "items_in"
 """Name among a shard's counts of the number of items offered to it."""
-
-_DISK_FAULTS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only disk"}
 
 
 @dataclass(frozen=True)
@@ -327,10 +325,11 @@ def _disk_faults(scratch: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FAULTS:
+        problem = disk_problem(error)
+        if not problem:
             raise
         raise StorageError(
-            _DISK_FAULTS[error.errno],
+            problem,
             field=str(error.filename or scratch),
             remedy="Free space there, or choose another storage.scratch, and run again",
         ) from error

@@ -10,12 +10,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_shard
@@ -95,9 +97,9 @@ class TrainingStage(Stage):
 
     def lock(self, run: StageRun) -> AbstractContextManager[None]:
         """Return the lock of the scratch folder: a second run of the same training waits for the first."""
-        from ospo_core.training.lock import alone
+        from ospo_core.training.lock import folder_lock
 
-        return alone(_out_dir(run))
+        return folder_lock(_out_dir(run))
 
     def gpus(self, run: StageRun) -> int:
         """Return the number of GPUs that share the forward passes of a step."""
@@ -123,16 +125,13 @@ def _local_pairs(run: StageRun, out: Path) -> Path:
     """Copy the pairs, without the pictures, into one local file, shard by shard; return its path."""
     manifest = run.upstream[StageName.PAIRS]
     out.mkdir(parents=True, exist_ok=True)
-    path, draft = out / "pairs.parquet", out / "pairs.parquet.tmp"
+    path = out / "pairs.parquet"
     columns = [name for name in TABLES["pairs"].names if not name.endswith(("_image", "_answers"))]
-    writer: pq.ParquetWriter | None = None
-    for index in range(len(manifest.shards)):
-        table: pa.Table = read_shard(run.storage, manifest, index, columns)
-        writer = writer or pq.ParquetWriter(draft, table.schema, compression="zstd")
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
-        draft.replace(path)
+    tables = (read_shard(run.storage, manifest, index, columns) for index in range(len(manifest.shards)))
+    first: pa.Table = next(tables)
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
     return path
 
 

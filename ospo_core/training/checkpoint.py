@@ -1,7 +1,9 @@
-"""Checkpoints of a training run: adapter, optimiser and state, complete or not there at all.
+"""Checkpoints of a training run: adapter, optimiser and state, complete or absent.
 
 A checkpoint is a folder `step-000050` that appears by one rename. Noise and order are drawn from (seed, step), so the
-step is the whole state of the random generators. The last two are kept; a damaged one is passed over.
+step is the whole state of the random generators. The last two are kept; a damaged one is skipped.
+
+Own code because `accelerate.save_state` saves the whole model, writes file by file, and stores no checksums.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ospo_core.artifacts.atomic_write import atomic_folder, is_temporary
 from ospo_core.errors import TrainingError
 from ospo_core.training.collapse import CollapseAlarm
 
@@ -50,8 +52,8 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        folder: where they are; made when needed.
-        identity: of the job; a checkpoint of another job is refused.
+        folder: where they are; created when needed.
+        identity: the job's; a checkpoint of another job is refused.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
@@ -63,25 +65,21 @@ class CheckpointStore:
         """Write a checkpoint, then delete all but the last two; return its folder.
 
         Raises:
-            TrainingError: the folder cannot be written (for example: disk full).
+            TrainingError: the folder cannot be written, for example because the disk is full.
         """
         final = self._folder / f"step-{step:06d}"
-        fresh = self._folder / f"incomplete-{step:06d}"
+        adapter = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
         try:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            save_file({name: value.detach().cpu().contiguous() for name, value in parameters.items()}, fresh / _ADAPTER)
-            torch.save(optimizer.state_dict(), fresh / _OPTIMIZER)
-            state = {
-                "identity": self._identity,
-                "step": step,
-                "alarm": alarm.model_dump(),
-                "sha256": {name: _sha256(fresh / name) for name in (_ADAPTER, _OPTIMIZER)},
-            }
-            (fresh / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-            _sync(fresh)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(fresh, final)
+            with atomic_folder(final) as fresh:
+                save_file(adapter, fresh / _ADAPTER)
+                torch.save(optimizer.state_dict(), fresh / _OPTIMIZER)
+                state = {
+                    "identity": self._identity,
+                    "step": step,
+                    "alarm": alarm.model_dump(),
+                    "sha256": {name: _sha256(fresh / name) for name in (_ADAPTER, _OPTIMIZER)},
+                }
+                (fresh / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
         except OSError as error:
             raise TrainingError(
                 f"the checkpoint cannot be written: {error.strerror}",
@@ -92,7 +90,7 @@ class CheckpointStore:
         return final
 
     def load_latest(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint, or None.
+        """Return the newest undamaged checkpoint, or None.
 
         Raises:
             TrainingError: it belongs to another job.
@@ -104,15 +102,15 @@ class CheckpointStore:
         return None
 
     def _load(self, folder: Path) -> Checkpoint | None:
-        """Read one checkpoint; a damaged one is reported and gives None."""
+        """Return one checkpoint; None, with a warning in the log, if it is damaged."""
         try:
             state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
             damaged = [name for name, digest in state["sha256"].items() if _sha256(folder / name) != digest]
         except (OSError, ValueError, KeyError) as error:
-            logger.warning("checkpoint %s is damaged and is passed over: %s", folder, error)
+            logger.warning("checkpoint %s is damaged and is skipped: %s", folder, error)
             return None
         if damaged:
-            logger.warning("checkpoint %s is damaged and is passed over: %s", folder, damaged)
+            logger.warning("checkpoint %s is damaged and is skipped: %s", folder, damaged)
             return None
         if state["identity"] != self._identity:
             raise TrainingError(
@@ -132,8 +130,8 @@ class CheckpointStore:
         return sorted(self._folder.glob("step-*"))
 
     def _prune(self) -> None:
-        """Delete all but the newest checkpoints, and what a kill left half-written."""
-        for folder in [*self._complete()[:-KEPT], *self._folder.glob("incomplete-*")]:
+        """Delete all but the newest checkpoints, and those that a killed process did not complete."""
+        for folder in [*self._complete()[:-KEPT], *filter(is_temporary, self._folder.iterdir())]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -141,10 +139,3 @@ def _sha256(file: Path) -> str:
     """Return the sha256 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Make sure that the files of a folder are on the disk."""
-    for file in folder.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())

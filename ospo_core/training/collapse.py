@@ -1,4 +1,4 @@
-"""The alarm for collapse: a preference loss can win its margin while the chosen images become improbable."""
+"""Detection of collapse: a preference loss can gain its margin while the chosen images become improbable."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from ospo_core.errors import TrainingError
 
 
 class CollapseError(TrainingError):
-    """Training was stopped because the model collapsed; the same job would collapse again."""
+    """Training stopped because the model collapsed; the same job would collapse again."""
 
 
 class CollapseAlarm(BaseModel):
-    """Watches `l(y_w|x)`, the mean log-probability of the chosen images, in nats a token.
+    """Watches `l(y_w|x)`, the mean log-probability of the chosen images, in nats per token.
 
-    Its fields are its whole state, so that it survives a checkpoint.
+    Its fields are its whole state, so a checkpoint can store it.
 
     Attributes:
-        drop: distance below the first step's value that counts as fallen, nats a token.
-        patience: steps in a row below that line after which training should stop.
+        drop: distance below the first step's value that raises the alarm, nats per token.
+        patience: consecutive steps below that line after which training should stop.
         baseline: value of the first step; None until then.
-        steps_below: length of the current run of steps below the line.
+        steps_below: consecutive steps below the line up to now.
     """
 
     drop: float
@@ -29,7 +29,7 @@ class CollapseAlarm(BaseModel):
     steps_below: int = 0
 
     def observe(self, chosen_logprob: float) -> bool:
-        """Take the value of one step in; return whether it lies below the line (not a number counts as below)."""
+        """Record the value of one step; return whether it is below the line (NaN counts as below)."""
         if self.baseline is None:
             self.baseline = chosen_logprob
         above = chosen_logprob >= self.baseline - self.drop
@@ -38,5 +38,5 @@ class CollapseAlarm(BaseModel):
 
     @property
     def collapsed(self) -> bool:
-        """Whether the model stayed below the line for `patience` steps in a row."""
+        """Whether the model stayed below the line for `patience` consecutive steps."""
         return self.steps_below >= self.patience

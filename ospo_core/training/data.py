@@ -1,7 +1,7 @@
-"""Pairs from Parquet to micro-batches, in an order that depends on nothing but the seed and the step.
+"""Pairs from Parquet to micro-batches, in an order that depends only on the seed and the step.
 
-Shapes: `B` pairs a micro-batch, `N` sequences of it, `L` prompt length, `T` image tokens.
-Only prompts, tokens and masks are held in memory (Janus-Pro: 2.3 kB a pair without masks); pictures are never read.
+Shapes: `B` pairs per micro-batch, `N` sequences in it, `L` prompt length, `T` image tokens.
+Only prompts, tokens and masks are held in memory (Janus-Pro: 2.3 kB per pair without masks); pictures are never read.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MASK_COLUMNS = ("chosen_mask", "rejected_mask")
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Everything one forward pass needs: the sequences of `B` pairs, stacked in one batch.
+    """The input of one forward pass: the sequences of `B` pairs, stacked in one batch.
 
     Rows are, in this order: `(x, y_w)` of every pair; `(x, y_l)` if the loss uses it; `(x~, y_w)` if the loss uses it;
-    `y_w` without caption for those pairs whose caption was dropped.
+    `y_w` without a caption for those pairs whose caption was dropped.
 
     Attributes:
         input_ids: `int64 [N, L]`, left-padded.
@@ -40,8 +40,8 @@ class MicroBatch:
         tokens: `int64 [N, T]`.
         mask: `float32 [N, T]` object masks, or None.
         pairs: `B`.
-        has_rejected: whether the second group is there.
-        has_negative: whether the third group is there.
+        has_rejected: whether the second group is present.
+        has_negative: whether the third group is present.
         dropped: `bool [B]`, pairs whose SFT term is unconditional.
     """
 
@@ -69,17 +69,17 @@ class MicroBatch:
 
 
 class PairData:
-    """The training pairs, cut into micro-batches.
+    """The training pairs, split into micro-batches.
 
-    Every epoch is a permutation of its own; a step takes the next `batch_size x accumulation` pairs and may run over
-    into the next epoch. So a run can be resumed at any step, and how a step is cut into micro-batches or spread over
-    processes does not change what it sees.
+    Every epoch has its own permutation; a step uses the next `batch_size x accumulation` pairs and may continue into
+    the next epoch. A run can therefore resume at any step, and the pairs of a step do not depend on how it is split
+    into micro-batches or over processes.
 
     Args:
-        path: Parquet file, or folder of Parquet files, of the pairs table.
-        loaded: the model whose tokenizer and image geometry apply.
+        path: Parquet file of the pairs table, or a folder of them.
+        loaded: the model, for its tokenizer and image geometry.
         config: batch sizes, caption dropout, and which terms of the loss are used.
-        seed: seed of order and caption dropout.
+        seed: of order and caption dropout.
 
     Raises:
         TrainingError: there are no pairs, or they do not fit the model or the loss.
@@ -103,13 +103,13 @@ class PairData:
         return len(self._prompts)
 
     def indices(self, step: int) -> NDArray[np.int64]:
-        """Return which pairs step `step` (from 0) trains on, `[batch_size x accumulation]`."""
+        """Return the indices of the pairs of step `step` (from 0), `[batch_size x accumulation]`."""
         size = self._config.batch_size * self._config.accumulation
         places = np.arange(step * size, (step + 1) * size)
         return np.array([self._permutation(int(place) // len(self))[place % len(self)] for place in places])
 
     def dropped(self, step: int) -> NDArray[np.bool_]:
-        """Return for which of the step's pairs the caption is dropped, `[batch_size x accumulation]`."""
+        """Return whether each of the step's pairs loses its caption, `[batch_size x accumulation]`."""
         size = self._config.batch_size * self._config.accumulation
         generator = np.random.default_rng(derive_seed("caption dropout", self._seed, step))
         return generator.random(size) < self._config.caption_dropout
@@ -120,7 +120,7 @@ class PairData:
         return self._assemble(self.indices(step)[rows], self.dropped(step)[rows])
 
     def _assemble(self, pairs: NDArray[np.int64], dropped: NDArray[np.bool_]) -> MicroBatch:
-        """Stack the sequences of some pairs."""
+        """Return the micro-batch of the given pairs."""
         loss = self._config.loss
         groups = [(self._prompts, 0, pairs)]
         if loss.w_simpo:
@@ -146,7 +146,7 @@ class PairData:
         )
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of an epoch; the last one asked for is remembered."""
+        """Return the order of an epoch; the most recent one is cached."""
         if epoch != self._epoch:
             generator = np.random.default_rng(derive_seed("training order", self._seed, epoch))
             self._epoch, self._order = epoch, generator.permutation(len(self))
@@ -154,7 +154,7 @@ class PairData:
 
 
 def _read_pairs(path: Path, config: TrainingConfig) -> pa.Table:
-    """Read the columns that training needs, and check that they are filled."""
+    """Read the columns that training needs, and check that they have no nulls."""
     masks = _MASK_COLUMNS if config.loss.object_weight else ()
     table = pq.read_table(path, columns=[*_TEXT_COLUMNS, *_TOKEN_COLUMNS, *masks])
     if not len(table):
@@ -171,7 +171,7 @@ def _read_pairs(path: Path, config: TrainingConfig) -> pa.Table:
 
 
 def _thinned(table: pa.Table, most: int | None, seed: int) -> pa.Table:
-    """Return at most `most` of the pairs, drawn by the seed, in their order."""
+    """Return at most `most` pairs, sampled with the seed, in their original order."""
     if most is None or len(table) <= most:
         return table
     drawn = np.random.default_rng(derive_seed("pairs trained on", seed)).permutation(len(table))[:most]
@@ -184,7 +184,7 @@ def _matrix(table: pa.Table, name: str, dtype: type[np.generic], width: int) -> 
     lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))
     if lengths.tolist() != [width]:
         raise TrainingError(
-            f"the model has {width} image tokens a picture",
+            f"the model has {width} tokens per picture",
             field=f"pairs.{name}",
             value=lengths.tolist()[:5],
             remedy="Use pairs that were rendered by this model",
@@ -193,7 +193,7 @@ def _matrix(table: pa.Table, name: str, dtype: type[np.generic], width: int) -> 
 
 
 def _check_codes(tokens: Sequence[NDArray[np.generic]], codes: int) -> None:
-    """Refuse tokens that the codebook does not have."""
+    """Raise TrainingError if a token is not in the codebook."""
     largest = max(int(side.max()) for side in tokens)
     if largest >= codes:
         raise TrainingError(
@@ -202,6 +202,6 @@ def _check_codes(tokens: Sequence[NDArray[np.generic]], codes: int) -> None:
 
 
 def _stack(sides: Sequence[NDArray[np.generic]], groups: Sequence[tuple[int, NDArray[np.int64]]]) -> torch.Tensor:
-    """Take rows from the chosen (0) or rejected (1) side, group after group, and stack them: `[N, T]`."""
+    """Return the rows of the chosen (0) or rejected (1) side of each group, stacked: `[N, T]`."""
     stacked = np.concatenate([sides[side][rows] for side, rows in groups])
     return torch.from_numpy(stacked.astype(np.int64) if stacked.dtype == np.uint16 else stacked)

@@ -1,4 +1,4 @@
-"""What a training process is asked to do and what it answers: plain data, shared by parent and child."""
+"""A training job, its result and its files: plain data, shared by the parent and the training process."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ EXIT_STOPPED = 75
 """Exit code of a process that was asked to stop and saved a checkpoint (`EX_TEMPFAIL`: try again)."""
 
 EXIT_FULL = 74
-"""Exit code of a process whose disk is full, so that it cannot leave its reason in a file (`EX_IOERR`)."""
+"""Exit code of a process whose disk is full, so that it cannot write the reason to a file (`EX_IOERR`)."""
 
 
 class TrainingJob(Section):
-    """One training run: everything that decides its outcome, and where to put it."""
+    """One training run: everything that determines its outcome, and where to put it."""
 
     model_folder: Path = Field(description="The model to start from, in transformers' format.")
     model: ModelConfig = ModelConfig()
     pairs_path: Path = Field(description="Local Parquet file, or a folder of them, of the pairs table.")
     training: TrainingConfig = TrainingConfig()
     seed: int = Field(0, description="Seed of order, caption dropout, LoRA initialisation and LoRA dropout.")
-    out_dir: Path = Field(description="Local folder of this run alone; a second start resumes from it.")
+    out_dir: Path = Field(description="Local folder that no other run uses; a second start resumes from it.")
 
     def identity(self, model_digest: str) -> str:
-        """Return what decides the outcome, as one digest: a checkpoint is resumed only by a job with the same one.
+        """Return one digest of everything that determines the outcome; only a job with the same digest resumes.
 
-        Content counts, not places: the pairs' bytes, the model's digest, the training options and the seed. How often
-        checkpoints are written does not count, nor do folders and devices.
+        It covers content: the pairs' bytes, the model's digest, the training options and the seed. It does not cover
+        folders, devices, and how often checkpoints are written.
 
         Args:
             model_digest: digest of the model in `model_folder`.
@@ -44,9 +44,9 @@ class TrainingResult(Section):
     """Outcome of a finished run, as `result.json` holds it.
 
     Attributes:
-        identity: of the job that it belongs to.
+        identity: of the job it belongs to.
         steps: optimiser steps made in all.
-        resumed_from: step at which the last process took over; 0 for a run that was never interrupted.
+        resumed_from: step at which the last process resumed; 0 for a run that was never interrupted.
         pairs: number of training pairs.
         seconds: wall time of the last process, including loading and merging.
         adapter: folder of the PEFT adapter.
@@ -74,7 +74,7 @@ def _files_digest(path: Path) -> str:
 
 
 class JobFiles:
-    """Where a run keeps its files, given its `out_dir`."""
+    """Paths of a run's files below its `out_dir`."""
 
     def __init__(self, out_dir: Path) -> None:
         self.job = out_dir / "job.json"

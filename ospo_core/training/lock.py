@@ -1,7 +1,9 @@
-"""One training at a time in a folder: of two rounds that want the same one, the second waits for the first.
+"""The lock of a training folder: if two rounds need the same training, the second waits for the first.
 
 The lock belongs to an open file that the training process inherits. If a runner is killed, its training process holds
-the lock until it has noticed and stopped, so that the next runner's process never meets it.
+the lock until it has noticed and stopped, so the next runner's process never meets it.
+
+Own code because the library filelock does not let a child process inherit its lock.
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 0.1
+_POLL_S = 0.1
 _held: dict[Path, int] = {}
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, a file beside it, while the block runs; wait for whoever holds it.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, a file beside it, while the block runs; wait for the current holder.
 
     Raises:
-        OSError: the lock file cannot be made, e.g. on a full disk.
+        OSError: the lock file cannot be created, e.g. on a full disk.
     """
     descriptor = _acquired(folder)
     _held[folder] = descriptor
@@ -39,14 +41,14 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def inherited(folder: Path) -> tuple[int, ...]:
-    """Return the descriptors that a process that works in `folder` has to inherit: the lock's, if it is held here."""
+def lock_descriptors(folder: Path) -> tuple[int, ...]:
+    """Return the file descriptors that a process working in `folder` must inherit: the lock's, if held here."""
     return (_held[folder],) if folder in _held else ()
 
 
 def _acquired(folder: Path) -> int:
-    """Return the descriptor of the lock, once it is ours; a lock file that was removed meanwhile does not count."""
-    path, told = _lock_file(folder), False
+    """Return the descriptor of the lock once it is ours; a lock file removed in the meantime does not count."""
+    path, warned = _lock_file(folder), False
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -55,11 +57,11 @@ def _acquired(folder: Path) -> int:
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except BlockingIOError:
-            if not told:
-                logger.warning("another process trains in %s; waiting for its end", folder)
-            told = True
+            if not warned:
+                logger.warning("another process trains in %s; waiting for it to end", folder)
+            warned = True
         os.close(descriptor)
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _lock_file(folder: Path) -> Path:

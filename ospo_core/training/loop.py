@@ -1,25 +1,28 @@
-"""The training loop: steps of accumulated micro-batches, metrics, checkpoints, the collapse alarm, a clean stop."""
+"""The training loop: steps of accumulated micro-batches, metrics, checkpoints, the collapse alarm, a clean stop.
+
+One process or several run the same code: `accelerate.Accelerator` shares gradients and decisions (data parallel: every
+process holds the model, gradients are averaged), and does nothing where there is one process.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from accelerate import Accelerator
 
 from ospo_core.config.sections import TrainingConfig
 from ospo_core.errors import TrainingError
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseAlarm, CollapseError
 from ospo_core.training.data import MicroBatch, PairData
-from ospo_core.training.distributed import Team
 from ospo_core.training.losses import LossParts
 from ospo_core.training.policy import Policy, batch_loss, seeded, trainable
-from ospo_core.training.schedule import learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +31,11 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a call of `Trainer.run` came.
+    """How far a call of `Trainer.run` got.
 
     Attributes:
         step: optimiser steps made in all.
-        finished: whether all steps are done; if not, a stop was asked for and a checkpoint is there.
+        finished: whether all steps are done; if not, a stop was requested and a checkpoint exists.
         metrics: figures of the last step made by this process; empty if it made none.
     """
 
@@ -49,12 +52,12 @@ class Trainer:
         data: the pairs.
         config: optimisation.
         seed: of the LoRA dropout.
-        team: the processes that train together.
+        accelerator: the processes that train together.
         store: checkpoints.
         device: where the network is.
 
     Raises:
-        TrainingError: the accumulation cannot be shared evenly by the team.
+        TrainingError: the processes cannot share the accumulation evenly.
     """
 
     def __init__(
@@ -63,21 +66,21 @@ class Trainer:
         data: PairData,
         config: TrainingConfig,
         seed: int,
-        team: Team,
+        accelerator: Accelerator,
         store: CheckpointStore,
         device: torch.device,
     ) -> None:
-        if config.accumulation % team.size:
+        if config.accumulation % accelerator.num_processes:
             raise TrainingError(
-                f"{team.size} processes cannot share the forward passes of a step evenly",
+                f"{accelerator.num_processes} processes cannot share the forward passes of a step evenly",
                 field="training.accumulation",
                 value=config.accumulation,
                 remedy="Use a multiple of the number of processes",
             )
-        self._data, self._config, self._seed, self._team = data, config, seed, team
+        self._data, self._config, self._seed, self._accelerator = data, config, seed, accelerator
         self._store, self._device = store, device
         self._parameters = trainable(policy)
-        self._policy = team.prepare(policy)
+        self._policy = accelerator.prepare(policy)
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=config.learning_rate, betas=config.adam_betas, weight_decay=0.0
         )
@@ -85,7 +88,7 @@ class Trainer:
         self.step = 0
 
     def resume(self) -> int:
-        """Take over the newest checkpoint; return its step, 0 where there is none."""
+        """Continue from the newest checkpoint; return its step, 0 if there is none."""
         checkpoint = self._store.load_latest()
         if checkpoint is None:
             return 0
@@ -102,21 +105,21 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         beat: Callable[[], None] = lambda: None,
     ) -> Outcome:
-        """Train until all steps are made or a stop is asked for; either way the last step made is saved.
+        """Train until all steps are done or a stop is requested; either way the last complete step is saved.
 
         Args:
-            on_step: gets the metrics of every step.
-            should_stop: asked between micro-batches; a step that has begun is given up (several processes: finished).
-            beat: called after every micro-batch, as a sign of life.
+            on_step: receives the metrics of every step.
+            should_stop: asked between micro-batches; one process abandons a step it has begun, several finish it.
+            beat: called after every micro-batch, as a heartbeat.
 
         Raises:
             CollapseError: the chosen images became improbable and stayed so.
             TrainingError: the gradient is not finite, or a checkpoint cannot be written.
         """
         saved, figures = self.step, Figures()
-        while self.step < self._config.steps and not self._team.any(should_stop()):
-            gave_up = should_stop if self._team.size == 1 else lambda: False
-            result = self._train_step(gave_up, beat)
+        while self.step < self._config.steps and not self._anywhere(should_stop()):
+            abandon = should_stop if self._accelerator.num_processes == 1 else lambda: False
+            result = self._train_step(abandon, beat)
             if result is None:
                 break
             figures = result
@@ -129,10 +132,11 @@ class Trainer:
         return Outcome(self.step, self.step >= self._config.steps, figures)
 
     def _train_step(self, should_stop: Callable[[], bool], beat: Callable[[], None]) -> Figures | None:
-        """Make one optimiser step; None if a stop was asked for before it was complete."""
+        """Make one optimiser step; None if a stop was requested before it was complete."""
         began = time.perf_counter()
         self._optimizer.zero_grad(set_to_none=True)
-        parts = list(range(self._team.rank, self._config.accumulation, self._team.size))
+        processes = self._accelerator.num_processes
+        parts = list(range(self._accelerator.process_index, self._config.accumulation, processes))
         means: list[torch.Tensor] = []
         names: list[str] = []
         tokens = 0
@@ -144,7 +148,7 @@ class Trainer:
             names, tokens = list(figures), tokens + batch.tokens.numel()
             means.append(torch.stack([value.double() for value in figures.values()]))
             beat()
-        averaged = self._team.mean(torch.stack(means).mean(dim=0)).tolist()
+        averaged = self._accelerator.reduce(torch.stack(means).mean(dim=0), reduction="mean").tolist()
         gradient = self._apply()
         figures_of_step = dict(zip(names, averaged, strict=True))
         below = self._alarm.observe(figures_of_step["chosen_logprob"])
@@ -156,15 +160,15 @@ class Trainer:
             "learning_rate": learning_rate(self.step - 1, self._config),
             "collapse_alarm": float(below),
             "seconds": seconds,
-            "tokens_per_second": tokens * self._team.size / seconds,
+            "tokens_per_second": tokens * processes / seconds,
         }
 
     def _backward(self, batch: MicroBatch, part: int, *, last: bool, share: float) -> Mapping[str, torch.Tensor]:
-        """Add the gradient of one micro-batch; the team's gradients are averaged at the last one."""
-        with nullcontext() if last else self._team.no_sync(self._policy):
+        """Add the gradient of one micro-batch; at the last one, gradients are averaged over the processes."""
+        with nullcontext() if last else self._accelerator.no_sync(self._policy):
             with seeded(self._device, "lora dropout", self._seed, self.step, part):
                 loss, logprobs = batch_loss(self._policy, batch, self._config.loss)
-            (loss.total * share).backward()
+            self._accelerator.backward(loss.total * share)
         return {**_loss_figures(loss), **logprobs}
 
     def _apply(self) -> float:
@@ -173,7 +177,7 @@ class Trainer:
         Raises:
             TrainingError: the norm is not finite.
         """
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._config.max_grad_norm)
+        norm = self._accelerator.clip_grad_norm_(list(self._parameters.values()), self._config.max_grad_norm)
         if not torch.isfinite(norm):
             raise TrainingError(
                 "the gradient is not finite",
@@ -191,26 +195,49 @@ class Trainer:
         """Stop a run whose chosen images stayed improbable.
 
         Raises:
-            CollapseError: see there.
+            CollapseError: they did for `collapse_patience` steps.
         """
         if self._alarm.collapsed:
             raise CollapseError(
-                f"the chosen images' log-probability fell by more than {self._alarm.drop} nats a token for "
+                f"the chosen images' log-probability fell by more than {self._alarm.drop} nats per token for "
                 f"{self._alarm.patience} steps",
                 field=f"training, step {self.step}",
                 remedy="Lower training.learning_rate or raise training.loss.w_sft",
             )
 
     def _save(self) -> int:
-        """Let the first process write a checkpoint, and return its step."""
-        if self._team.rank == 0:
+        """Let the main process write a checkpoint, and return its step."""
+        if self._accelerator.is_main_process:
             self._store.save(self.step, self._parameters, self._optimizer, self._alarm)
-        self._team.wait()
+        self._accelerator.wait_for_everyone()
         return self.step
+
+    def _anywhere(self, flag: bool) -> bool:
+        """Return whether `flag` is set in any process."""
+        if flag:
+            self._accelerator.set_trigger()
+        return self._accelerator.check_trigger()
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Return the learning rate of `step`, counted from 0 (paper v2: constant; v3: warm-up, then cosine).
+
+    It rises linearly over `warmup_fraction` of the steps, then stays or falls along a half cosine, whose last step
+    has `min_learning_rate`.
+    """
+    peak = config.learning_rate
+    warmup = round(config.warmup_fraction * config.steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if config.schedule == "constant":
+        return peak
+    progress = (step - warmup) / max(1, config.steps - 1 - warmup)
+    floor = min(config.min_learning_rate, peak)
+    return floor + (peak - floor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
 def _loss_figures(loss: LossParts) -> dict[str, torch.Tensor]:
-    """Return the means of a loss's parts, and how often the preferred side leads."""
+    """Return the means of the loss's parts, and how often the preferred side has the larger reward."""
     named = {
         "simpo": loss.simpo,
         "cond": loss.cond,

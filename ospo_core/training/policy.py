@@ -19,7 +19,7 @@ from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logpro
 
 
 class Policy(nn.Module):
-    """A model with an adapter; its forward pass gives mean log-probabilities, so that wrappers see one call per batch.
+    """The model with its adapter; one forward pass per batch, as wrappers for distributed training require.
 
     Args:
         model: the model, whose network has the adapter.
@@ -49,7 +49,7 @@ class Policy(nn.Module):
 
 @contextmanager
 def seeded(device: torch.device, *parts: str | int) -> Iterator[None]:
-    """Draw torch's noise from a seed of its own inside the block, and leave the generators as they were."""
+    """Seed torch's generators inside the block, and restore them afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(*parts))
@@ -57,7 +57,7 @@ def seeded(device: torch.device, *parts: str | int) -> Iterator[None]:
 
 
 def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int) -> Policy:
-    """Put a fresh adapter, initialised from `seed`, on the model and set it to training."""
+    """Add a new adapter, initialised from `seed`, to the model and switch it to training mode."""
     adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
     return Policy(loaded, adapted, config.loss.object_weight).train()
 
@@ -68,7 +68,7 @@ def trainable(policy: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tuple[LossParts, dict[str, torch.Tensor]]:
-    """Run one forward pass and return the loss and the mean log-probabilities, detached and by name.
+    """Run one forward pass; return the loss, and the detached mean log-probabilities by name.
 
     The log-probabilities are those of the preference terms, object-weighted where the loss is; the third group's are
     those of the chosen image under the negative prompt. The SFT term uses plain means (paper v3). A pair whose caption
@@ -87,6 +87,6 @@ def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tupl
 
 
 def _group_sizes(batch: MicroBatch) -> list[int]:
-    """Return how many sequences each group of a batch has; the last one holds the dropped captions."""
+    """Return the number of sequences in each group of a batch; the last group holds the dropped captions."""
     full = 1 + batch.has_rejected + batch.has_negative
     return [batch.pairs] * full + [len(batch.tokens) - full * batch.pairs]

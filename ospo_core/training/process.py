@@ -1,13 +1,14 @@
 """The parent's side of training: start the process, follow it, and never leave it behind.
 
-The child leads a process group of its own. Whatever ends the parent's call, also what is not an `Exception` (a
+The child leads a process group of its own. Whatever ends the parent's call, even if it is not an `Exception` (a
 cancelled task, Ctrl-C), first asks the whole group to stop and, after a grace period, kills it. If the parent itself is
 killed, the child sees the end of its standard input and stops by itself.
+
+Own code because `accelerate launch` and torchrun end their workers, but nothing ends them if their own parent dies.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ import ospo_core
 from ospo_core.errors import TrainingError
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
-from ospo_core.training.lock import inherited
+from ospo_core.training.lock import lock_descriptors
 from ospo_core.training.metrics import Metrics, MetricsFollower
 
 logger = logging.getLogger(__name__)
@@ -46,13 +47,13 @@ def run_training(
 
     Args:
         job: what to train.
-        on_metrics: gets every step's metrics, in order; a resumed run reports its earlier steps first.
-        grace_s: time between asking the process to stop and killing it, seconds.
-        poll_s: how often the process is looked at, seconds.
-        heartbeat_timeout_s: a process without a sign of life for this long is ended, seconds.
+        on_metrics: receives every step's metrics, in order; a resumed run reports its earlier steps first.
+        grace_s: seconds between asking the process to stop and killing it.
+        poll_s: seconds between two looks at the process.
+        heartbeat_timeout_s: seconds without a heartbeat after which the process is ended.
 
     Raises:
-        TrainingError: the process failed, was stopped, or gave no sign of life; the same job resumes on the next call.
+        TrainingError: the process failed, was stopped, or lost its heartbeat; the same job resumes on the next call.
         CollapseError: the model collapsed; the next call would collapse again.
     """
     files = JobFiles(job.out_dir)
@@ -61,7 +62,7 @@ def run_training(
     files.error.unlink(missing_ok=True)
     files.heartbeat.touch()
     follower = MetricsFollower(files.metrics)
-    process = _start(launch_command(job, visible_gpus(job.model.device)), files.log, inherited(job.out_dir))
+    process = _start(launch_command(job, visible_gpus(job.model.device)), files.log, lock_descriptors(job.out_dir))
     try:
         while _is_running(process):
             time.sleep(poll_s)
@@ -76,13 +77,13 @@ def run_training(
 def launch_command(job: TrainingJob, gpus: int) -> list[str]:
     """Return the command that trains on `gpus` GPUs: `accelerate launch` for several, plain Python otherwise.
 
-    Of several GPUs as many are used as share the forward passes of a step (`training.accumulation`) evenly.
+    It uses as many of the GPUs as can share the forward passes of a step (`training.accumulation`) evenly.
     """
     entry = ["-m", _MODULE, "--job", str(JobFiles(job.out_dir).job), "--follow-parent"]
     processes = training_processes(gpus, job.training.accumulation)
     if processes < gpus:
-        why = "accelerate (pip install 'ospo[train]') is missing or cannot share"
-        logger.warning("%d of %d GPUs: %s an accumulation of %d", processes, gpus, why, job.training.accumulation)
+        accumulation = job.training.accumulation
+        logger.warning("using %d of %d GPUs: more cannot share an accumulation of %d", processes, gpus, accumulation)
     if processes == 1:
         return [sys.executable, *entry]
     options = ["--multi_gpu", "--num_machines=1", f"--num_processes={processes}", "--main_process_port=0"]
@@ -91,14 +92,12 @@ def launch_command(job: TrainingJob, gpus: int) -> list[str]:
 
 
 def training_processes(gpus: int, accumulation: int) -> int:
-    """Return how many processes train on `gpus` GPUs: what shares a step's passes evenly, one without accelerate."""
-    if importlib.util.find_spec("accelerate") is None:
-        return 1
+    """Return how many processes train on `gpus` GPUs: the largest number that shares a step's passes evenly."""
     return max((n for n in range(1, gpus + 1) if accumulation % n == 0), default=1)
 
 
 def visible_gpus(device: str) -> int:
-    """Return how many GPUs training may use; none if the configuration names the CPU."""
+    """Return how many GPUs training may use; none if `device` is `cpu`."""
     if device == "cpu":
         return 0
     import torch
@@ -107,7 +106,7 @@ def visible_gpus(device: str) -> int:
 
 
 def end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """End a process and its whole group: ask, wait up to `grace_s` seconds, kill; does nothing to what has ended."""
+    """Ask a process and its whole group to stop, and kill what is left after `grace_s` seconds."""
     try:
         if process.stdin:
             process.stdin.close()
@@ -120,10 +119,10 @@ def end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
 
 
 def read_result(code: int, files: JobFiles) -> TrainingResult:
-    """Read the result of a process that ended with `code`.
+    """Return the result of a process that ended with exit code `code`.
 
     Raises:
-        TrainingError: there is none: what the process left as its reason, or how it ended.
+        TrainingError: there is none; the error tells the reason the process left, or how it ended.
         CollapseError: the model collapsed.
     """
     if code == 0 and files.result.exists():
@@ -152,8 +151,8 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
 def _start(command: list[str], log: Path, descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
     """Start the child as leader of a new process group, its output appended to a log.
 
-    The child finds this very package, also where it is not installed. Its threads are torch's choice unless
-    OMP_NUM_THREADS says otherwise.
+    The child imports this very package even if it is not installed. torch chooses its number of threads unless
+    OMP_NUM_THREADS is set.
     """
     root = str(Path(ospo_core.__file__).parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -171,21 +170,21 @@ def _start(command: list[str], log: Path, descriptors: tuple[int, ...]) -> subpr
 
 
 def _is_running(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a process still runs, without collecting it: its id stays taken until its group is ended."""
+    """Return whether a process still runs, without reaping it: its id stays in use until its group is ended."""
     if process.returncode is not None:
         return False
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait for a process to end, at most so many seconds."""
+    """Wait for a process to end, at most `seconds`."""
     deadline = time.monotonic() + seconds
     while _is_running(process) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to the group that an uncollected process leads."""
+    """Send a signal to the group of a process that has not been reaped."""
     if process.returncode is None:
         try:
             os.killpg(process.pid, number)
@@ -194,26 +193,26 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def _report(follower: MetricsFollower, on_metrics: Callable[[Metrics], None]) -> None:
-    """Pass on what is new."""
+    """Pass on new metrics."""
     for metrics in follower.new():
         on_metrics(metrics)
 
 
 def _check_alive(files: JobFiles, timeout_s: float) -> None:
-    """Give up on a process that stands still.
+    """Give up on a process that hangs.
 
     Raises:
-        TrainingError: no sign of life for `timeout_s` seconds.
+        TrainingError: no heartbeat for `timeout_s` seconds.
     """
     silent = time.time() - files.heartbeat.stat().st_mtime
     if silent > timeout_s:
         raise TrainingError(
-            f"the training process gave no sign of life for {silent:.0f} s",
+            f"the training process had no heartbeat for {silent:.0f} s",
             field=str(files.log),
             remedy="Read that log; the next run resumes from the last checkpoint",
         )
 
 
 def _tail(log: Path) -> str:
-    """Return the end of a log."""
+    """Return the end of a log file."""
     return log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]

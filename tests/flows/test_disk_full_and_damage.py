@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos_trial import damage
 from flows.round import RoundResult, self_improvement_round
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
@@ -21,6 +20,7 @@ from tasks.stage_tasks import compute_shard
 from tests.support.rounds import small_round
 from tests.support.scripted_text import scripted_server
 from tests.support.tiny_janus import make_tiny_janus
+from tests.support.verification import damage
 
 DISK_KIB, LEFT_KIB = 8192, 48
 pytestmark = pytest.mark.timeout(900)
@@ -76,7 +76,7 @@ def test_a_full_disk_under_the_storage_is_named_and_the_round_goes_on_when_there
         self_improvement_round(config, until=StageName.TRAINING)
     assert str(disk) in str(caught.value) and "Free space" in caught.value.remedy
     storage = Storage(config.storage.root)
-    assert not [path for path in (disk / "store").rglob("*.draft")]
+    assert not [path for path in (disk / "store").rglob("*.tmp")]
     begun = len(storage.list())
     assert begun > 0
     (disk / "filler").unlink()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from benchmarks.chaos_trial import damage, unnamed
 from flows.round import RoundResult, self_improvement_round
 from ospo_core.artifacts import storage as storage_module
 from ospo_core.artifacts.storage import Storage
@@ -22,6 +21,7 @@ from tests.support.rounds import ScriptedResources, run_stages, small_round
 from tests.support.s3_server import S3Server
 from tests.support.scripted_text import scripted_server
 from tests.support.tiny_janus import make_tiny_janus
+from tests.support.verification import damage, unnamed
 
 BUCKET = "faulty"
 SHARE = 0.1

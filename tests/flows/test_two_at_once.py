@@ -16,7 +16,6 @@ import s3fs
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.sorting import FlowRunSort
 
-from benchmarks.chaos_trial import damage, unnamed
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.rounds.plan import plan_round
@@ -26,6 +25,7 @@ from tests.support.rounds import small_round
 from tests.support.s3_server import S3Server
 from tests.support.scripted_text import scripted_server
 from tests.support.tiny_janus import make_tiny_janus
+from tests.support.verification import damage, unnamed
 
 TIMEOUT = 600.0
 pytestmark = [

@@ -1,7 +1,7 @@
 """A Prefect server and process workers as a team would run them: processes of their own, nothing shared with others.
 
 All files of Prefect lie in one folder; ports are free ones. Workers are stopped before the server, and what
-a worker has started is stopped with it. `benchmarks/operations.py` uses the same stack.
+a worker has started is stopped with it. `tests/manual/operations.py` uses the same stack.
 """
 
 from __future__ import annotations

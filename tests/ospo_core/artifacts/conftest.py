@@ -1,16 +1,14 @@
-"""Storage of both kinds, and small tables to keep in it."""
+"""Storage of both kinds."""
 
 from __future__ import annotations
 
 import uuid
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import s3fs
 
 from ospo_core.artifacts.storage import Storage
-from ospo_core.schema import table_from_rows
 from tests.support.s3_server import S3Server
 
 
@@ -34,14 +32,3 @@ def storage(request: pytest.FixtureRequest) -> Storage:
     made = request.getfixturevalue(f"{request.param}_storage")
     assert isinstance(made, Storage)
     return made
-
-
-def question_table(start: int, rows: int) -> pa.Table:
-    """Return a table of questions with ids `item-<start>` and on."""
-    return table_from_rows(
-        "questions",
-        [
-            {"item_id": f"item-{number}", "of": "base", "prompt": "a red circle", "questions": ["is it red ?"]}
-            for number in range(start, start + rows)
-        ],
-    )

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ospo_core.artifacts.checksummed_json import seal, unseal
+from ospo_core.artifacts.checksummed_json import dump_checksummed, load_checksummed
 from ospo_core.artifacts.manifest import Manifest, load_manifest, manifest_key, prefix_of, publish_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.errors import DamagedArtifactError
 from ospo_core.schema import SCHEMA_VERSION, StageName
-from tests.ospo_core.artifacts.conftest import question_table
+from tests.support.tables import question_table
 
 _STAGE, _FINGERPRINT = StageName.QUESTIONS, "f" * 64
 _WRITERS = 16
@@ -72,7 +72,7 @@ def test_any_flipped_byte_in_the_manifest_is_found(local_storage: Storage) -> No
     data = local_storage.read(key)
     for index in range(len(data)):
         with pytest.raises(DamagedArtifactError, match=r"manifest\.json"):
-            unseal(data[:index] + bytes([data[index] ^ 1]) + data[index + 1 :], key)
+            load_checksummed(data[:index] + bytes([data[index] ^ 1]) + data[index + 1 :], key)
     local_storage.write(key, data[:-20])
     with pytest.raises(DamagedArtifactError, match=r"manifest\.json"):
         load_manifest(local_storage, _STAGE, _FINGERPRINT, verify=False)
@@ -100,7 +100,7 @@ def test_a_missing_shard_is_damage(storage: Storage) -> None:
 def test_a_manifest_in_the_wrong_folder_is_damage(local_storage: Storage) -> None:
     """A manifest copied to another fingerprint is not taken for that stage's."""
     manifest = _publish(local_storage)
-    local_storage.write(manifest_key(_STAGE, "0" * 64), seal(manifest))
+    local_storage.write(manifest_key(_STAGE, "0" * 64), dump_checksummed(manifest))
     with pytest.raises(DamagedArtifactError, match="another stage"):
         load_manifest(local_storage, _STAGE, "0" * 64, verify=False)
 
@@ -120,8 +120,8 @@ def test_a_manifest_that_has_told_its_digest_is_equal_to_one_that_has_not_and_it
 ) -> None:
     published = _publish(local_storage)
     found = load_manifest(local_storage, _STAGE, _FINGERPRINT)
-    sealed, digest = seal(published), published.digest
-    assert found == published and seal(published) == sealed and found.digest == digest
+    written, digest = dump_checksummed(published), published.digest
+    assert found == published and dump_checksummed(published) == written and found.digest == digest
     fewer = published.model_copy(update={"shards": published.shards[:1]})
     assert fewer.digest == Manifest.model_validate(fewer.model_dump()).digest != digest
     assert published.model_copy().digest == digest

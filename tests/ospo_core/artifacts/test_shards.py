@@ -12,7 +12,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import read_table
 from ospo_core.errors import DamagedArtifactError, StorageError
 from ospo_core.schema import StageName
-from tests.ospo_core.artifacts.conftest import question_table
+from tests.support.tables import question_table
 
 _PREFIX = prefix_of(StageName.QUESTIONS, "f")
 

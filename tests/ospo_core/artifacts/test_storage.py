@@ -91,7 +91,7 @@ def test_readers_see_old_or_new_bytes_never_a_part(storage: Storage) -> None:
 
 
 def test_a_killed_writer_leaves_whole_bytes(local_storage: Storage) -> None:
-    """SIGKILL in the middle of overwriting leaves a whole object; drafts are not listed and go with the folder."""
+    """SIGKILL in the middle of overwriting leaves a whole object; temporary files are not listed and go with it."""
     values = [bytes([number]) * 4_000_000 for number in range(2)]
     local_storage.write("stage/key", values[0])
     code = (
@@ -136,7 +136,7 @@ def test_folders_go_in_and_come_out_whole(storage: Storage, tmp_path: Path) -> N
         (target / "mine").write_bytes(b"kept")
     assert (target / "sub" / "weights").read_bytes() == (source / "sub" / "weights").read_bytes()
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "mine", "sub"]
-    assert not list(tmp_path.glob(".*.draft"))
+    assert not list(tmp_path.glob(".*.tmp"))
     with pytest.raises(StorageError, match="nothing is stored"):
         storage.get_folder("training/none", tmp_path / "none")
 

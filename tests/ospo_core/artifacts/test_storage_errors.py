@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ospo_core.artifacts.storage import Storage
-from ospo_core.artifacts.storage_errors import redact, storage_faults
-from ospo_core.errors import StorageError
+from ospo_core.artifacts.storage_errors import as_storage_error
+from ospo_core.errors import StorageError, redact
 from tests.support.s3_server import S3Server
 
 _PATIENCE = 12
@@ -162,7 +162,7 @@ def test_credentials_in_an_address_are_refused_without_being_shown() -> None:
 def test_messages_of_libraries_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library's message that quotes a secret or an address with a secret is cleaned, and not chained."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret-value")
-    with pytest.raises(StorageError) as caught, storage_faults("write", "s3://b/k"):
+    with pytest.raises(StorageError) as caught, as_storage_error("write", "s3://b/k"):
         raise OSError("signing with very-secret-value at http://me:hush@host failed")
     assert "very-secret-value" not in str(caught.value) and "hush" not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
@@ -178,5 +178,5 @@ def test_roots_that_name_no_place_are_refused(root: str) -> None:
 
 def test_errors_of_the_program_itself_pass_through() -> None:
     """A bug inside the block is not dressed up as a storage failure."""
-    with pytest.raises(ZeroDivisionError), storage_faults("write", "x"):
+    with pytest.raises(ZeroDivisionError), as_storage_error("write", "x"):
         raise ZeroDivisionError

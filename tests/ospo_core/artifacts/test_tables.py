@@ -17,7 +17,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import encode_table, iter_rows, read_shard, read_table, scan, write_shard
 from ospo_core.errors import DamagedArtifactError, StageError
 from ospo_core.schema import SCHEMA_VERSION, TABLES, StageName, table_from_rows
-from tests.ospo_core.artifacts.conftest import question_table
+from tests.support.tables import question_table
 
 _PREFIX = prefix_of(StageName.QUESTIONS, "f")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,11 +18,12 @@ def test_wilson_agrees_with_the_worked_example_of_eight_in_ten() -> None:
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
 
 
-def test_wilson_agrees_with_scipy() -> None:
-    from scipy.stats import binomtest
-
-    expected = binomtest(37, 120).proportion_ci(confidence_level=0.95, method="wilson")
-    assert wilson_interval(37 / 120, 120) == pytest.approx((expected.low, expected.high), abs=1e-12)
+@pytest.mark.parametrize(("successes", "count"), [(37, 120), (1, 3), (0, 10), (500, 500)])
+def test_wilson_bounds_are_where_the_score_test_just_rejects(successes: int, count: int) -> None:
+    """Both bounds `p` solve `|share - p| = z sqrt(p (1 - p) / n)`, which defines the interval (Wilson 1927)."""
+    z, share = NormalDist().inv_cdf(0.975), successes / count
+    for bound in wilson_interval(share, count):
+        assert abs(share - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / count), abs=1e-9)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

@@ -37,7 +37,7 @@ def test_an_error_leaves_the_earlier_folder_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="the disk is full"), new_folder(tmp_path / "out"):
+    with pytest.raises(StorageError, match="disk full"), new_folder(tmp_path / "out"):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 

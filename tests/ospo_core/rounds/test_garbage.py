@@ -58,7 +58,7 @@ def test_results_that_no_round_names_or_was_made_from_are_found(storage: Storage
     assert first.size == len(storage.read(f"{FIRST[0]}/manifest.json"))
 
 
-def test_leftovers_of_a_killed_run_are_found_with_their_drafts(storage: Storage, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_found_with_their_temporary_files(storage: Storage, tmp_path: Path) -> None:
     storage.write("scores/abc/part-00000.json", b"{}")
     (tmp_path / "store" / "scores" / "abc" / "half.tmp").write_bytes(b"x")
     leftover = next(one for one in find_garbage(storage, 0.0) if one.key == "scores/abc")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.synthetic import prompt_stream
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import encode_table, write_shard
@@ -27,12 +26,27 @@ Rows = list[dict[str, Any]]
 
 def slices_of_rows(count: int, size: int = 40) -> list[tuple[SubCategory, Rows]]:
     rng = random.Random(count)
-    prompts = prompt_stream(count, seed=1).prompts
+    prompts = written_prompts(count)
     slices = []
     for start in range(0, count, size):
         name = rng.choice(NAMES)
         slices.append((name, [prompt_row(name, text, rng) for text in prompts[start : start + size]]))
     return slices
+
+
+def written_prompts(count: int) -> list[str]:
+    """Sentences of 6 to 24 words; a tenth repeat an earlier one and a tenth add a word to an earlier one."""
+    rng, words = random.Random(1), [f"word{number}" for number in range(300)]
+    texts: list[str] = []
+    while len(texts) < count:
+        kind = rng.random()
+        if kind < 0.1 and texts:
+            texts.append(rng.choice(texts).capitalize() + ".")
+        elif kind < 0.2 and texts:
+            texts.append(f"{rng.choice(texts)} {rng.choice(words)}")
+        else:
+            texts.append(" ".join(rng.choices(words, k=rng.randint(6, 24))))
+    return texts
 
 
 def prompt_row(name: SubCategory, text: str, rng: random.Random) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -192,8 +191,7 @@ def test_gpu_time_is_wall_time_times_the_gpus_held(small: SmallRound, monkeypatc
         name.value: stage.gpus(bound(stage, config, small.manifests, small.model)) for name, stage in STAGES.items()
     }
     texts = dict.fromkeys(("prompts", "perturbations", "questions", "images", "scores", "evaluation"), 1)
-    processes = 1 if importlib.util.find_spec("accelerate") is None else config.training.accumulation
-    assert held == {**texts, "pairs": 0, "training": processes}
+    assert held == {**texts, "pairs": 0, "training": config.training.accumulation}
     endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:1", "served_model": "text"}
     elsewhere = config.model_copy(update={"engine": EngineConfig.model_validate(endpoint)})
     prompts = STAGES[StageName.PROMPTS]

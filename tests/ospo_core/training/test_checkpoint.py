@@ -39,7 +39,7 @@ def test_the_newest_is_loaded_with_all_its_state(tmp_path: Path) -> None:
 
 
 def test_only_the_last_two_are_kept_and_what_a_kill_left_is_swept(tmp_path: Path) -> None:
-    (tmp_path / "incomplete-000007").mkdir()
+    (tmp_path / ".step-000007.0.tmp").mkdir()
     make(tmp_path, 2, 4, 6)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["step-000004", "step-000006"]
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from ospo_core.training.lock import alone, inherited
+from ospo_core.training.lock import folder_lock, lock_descriptors
 
 ROOT = Path(__file__).resolve().parents[3]
-WAITING = "WARNING another process trains in {}; waiting for its end"
+WAITING = "WARNING another process trains in {}; waiting for it to end"
 TURNS, HOLDERS = 20, 4
 
 _HOLDER = """
 import logging, subprocess, sys
 from pathlib import Path
-from ospo_core.training.lock import alone, inherited
+from ospo_core.training.lock import folder_lock, lock_descriptors
 
 def say(line):
     sys.stdout.write(f"{line}\\n")
@@ -30,12 +30,12 @@ def say(line):
 
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 folder = Path(sys.argv[1])
-with alone(folder):
+with folder_lock(folder):
     say("in")
     for order in sys.stdin:
         if order == "leave\\n":
             break
-        child = subprocess.Popen(["sleep", "600"], pass_fds=inherited(folder), start_new_session=True)
+        child = subprocess.Popen(["sleep", "600"], pass_fds=lock_descriptors(folder), start_new_session=True)
         say(child.pid)
 say("out")
 """
@@ -44,11 +44,11 @@ say("out")
 _COMER = """
 import sys
 from pathlib import Path
-from ospo_core.training.lock import alone
+from ospo_core.training.lock import folder_lock
 
 folder, journal = Path(sys.argv[1]), Path(sys.argv[2])
 for turn in range(int(sys.argv[4])):
-    with alone(folder), journal.open("a") as lines:
+    with folder_lock(folder), journal.open("a") as lines:
         folder.mkdir()
         lines.write(f"{sys.argv[3]} comes\\n")
         lines.flush()
@@ -178,27 +178,27 @@ def test_the_child_of_a_killed_holder_keeps_the_lock_until_it_ends(folder: Path,
 
 
 def test_only_the_holder_has_something_to_hand_down(folder: Path) -> None:
-    assert inherited(folder) == ()
-    with alone(folder):
-        (descriptor,) = inherited(folder)
+    assert lock_descriptors(folder) == ()
+    with folder_lock(folder):
+        (descriptor,) = lock_descriptors(folder)
         assert os.path.samestat(os.fstat(descriptor), lock_file(folder).stat())
-        assert inherited(folder.with_name("other")) == ()
-    assert inherited(folder) == ()
+        assert lock_descriptors(folder.with_name("other")) == ()
+    assert lock_descriptors(folder) == ()
 
 
 def test_the_lock_file_goes_with_the_folder_and_only_then(folder: Path) -> None:
-    with alone(folder):
+    with folder_lock(folder):
         assert lock_file(folder).exists()
     assert lock_file(folder).exists()
-    with alone(folder):
+    with folder_lock(folder):
         folder.rmdir()
     assert not lock_file(folder).exists()
 
 
 def test_it_is_given_back_where_the_block_fails(folder: Path) -> None:
-    with pytest.raises(RuntimeError, match="in the block"), alone(folder):
+    with pytest.raises(RuntimeError, match="in the block"), folder_lock(folder):
         raise RuntimeError("in the block")
-    assert inherited(folder) == () and not is_locked(folder)
+    assert lock_descriptors(folder) == () and not is_locked(folder)
 
 
 def test_a_lock_on_a_file_that_was_removed_meanwhile_does_not_count(
@@ -220,9 +220,9 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_does_not_count(
         return real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with alone(folder):
+    with folder_lock(folder):
         assert said == ["in", "we came again"], "two are in at once"
-        assert os.path.samestat(os.fstat(inherited(folder)[0]), lock_file(folder).stat())
+        assert os.path.samestat(os.fstat(lock_descriptors(folder)[0]), lock_file(folder).stat())
 
 
 def test_of_many_who_come_and_remove_the_folder_each_is_alone(tmp_path: Path) -> None:

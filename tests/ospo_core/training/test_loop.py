@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from ospo_core.config.sections import LossConfig
 from ospo_core.errors import TrainingError
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.data import PairData
-from ospo_core.training.distributed import Alone
 from ospo_core.training.loop import Figures, Trainer
 from ospo_core.training.policy import Policy, build_policy, trainable
 from tests.ospo_core.training.jobs import config
@@ -32,7 +33,7 @@ def make(model_folder: Path, pairs_path: Path, tmp_path: Path) -> Make:
         policy = build_policy(loaded, chosen, seed=3)
         data = PairData(pairs_path, loaded, chosen, seed=3)
         store = CheckpointStore(tmp_path / folder, "job")
-        return Trainer(policy, data, chosen, 3, Alone(), store, loaded.device), policy
+        return Trainer(policy, data, chosen, 3, Accelerator(cpu=True), store, loaded.device), policy
 
     return make_trainer
 
@@ -149,7 +150,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step_is_made(mak
     assert trainer.step == 0
 
 
-def test_a_sign_of_life_comes_after_every_forward_pass(make: Make) -> None:
+def test_a_heartbeat_comes_after_every_forward_pass(make: Make) -> None:
     beats: list[int] = []
     make(steps=2, accumulation=3)[0].run(ignore, beat=lambda: beats.append(1))
     assert len(beats) == 6
@@ -158,10 +159,8 @@ def test_a_sign_of_life_comes_after_every_forward_pass(make: Make) -> None:
 def test_an_accumulation_that_the_processes_cannot_share_is_an_error(
     model_folder: Path, pairs_path: Path, tmp_path: Path
 ) -> None:
-    class Pair(Alone):
-        size = 2
-
+    two = cast(Accelerator, SimpleNamespace(num_processes=2))
     loaded, chosen = load_tiny_janus(model_folder), config(accumulation=3)
     policy, data = build_policy(loaded, chosen, seed=3), PairData(pairs_path, loaded, chosen, seed=3)
     with pytest.raises(TrainingError, match=r"training\.accumulation"):
-        Trainer(policy, data, chosen, 3, Pair(), CheckpointStore(tmp_path, "job"), loaded.device)
+        Trainer(policy, data, chosen, 3, two, CheckpointStore(tmp_path, "job"), loaded.device)

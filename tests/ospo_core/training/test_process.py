@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ospo_core.errors import TrainingError
@@ -176,8 +177,8 @@ def test_ending_sweeps_what_a_process_that_ended_left_behind(tmp_path: Path) -> 
     assert process.returncode == 0
 
 
-def test_a_process_without_a_sign_of_life_is_ended(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no sign of life"):
+def test_a_process_without_a_heartbeat_is_ended(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no heartbeat"):
         run_training(job(model_folder, pairs_path, tmp_path), heartbeat_timeout_s=0.0, poll_s=0.1, grace_s=0.0)
 
 
@@ -189,6 +190,28 @@ def test_as_many_gpus_are_used_as_share_a_step_evenly(
     assert (f"--num_processes={processes}" in command) == (processes > 1)
     assert ("accelerate.commands.launch" in command) == (processes > 1)
     assert command[command.index("ospo_core.training.run") - 1] == "-m"
+
+
+@slow_start
+def test_two_processes_train_the_adapter_of_one(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
+    """Equal up to the order of additions. On CPUs torchrun starts the processes: `accelerate launch` would need MPI."""
+    options: dict[str, Any] = {"steps": 3, "batch_size": 2, "accumulation": 4, "caption_dropout": 0.5}
+    one, two = (job(model_folder, pairs_path, tmp_path / name, **options) for name in ("one", "two"))
+    run_training(one, poll_s=0.05)
+    files = JobFiles(two.out_dir)
+    two.out_dir.mkdir()
+    files.job.write_text(two.model_dump_json())
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "ospo_core.training.run", "--job", str(files.job)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stderr
+    ours, theirs = (load_file(JobFiles(run.out_dir).adapter / "adapter_model.safetensors") for run in (two, one))
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
+    figures = {"loss", "chosen_logprob", "grad_norm"}
+    for mine, his in zip(read_metrics(files.metrics), read_metrics(JobFiles(one.out_dir).metrics), strict=True):
+        assert {key: mine[key] for key in figures} == pytest.approx({key: his[key] for key in figures}, rel=1e-4)
 
 
 def test_the_cpu_has_no_gpus() -> None:

@@ -19,8 +19,7 @@ from ospo_core.training.collapse import CollapseError
 from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
 from ospo_core.training.metrics import read_metrics
 from ospo_core.training.process import read_result
-from ospo_core.training.run import main, run_job
-from ospo_core.training.stopping import StopRequest
+from ospo_core.training.run import StopRequest, main, run_job
 from tests.ospo_core.training.jobs import job, write_pairs
 
 
@@ -55,7 +54,7 @@ def test_a_run_leaves_an_adapter_a_merged_model_metrics_and_a_result(
     before = base.state_dict()[layer].clone()
     assert PeftModel.from_pretrained(base, result.adapter).peft_config["default"].to_dict()["r"] == 4
     merged = load_model(result.merged, training.model)
-    assert not merged.model.state_dict()[layer].equal(before)
+    assert not merged.network.state_dict()[layer].equal(before)
 
     written = files.result.stat().st_mtime_ns
     assert start(training) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ospo_core.config.sections import TrainingConfig
-from ospo_core.training.schedule import learning_rate
+from ospo_core.training.loop import learning_rate
 
 
 def test_constant_stays() -> None:

@@ -1,8 +1,8 @@
-"""Operations from nothing: `python -m benchmarks.operations` (from the project's folder, with the test dependencies).
+"""Operations from scratch: `python -m tests.manual.operations` (in the project's folder, with the test dependencies).
 
-A server, workers and `ospo deploy`; then a round that its schedule starts, a cancel, a retry, a backfill, and a worker
-that is killed with its run. Every step is printed with its time; the exit code is 1 if one is not as it should be.
-The server's database is a PostgreSQL of its own, if that is installed on this machine.
+A server, workers and `ospo deploy`; then a scheduled round, a cancellation, a retry, a backfill, and a worker that is
+killed together with its run. Every step is printed with its time; the exit code is 1 if a step fails. The server uses
+its own PostgreSQL database if PostgreSQL is installed on this machine.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from tests.support.prefect_stack import CPU_POOL, GPU_POOL, Stack, prefect_stack
 from tests.support.scripted_text import scripted_server
 
 PATIENCE = 400.0
-"""How long a step may take before it counts as failed, seconds."""
+"""Seconds after which a step counts as failed."""
 
 CACHED_ON_RETRY = 6
-"""Stages before the training, which a retry must find."""
+"""Number of stages before the training, which a retry must find cached."""
 
 
 class Steps:
@@ -55,7 +55,7 @@ class Steps:
 
     @contextmanager
     def step(self, what: str) -> Iterator[list[str]]:
-        """Time a step and print it; what is put on the list is printed beside it."""
+        """Time a step and print it, together with the items of the yielded list."""
         began = time.monotonic()
         seen: list[str] = []
         try:
@@ -71,13 +71,13 @@ class Steps:
 
 
 def expect(held: bool, problem: str) -> None:
-    """Raise AssertionError with `problem` unless it held; unlike `assert`, also under `python -O`."""
+    """Raise AssertionError with `problem` unless `held`; unlike `assert`, also under `python -O`."""
     if not held:
         raise AssertionError(problem)
 
 
 def ended_as(stack: Stack, run: UUID, wanted: StateType) -> FlowRun:
-    """Return a run when it has ended.
+    """Wait for a run to end and return it.
 
     Raises:
         AssertionError: it ended in another state, or not in time.
@@ -137,7 +137,7 @@ def crash_and_retry(steps: Steps, stack: Stack, rounds: Rounds, run: UUID, kille
 
 
 def back_fill(steps: Steps, stack: Stack, rounds: Rounds) -> None:
-    """Do a stage over as a run of the backfill deployment."""
+    """Recompute a stage as a run of the backfill deployment."""
     with steps.step("a backfill of stage pairs is completed, beside the old result"):
         before = attempts_at(rounds.long, "pairs")
         ended_as(stack, stack.start_run(BACKFILL, stage="pairs", refresh=True).id, StateType.COMPLETED)
@@ -146,28 +146,29 @@ def back_fill(steps: Steps, stack: Stack, rounds: Rounds) -> None:
 
 @contextmanager
 def _database() -> Iterator[PostgresServer]:
-    """Run PostgreSQL in a folder of a short name that its user may enter."""
+    """Run PostgreSQL in a folder with a short name that its user may enter."""
     with tempfile.TemporaryDirectory() as folder, postgres_server(Path(folder)) as server:
         yield server
 
 
 def play(steps: Steps, folder: Path) -> None:
-    """Do everything, in `folder`; raise AssertionError at the first thing that is not as it should be."""
+    """Run all steps in `folder`; raise AssertionError at the first that fails."""
     with ExitStack() as block:
         with steps.step("the server answers") as seen:
             engine = block.enter_context(scripted_server())
             url = None if missing_server() else block.enter_context(_database()).url
             stack = block.enter_context(prefect_stack(folder, url))
-            seen += ["on PostgreSQL" if url else "on SQLite, which may stand still for a minute now and then"]
+            seen += ["on PostgreSQL" if url else "on SQLite, which may stall for a minute now and then"]
         rounds = write_deployments(folder, engine)
-        with steps.step("ospo deploy has made pools, automation and deployments") as seen:
+        with steps.step("ospo deploy has created pools, automation and deployments") as seen:
             done = stack.ospo("deploy", "--file", str(rounds.file))
-            expect(done.returncode == 0, done.stderr)
-            seen += [f"{done.stdout.count('created')} things"]
-        with steps.step("a second ospo deploy has changed nothing"):
+            expect(done.returncode == 0, done.stdout + done.stderr)
+            deployed = {one.id for one in stack.client.read_deployments()}
+            seen += [f"{len(deployed)} deployments"]
+        with steps.step("a second ospo deploy has added nothing"):
             again = stack.ospo("deploy", "--file", str(rounds.file))
-            expect(again.returncode == 0 and "created" not in again.stdout, again.stdout + again.stderr)
-            expect("updated" not in again.stdout, again.stdout)
+            expect(again.returncode == 0, again.stdout + again.stderr)
+            expect({one.id for one in stack.client.read_deployments()} == deployed, again.stdout)
         for name, pool in (("cpu", CPU_POOL), ("gpu", GPU_POOL), ("spare", SPARE_POOL)):
             stack.start_worker(name, pool)
         crashing, long = stack.start_run(CRASHING).id, stack.start_run(LONG).id
@@ -184,16 +185,16 @@ def play(steps: Steps, folder: Path) -> None:
 
 
 def main(
-    folder: Annotated[Path | None, typer.Option(help="An empty folder for all files; default: a new one.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="An empty folder for all files (default: a new one).")] = None,
 ) -> None:
-    """Show that operations hold, from nothing."""
+    """Run all steps of operations from scratch."""
     steps = Steps()
     with tempfile.TemporaryDirectory(prefix="ospo", ignore_cleanup_errors=True) as temporary:
         try:
             play(steps, folder or Path(temporary))
         except AssertionError:
             sys.exit(1)
-    typer.echo("all as it should be")
+    typer.echo("all steps passed")
 
 
 if __name__ == "__main__":

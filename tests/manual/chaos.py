@@ -1,11 +1,11 @@
-"""Kills real rounds at random moments, starts them again, and counts how many end with an undisturbed round's digests.
+"""Kill real rounds at random moments, start them again, and count how many end with an undisturbed round's digests.
 
-    python -m benchmarks.chaos --kills 50 --seed 0
+    python -m tests.manual.chaos --kills 50 --seed 0
 
-A round of a tiny model is run by the real command line or by a real Prefect worker. Killed (SIGKILL) is the round's
-process, that and its training process together, the training process alone, or a worker with its flow run. A kill is
-survived if the round, started again, completes with the digests of an undisturbed round for every stage and for the
-trained model, everything published verifies, no file is there that nothing names, and no training process is left.
+The real command line or a real Prefect worker runs a round of a tiny model. A kill (SIGKILL) hits the round's process,
+that and its training process together, the training process alone, or a worker with its flow run. A kill is survived if
+the round, started again, completes with the digests of an undisturbed round for every stage and for the trained model,
+everything published verifies, no unnamed file exists, and no training process is left.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.chaos_aims import PHASES, Aim, aims, timeline_of
-from benchmarks.chaos_runs import Server, prefect_server
-from benchmarks.chaos_trial import Kill, Outcome, Trial, outcome_of
 from ospo_core.config import RoundConfig
+from tests.manual.chaos_aims import PHASES, Aim, aims, timeline_of
+from tests.manual.chaos_runs import Server, prefect_server
+from tests.manual.chaos_trial import Kill, Outcome, Trial, outcome_of
 from tests.support.rounds import small_round
 from tests.support.scripted_text import scripted_server
 from tests.support.tiny_janus import make_tiny_janus
 
-KILLS_A_TRIAL = 3
+KILLS_PER_TRIAL = 3
 TRAINING = {"steps": 40, "batch_size": 2, "accumulation": 1, "checkpoint_every": 5, "lora": {"rank": 2, "alpha": 4}}
 
 
 def main(
-    kills: Annotated[int, typer.Option(min=1, help="Kills in all.")] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of victims and moments.")] = 0,
+    kills: Annotated[int, typer.Option(min=1, help="Total number of kills.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of victims and times.")] = 0,
     keep: Annotated[bool, typer.Option(help="Keep the folders of trials that failed.")] = True,
 ) -> None:
     """Kill rounds of a tiny model and report how many kills were survived."""
@@ -58,7 +58,7 @@ def main(
 
 
 def _trials(folder: Path, address: str, server: Server, kills: int, seed: int) -> tuple[list[Kill], list[Kill]]:
-    """Run trials until so many kills have struck; return the kills that were survived, and all."""
+    """Run trials until `kills` kills have happened; return the survived kills, and all kills."""
     began = time.monotonic()
     calm = Trial(a_round(folder, "calm", address), server, folder / "calm-log")
     calm.run([])
@@ -72,7 +72,7 @@ def _trials(folder: Path, address: str, server: Server, kills: int, seed: int) -
     number = 0
     while len(struck) < kills:
         number += 1
-        wanted = sorted(islice(deck, min(KILLS_A_TRIAL, kills - len(struck))), key=lambda aim: aim.order)
+        wanted = sorted(islice(deck, min(KILLS_PER_TRIAL, kills - len(struck))), key=lambda aim: aim.order)
         trial = Trial(a_round(folder, f"trial-{number}", address), server, folder / f"trial-{number}-log")
         faults = _outcome(trial, wanted, expected)
         for kill in trial.kills:
@@ -86,7 +86,7 @@ def _trials(folder: Path, address: str, server: Server, kills: int, seed: int) -
 
 
 def _outcome(trial: Trial, wanted: list[Aim], expected: Outcome) -> list[str]:
-    """Run a trial and return what is wrong with what it left."""
+    """Run a trial and return what is wrong with its result."""
     trial.run(wanted)
     found, faults = outcome_of(trial.config)
     differing = [name for name, digest in expected.stages.items() if found.stages.get(name) != digest]
@@ -97,14 +97,14 @@ def _outcome(trial: Trial, wanted: list[Aim], expected: Outcome) -> list[str]:
 
 
 def a_round(folder: Path, name: str, address: str) -> RoundConfig:
-    """Return a round of eight prompts with storage and scratch folders of its own."""
+    """Return a round of eight prompts with its own storage and scratch folders."""
     storage = {"root": str(folder / name), "scratch": str(folder / f"{name}-scratch")}
     engine = {"kind": "endpoint", "base_url": address, "served_model": "rules"}
     return small_round(folder, storage=storage, engine=engine, training=TRAINING)
 
 
 def summary(struck: list[Kill], survived: list[Kill]) -> Iterator[str]:
-    """Yield the outcome: survived of all, by victim, and by the phase that was running."""
+    """Yield the lines of the outcome: kills survived, in total, by victim and by phase."""
     yield f"survived {len(survived)}/{len(struck)}"
     for title, name_of in (("by victim", lambda kill: kill.aim.victim), ("by phase", lambda kill: kill.phase)):
         all_of, good = Counter(map(name_of, struck)), Counter(map(name_of, survived))
@@ -113,7 +113,7 @@ def summary(struck: list[Kill], survived: list[Kill]) -> Iterator[str]:
 
 
 def say(line: str) -> None:
-    """Write one line at once."""
+    """Write one line and flush it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

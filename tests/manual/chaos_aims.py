@@ -1,4 +1,4 @@
-"""When to kill: moments relative to the files of an undisturbed round, spread evenly over its stages."""
+"""When to kill: times relative to the files of an undisturbed round, spread evenly over its stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ospo_core.schema import StageName
 Victim = Literal["all", "runner", "training", "worker"]
 
 CLOSING = "closing"
-"""What comes after the last stage: promotion and report."""
+"""What follows the last stage: promotion and report."""
 
 PHASES = (*(stage.value for stage in StageName), CLOSING)
 TRAINING_MARKS = (
@@ -24,7 +24,7 @@ TRAINING_MARKS = (
     ("training/*/adapter/*", 0.3),
     ("training/*/result.json", 0.3),
 )
-"""Files of the training process in the scratch folder, in order, and the seconds until about the next one."""
+"""Files of the training process in the scratch folder, in order, with the seconds until about the next one."""
 
 _VICTIMS: tuple[Victim, ...] = ("all", "runner", "worker")
 _TRAINING_ALONE: tuple[Victim, ...] = ("training",) * 6
@@ -34,14 +34,14 @@ _MORE_TRAININGS = 2
 
 @dataclass(frozen=True)
 class Aim:
-    """One kill to come.
+    """One planned kill.
 
     Args:
-        phase: the stage that it is meant to hit.
-        victim: `all` is the round's process and the training process at once; `worker` is a worker and its flow run.
-        order: place in the round, for sorting the aims of one trial.
-        mark: the kill's moment counts from the appearance of this file: a pattern below the storage, or the scratch.
-        in_scratch: where the mark is.
+        phase: the stage it is meant to hit.
+        victim: `all` is the round's process and the training process together; `worker` is a worker and its flow run.
+        order: position in the round, for sorting the aims of one trial.
+        mark: pattern of a file whose appearance starts the delay, below the storage or the scratch folder.
+        in_scratch: whether the mark is in the scratch folder.
         delay: seconds after the mark.
     """
 
@@ -53,15 +53,15 @@ class Aim:
     delay: float
 
     def is_due(self, root: Path, scratch: Path) -> bool:
-        """Return whether the mark is there."""
+        """Return whether the mark exists."""
         return next((scratch if self.in_scratch else root).glob(self.mark), None) is not None
 
 
 def aims(timeline: list[tuple[str, float]], seed: int) -> Iterator[Aim]:
-    """Yield kills without end: in every run of eleven each phase has one, and the training two more, in changing order.
+    """Yield kills endlessly: of every eleven, each phase gets one and the training two more, in random order.
 
     Args:
-        timeline: the files of an undisturbed round and when they appeared, seconds, in order.
+        timeline: the files of an undisturbed round and the times they appeared, in seconds, in order.
         seed: of phases, victims, marks and delays.
     """
     draw = random.Random(seed)
@@ -72,7 +72,7 @@ def aims(timeline: list[tuple[str, float]], seed: int) -> Iterator[Aim]:
 
 
 def timeline_of(root: Path) -> list[tuple[str, float]]:
-    """Return the files below `root` and the time when each was written, in order."""
+    """Return the files below `root` and the times they were written, in order."""
     files = [path for path in root.rglob("*") if path.is_file()]
     return sorted(((path.relative_to(root).as_posix(), path.stat().st_mtime) for path in files), key=lambda one: one[1])
 
@@ -86,7 +86,7 @@ def running_phase(root: Path) -> str:
 
 
 def _aim(draw: random.Random, timeline: list[tuple[str, float]], phase: str) -> Aim:
-    """Return a kill between two files of one phase that followed one another."""
+    """Return a kill between two consecutive files of a phase."""
     moments = [(name, after - at) for (name, at), (_, after) in pairwise(timeline) if _phase_after(name) == phase]
     name, gap = draw.choice(moments)
     order = [one for one, _ in timeline].index(name)
@@ -95,7 +95,7 @@ def _aim(draw: random.Random, timeline: list[tuple[str, float]], phase: str) -> 
 
 
 def _training_aim(draw: random.Random, timeline: list[tuple[str, float]]) -> Aim:
-    """Return a kill around one of the training process's own files."""
+    """Return a kill shortly after one of the training process's own files."""
     place = draw.randrange(len(TRAINING_MARKS))
     mark, gap = TRAINING_MARKS[place]
     before = [name for name, _ in timeline if _phase_after(name) == StageName.TRAINING]
@@ -105,7 +105,7 @@ def _training_aim(draw: random.Random, timeline: list[tuple[str, float]]) -> Aim
 
 
 def _phase_after(name: str) -> str:
-    """Return the phase that runs once the file `name` is there."""
+    """Return the phase that runs once the file `name` exists."""
     stage, _, rest = name.partition("/")
     if stage == "models":
         return StageName.TRAINING.value if rest != "current.json" else CLOSING

@@ -1,4 +1,4 @@
-"""Real processes of a round: a Prefect server, the command line, a worker with its flow run; and their violent end."""
+"""Real processes of a round: a Prefect server, the command line, a worker with its flow run; and ways to kill them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uuid import UUID
 import httpx
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 POOL = "chaos"
 _FLOW = "flows/round.py:self_improvement_round"
 _SERVER_START_S, _STATE_EVERY_S = 240.0, 0.5
@@ -27,16 +27,16 @@ _FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 class Run(Protocol):
-    """A round that is being computed by processes of its own."""
+    """A round computed by its own processes."""
 
     def is_running(self) -> bool:
         """Return whether the round is still being computed."""
 
     def kill(self, whole: bool) -> None:
-        """Kill what computes it (SIGKILL); `whole` also what that started in other process groups."""
+        """Kill its process (SIGKILL); with `whole`, also the processes it started in other process groups."""
 
     def finish(self, seconds: float) -> bool:
-        """Wait for the end, at most so long, and return whether it was a good one."""
+        """Wait for the end, at most `seconds`, and return whether the round succeeded."""
 
 
 def training_processes(scratch: Path) -> list[psutil.Process]:
@@ -50,7 +50,7 @@ def training_processes(scratch: Path) -> list[psutil.Process]:
 
 
 def kill_all(processes: list[psutil.Process]) -> None:
-    """Kill processes at one moment (SIGSTOP first, so that none sees another's end) and wait for their end."""
+    """Kill processes simultaneously (SIGSTOP first, so that none sees another end) and wait until they have ended."""
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for process in processes:
             try:
@@ -61,7 +61,7 @@ def kill_all(processes: list[psutil.Process]) -> None:
 
 
 class CommandRun:
-    """`ospo round`, in a process group of its own.
+    """`ospo round`, in its own process group.
 
     Args:
         profile: the round's profile; output is appended beside it.
@@ -77,18 +77,18 @@ class CommandRun:
         return self._process.poll() is None
 
     def kill(self, whole: bool) -> None:
-        """Kill the command's process, or with it everything that it started."""
+        """Kill the command's process; with `whole`, also everything it started."""
         runner = psutil.Process(self._process.pid)
         kill_all([runner, *(runner.children(recursive=True) if whole else [])])
         self._process.wait()
 
     def finish(self, seconds: float) -> bool:
-        """Wait for the command's end and return whether its exit code was 0."""
+        """Wait for the command to end and return whether its exit code was 0."""
         return self._process.wait(seconds) == 0
 
 
 class WorkerRun:
-    """A run of the deployment by a worker that is started for it.
+    """A run of the deployment by its own worker.
 
     Args:
         deployment: `flow/name`.
@@ -107,7 +107,7 @@ class WorkerRun:
         self._state, self._asked = "", 0.0
 
     def is_running(self) -> bool:
-        """Return whether the flow run has not ended; the server is asked twice a second at most."""
+        """Return whether the flow run has not ended; asks the server at most twice per second."""
         if time.monotonic() - self._asked > _STATE_EVERY_S:
             from prefect.client.orchestration import get_client
 
@@ -117,14 +117,14 @@ class WorkerRun:
         return self._state not in _FINAL and self._worker.poll() is None
 
     def kill(self, whole: bool) -> None:
-        """Kill the worker and the flow run's process together; `whole` also the training process."""
+        """Kill the worker and the flow run's process together; with `whole`, also the training process."""
         worker = psutil.Process(self._worker.pid)
         children = worker.children(recursive=True)
         kill_all([worker, *(child for child in children if whole or not _is_training(child))])
         self._worker.wait()
 
     def finish(self, seconds: float) -> bool:
-        """Wait for the flow run's end, stop the worker, and return whether the run completed."""
+        """Wait for the flow run to end, stop the worker, and return whether the run completed."""
         deadline = time.monotonic() + seconds
         while self.is_running() and time.monotonic() < deadline:
             time.sleep(_STATE_EVERY_S)
@@ -143,7 +143,7 @@ def _is_training(process: psutil.Process) -> bool:
 
 @dataclass(frozen=True)
 class Server:
-    """A Prefect server with a deployment of the round: its address, and what processes that use it need."""
+    """A Prefect server with a deployment of the round: its address, and the environment of processes that use it."""
 
     api: str
     deployment: str
@@ -155,7 +155,7 @@ def prefect_server(folder: Path) -> Iterator[Server]:
     """Run a Prefect server with its database in `folder`, a work pool and a deployment, while the block runs.
 
     Raises:
-        RuntimeError: it did not answer in time; its log is `server.log` in the folder.
+        RuntimeError: it did not answer in time; see `server.log` in the folder.
     """
     port = _free_port()
     api = f"http://127.0.0.1:{port}/api"
@@ -172,7 +172,7 @@ def prefect_server(folder: Path) -> Iterator[Server]:
 
 
 def _settings(folder: Path, api: str) -> dict[str, str]:
-    """Return the environment of all that talks to the server; one thread a process, so that sums are the same."""
+    """Return the environment of all processes that use the server; one thread each, so that sums are the same."""
     return {
         "PREFECT_API_URL": api,
         "PREFECT_HOME": str(folder / "prefect"),
@@ -189,7 +189,7 @@ def _settings(folder: Path, api: str) -> dict[str, str]:
 
 
 def _deploy() -> str:
-    """Make a work pool and a deployment of the round on it; return the deployment's name."""
+    """Create a work pool and a deployment of the round in it; return the deployment's name."""
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -202,7 +202,7 @@ def _deploy() -> str:
 
 
 def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process as leader of its own group, its output appended to a log."""
+    """Start a process as leader of its own group, with its output appended to a log."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True

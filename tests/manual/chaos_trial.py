@@ -7,25 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chaos_aims import Aim, running_phase
-from benchmarks.chaos_runs import CommandRun, Run, Server, WorkerRun, kill_all, training_processes
-from ospo_core.artifacts.manifest import Manifest, load_manifest
-from ospo_core.artifacts.shards import load_shard_entry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
-from ospo_core.errors import OspoError
 from ospo_core.rounds.plan import plan_round, report_key
+from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
+from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.run import content_of
-from ospo_core.stages.model_ref import current_model
-from ospo_core.stages.model_ref import starting_model
+from tests.manual.chaos_aims import Aim, running_phase
+from tests.manual.chaos_runs import CommandRun, Run, Server, WorkerRun, kill_all, training_processes
+from tests.support.verification import damage, unnamed
 
 _LIMIT_S, _LOOK_S, _ORPHAN_S = 600.0, 0.002, 30.0
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill that struck: what it was aimed at, and the phase that was running."""
+    """One kill that happened: its aim, and the phase that was running."""
 
     aim: Aim
     phase: str
@@ -37,12 +35,12 @@ class Kill:
 
 @dataclass
 class Trial:
-    """A round and what became of it.
+    """A round and what happened to it.
 
     Args:
-        config: the round; storage and scratch are folders of this trial alone.
+        config: the round; no other trial uses its storage and scratch folders.
         server: Prefect's server.
-        folder: where profile and logs go.
+        folder: for the profile and the logs.
     """
 
     config: RoundConfig
@@ -63,7 +61,7 @@ class Trial:
         return Path(self.config.storage.scratch)
 
     def run(self, aims: Sequence[Aim]) -> None:
-        """Start the round, kill it at each of `aims` in order, starting it again, and let it finish at last."""
+        """Start the round, kill it at each of `aims` in order and start it again, then let it finish."""
         try:
             for aim in aims:
                 if not self._strike(self._run_for(aim), aim):
@@ -76,18 +74,18 @@ class Trial:
         self._look_for_orphans()
 
     def _run_for(self, aim: Aim) -> Run:
-        """Return the run that is to be killed: the one that is going on, or another of the kind that is wanted."""
+        """Return the run to kill: the current one, or a new one of the kind that the aim wants."""
         if self._run is not None and aim.victim == "worker" and not isinstance(self._run, WorkerRun):
             self._run.kill(whole=True)
             self._run = None
         return self._run or self._launch(aim.victim == "worker")
 
     def _by_worker(self) -> bool:
-        """Return whether the last kill was of a worker, so that another worker is to take over."""
+        """Return whether the last kill hit a worker, so that another worker takes over."""
         return bool(self.kills) and self.kills[-1].aim.victim == "worker"
 
     def _launch(self, worker: bool) -> Run:
-        """Start the round, by a worker or by the command line."""
+        """Start the round with a worker or with the command line."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if worker:
             document = self.config.model_dump(mode="json")
@@ -100,7 +98,7 @@ class Trial:
         return self._run
 
     def _strike(self, run: Run, aim: Aim) -> bool:
-        """Wait for the aim's moment and kill; return False where the round ended before it."""
+        """Wait for the time of the aim and kill; return False if the round ended before."""
         if not self._wait(run, lambda: aim.is_due(self.root, self.scratch)):
             return False
         moment = time.monotonic() + aim.delay
@@ -119,7 +117,7 @@ class Trial:
         return True
 
     def _wait(self, run: Run, due: Callable[[], bool]) -> bool:
-        """Wait until something is due; return False where the run ended before."""
+        """Wait until `due()`; return False if the run ended before."""
         deadline = time.monotonic() + _LIMIT_S
         while not due():
             if not run.is_running() or time.monotonic() > deadline:
@@ -128,7 +126,7 @@ class Trial:
         return run.is_running()
 
     def _look_for_orphans(self) -> None:
-        """Note training processes that are still there half a minute after the round's end, and end them."""
+        """Record training processes that still exist half a minute after the round's end, and kill them."""
         deadline = time.monotonic() + _ORPHAN_S
         while (left := training_processes(self.scratch)) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -139,7 +137,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round left: digests of its stages' content, of the trained model, and of the model that is current."""
+    """What a round produced: digests of its stages' content, of the trained model, and of the current model."""
 
     stages: dict[str, str]
     model: str
@@ -147,9 +145,9 @@ class Outcome:
 
 
 def outcome_of(config: RoundConfig) -> tuple[Outcome, list[str]]:
-    """Return what a finished round left, and what is wrong with it: missing, damaged, half-written or unnamed files."""
+    """Return what a finished round produced, and its faults: missing, damaged, half-written or unnamed files."""
     storage = Storage(config.storage.root)
-    plans, manifests = plan_round(config, storage, starting_model(config, storage))
+    plans, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
     faults = [f"{plan.stage} is not done: {plan.status}" for plan in plans if plan.status != "cached"]
     for manifest in manifests.values():
         faults += damage(storage, manifest) + unnamed(storage, manifest)
@@ -160,30 +158,3 @@ def outcome_of(config: RoundConfig) -> tuple[Outcome, list[str]]:
     digests = {name.value: content_of(manifest) for name, manifest in manifests.items()}
     model = str(training.extra["model_digest"]) if training else ""
     return Outcome(digests, model, pointer.digest if pointer else ""), faults
-
-
-def damage(storage: Storage, manifest: Manifest) -> list[str]:
-    """Return what of a stage does not verify: its manifest, its rows, its entries."""
-    try:
-        load_manifest(storage, manifest.stage, manifest.fingerprint)
-        for key in entries(storage, manifest):
-            load_shard_entry(storage, manifest.prefix, Path(key).stem)
-    except OspoError as error:
-        return [str(error)]
-    return []
-
-
-def unnamed(storage: Storage, manifest: Manifest) -> list[str]:
-    """Return the Parquet files of a stage that neither its manifest nor an entry names."""
-    named = {entry.file for entry in manifest.shards}
-    for key in entries(storage, manifest):
-        found = load_shard_entry(storage, manifest.prefix, Path(key).stem)
-        named |= {found.file} if found else set()
-    files = [key for key in storage.list(manifest.prefix) if key.endswith(".parquet")]
-    return [f"nothing names {key}" for key in files if Path(key).name not in named]
-
-
-def entries(storage: Storage, manifest: Manifest) -> list[str]:
-    """Return the keys of a stage's shard entries."""
-    keys = [key for key in storage.list(manifest.prefix) if key.count("/") == 2 and key.endswith(".json")]
-    return [key for key in keys if not key.endswith("/manifest.json")]
