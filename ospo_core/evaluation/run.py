@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation.judges import Judge, OracleJudge, SelfVqaJudge, all_yes
 from ospo_core.evaluation.prompts import EvalPrompt
-from ospo_core.models.pictures import decode_tokens
+from ospo_core.models.pictures import decode_tokens, encode_png
 from ospo_core.models.sampling import sample_images
 from ospo_core.selection.scoring import image_score
 
@@ -57,13 +55,6 @@ def evaluate_model(
 def picture_seed(config: EvaluationConfig, item_id: str, sample: int) -> int:
     """Return the seed of a prompt's sample: the same for every checkpoint and every round."""
     return derive_seed("evaluation", config.seed, item_id, sample)
-
-
-def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """Return the picture [H, W, 3] (RGB, uint8) as PNG."""
-    buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _batches(prompts: Sequence[EvalPrompt], config: EvaluationConfig) -> Iterator[list[tuple[EvalPrompt, int]]]:

@@ -61,8 +61,7 @@ def _wanted(row: Row) -> Iterator[dict[str, Any]]:
 
 def _render(model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig) -> list[dict[str, Any]]:
     """Sample and decode one batch."""
-    from ospo_core.evaluation.run import encode_png
-    from ospo_core.models.pictures import decode_tokens
+    from ospo_core.models.pictures import decode_tokens, encode_png
     from ospo_core.models.sampling import sample_images
 
     sampled = sample_images(
