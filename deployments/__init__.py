@@ -1,1 +1,1 @@
-"""What runs where, when, and with which parameters: the command line, profiles and Prefect deployments."""
+"""What runs where, when, and with which parameters: profiles, experiments and Prefect deployments."""

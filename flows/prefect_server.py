@@ -1,6 +1,7 @@
-"""Settings for Prefect's embedded server, to be made before Prefect is imported, and its safe end.
+"""Prefect's embedded server: its settings, its start and its end.
 
-A user who has a server (PREFECT_API_URL, or a Prefect profile of their own) keeps it, and nothing is changed.
+A user's own server (PREFECT_API_URL, or a Prefect profile) is used as it is. Prefect could start an embedded server
+itself, but would start it in the terminal's process group, where Ctrl-C ends it before its clients.
 """
 
 from __future__ import annotations
@@ -29,19 +30,20 @@ _ALWAYS = {
 }
 _HOST = "127.0.0.1"
 _SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-_FRIENDLY_SECONDS = 5.0
 _SETTINGS = ExitStack()
-"""Settings of this process that last until it ends."""
+"""Prefect settings of this process, valid until it ends."""
 _WATCH = 'read -r _; kill "$1" 2>/dev/null'
-"""Shell script: when the pipe it reads from closes, because its owner is gone, end the process given."""
+"""Shell script: ends the given process when its standard input closes, since the owner of the pipe is gone."""
+_running: list[subprocess.Popen[bytes]] = []
+"""The embedded server of this process and the shell that watches it, while they run."""
 
 
 def configure_prefect(scratch: Path, verbose: bool = False) -> None:
-    """Set what is not set yet in the environment; call it before Prefect is imported.
+    """Set the environment variables that Prefect reads when it is imported; those that are set stay.
 
     Args:
-        scratch: folder for Prefect's own files where the home folder cannot be written.
-        verbose: leave Prefect's logs on the terminal.
+        scratch: folder for Prefect's files if the home folder is not writable.
+        verbose: show Prefect's logs in the terminal.
     """
     set_defaults(verbose)
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").is_file():
@@ -53,15 +55,15 @@ def configure_prefect(scratch: Path, verbose: bool = False) -> None:
 
 
 def set_defaults(verbose: bool = False) -> None:
-    """Set time-outs, and unless `verbose` quiet logs, where the environment does not say otherwise."""
+    """Set time-outs and, unless `verbose`, quiet logs; variables that are set stay."""
     for name, value in {**_ALWAYS, **({} if verbose else _QUIET)}.items():
         os.environ.setdefault(name, value)
 
 
 def start_server() -> None:
-    """Start the embedded server if the user has none, and make sure that it never outlives this process.
+    """Start the embedded server if the user has none.
 
-    It is ended at a normal exit; if this process is killed, a small shell that waits on a pipe ends it.
+    It never outlives this process: `stop` ends it at exit, and a shell that waits on a pipe ends it after a kill.
 
     Raises:
         OspoError: the user's server does not answer, or the embedded one does not start.
@@ -78,6 +80,30 @@ def start_server() -> None:
     _use(address)
 
 
+@atexit.register  # before Prefect is imported, so that it runs after Prefect's exit handlers, which use the server
+def stop(patience: float = 5.0) -> None:
+    """End the embedded server of this process, if there is one, and its watcher.
+
+    Args:
+        patience: time that the server has to end by itself, seconds.
+    """
+    while _running:
+        process = _running.pop(0)
+        process.terminate()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def process_ids() -> set[int]:
+    """Return the ids of the embedded server and its watcher; none where there is no such server."""
+    return {process.pid for process in _running}
+
+
 def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     """Start the server as Prefect does for an ephemeral one, but without importing all of it into this process."""
     with socket.socket() as free:
@@ -87,9 +113,10 @@ def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
         env={**os.environ, **_SERVER, **settings},
+        start_new_session=True,
     )
-    _end_with_us(process.pid)
-    atexit.register(_stop, process)
+    _running.append(process)
+    _running.append(_watcher_of(process.pid))
     return process, f"http://{_HOST}:{port}/api"
 
 
@@ -119,16 +146,6 @@ def _use(address: str) -> None:
     _SETTINGS.enter_context(temporary_settings({PREFECT_API_URL: address}))
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server, in a friendly way first."""
-    process.terminate()
-    try:
-        process.wait(timeout=_FRIENDLY_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _check_answers(address: str) -> None:
     import httpx
 
@@ -143,16 +160,9 @@ def _check_answers(address: str) -> None:
         ) from error
 
 
-def _end_with_us(pid: int) -> None:
-    watcher = subprocess.Popen(["/bin/sh", "-c", _WATCH, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
-
-    def dismiss() -> None:
-        watcher.kill()
-        if watcher.stdin is not None:
-            watcher.stdin.close()
-        watcher.wait()
-
-    atexit.register(dismiss)
+def _watcher_of(pid: int) -> subprocess.Popen[bytes]:
+    """Start a shell that ends the process `pid` when this process is gone, also if it was killed."""
+    return subprocess.Popen(["/bin/sh", "-c", _WATCH, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _own_home(scratch: Path) -> Path:

@@ -1,5 +1,5 @@
 """`python -m ospo` is `ospo`."""
 
-from ospo.app import main
+from ospo import main
 
 main()

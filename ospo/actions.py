@@ -1,4 +1,7 @@
-"""What the commands do: load the profile, run a flow, show the outcome. Prefect is configured, then imported."""
+"""What the commands of rounds do: load the profile, run a flow or read the storage, show the result.
+
+Prefect reads its settings when it is imported, so flows are imported after `embedded_prefect` has made them.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,17 @@ from ospo import output
 from ospo.progress import progress_bars
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
-from ospo_core.errors import ConfigError, OspoError, StageError
+from ospo_core.errors import ConfigError, StageError
 from ospo_core.rounds import Round
+from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
-from ospo_core.rounds.plan import estimate_seconds, plan_round, report_key
+from ospo_core.rounds.plan import estimate_seconds, plan_round, report_key, standings
+from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model, starting_model
+from ospo_core.stages.partial import KEPT_ROWS
 from ospo_core.stages.progress import listening
 from ospo_core.stages.training import MODEL_DIGEST
-
-
-class InterruptedRunError(OspoError):
-    """Ctrl-C; the exit code is the one that shells use for it."""
-
-    exit_code = 130
 
 
 def run_round(
@@ -92,7 +92,7 @@ def show_lineage(checkpoint: str, profile: str, overrides: Sequence[str]) -> Non
 
 
 def show_cost(profile: str, overrides: Sequence[str]) -> None:
-    """Show what every stage took, over all results, and what every trained model took with all it was made from."""
+    """Show the cost of each stage, over all results, and of each trained model with everything it was made from."""
     manifests = all_manifests(storage_of(load_profile(profile, overrides)))
     stages = {name.value: cost(one for one in manifests if one.stage is name) for name in StageName}
     output.show_cost("By stage", {name: took for name, took in stages.items() if took.results})
@@ -101,14 +101,14 @@ def show_cost(profile: str, overrides: Sequence[str]) -> None:
         for one in manifests
         if one.stage is StageName.TRAINING
     }
-    output.show_cost("By trained model, with all that it was made from", models)
+    output.show_cost("By trained model, with everything it was made from", models)
 
 
 def write_report(profile: str, overrides: Sequence[str]) -> None:
-    """Write the report of what is cached of a round.
+    """Write the report of a round from cached results.
 
     Raises:
-        StageError: nothing of it is cached.
+        StageError: no stage of the round is cached.
     """
     from ospo_core.report.html import write_report as write_html
 
@@ -117,26 +117,77 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
     _, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
     if not manifests:
         raise StageError(
-            "nothing of this round is there yet", field=storage.uri(), remedy="Run `ospo round` with the same options"
+            "no stage of this round is cached", field=storage.uri(), remedy="Run `ospo round` with the same options"
         )
     output.show_round(manifests, None, None, write_html(storage, manifests, config, report_key(manifests)))
+
+
+def show_rounds(profile: str, overrides: Sequence[str]) -> None:
+    """List the rounds of a storage, oldest first, with the stages that are complete and those that are out of date."""
+    storage = storage_of(load_profile(profile, overrides))
+    records = [read_record(storage, identity) for identity in round_ids(storage)]
+    listed = []
+    for record in sorted(records, key=lambda one: one.created_at):
+        config = RoundConfig.model_validate(record.config)
+        round = Round(config, storage, record.model, record.kind, recorded_id=record.id)
+        found = standings(round) if record.kind == "round" else []
+        listed.append((record, config, found))
+    output.show_rounds(storage.uri(), current_model(storage), listed)
+
+
+def run_backfill(
+    profile: str,
+    overrides: Sequence[str],
+    stage: StageName,
+    round: str | None,
+    where: str,
+    refresh: bool,
+    cascade: bool,
+    changes: Sequence[str],
+    verbose: bool,
+) -> None:
+    """Run a backfill, show the stage's figures and what is out of date; see `flows.backfill.backfill`."""
+    config = load_profile(profile, overrides)
+    with embedded_prefect(config, verbose):
+        from flows.backfill import backfill
+
+        result = backfill(
+            config, stage, round=round, where=where, refresh=refresh, cascade=cascade, overrides=list(changes)
+        )
+    output.show_round({stage: result.manifest}, [stage] if result.ran else [], None, "")
+    kept = result.manifest.counts.get(KEPT_ROWS)
+    if result.ran and kept is not None:
+        output.show_text(f"{result.manifest.rows - kept:.0f} rows recomputed, {kept:.0f} kept.")
+    if result.cascade is not None:
+        later = result.cascade
+        output.show_round(later.manifests, later.ran, later.promotion, later.report)
+    output.show_outdated(result.round, result.outdated)
+
+
+def collect_garbage(
+    profile: str, overrides: Sequence[str], forget: Sequence[str], keep_hours: float, delete: bool
+) -> None:
+    """Show what no round refers to; with `delete`, delete it and the records of the rounds to forget."""
+    storage = storage_of(load_profile(profile, overrides))
+    forgotten = [find_record(storage, wanted).id for wanted in forget]
+    found = find_garbage(storage, keep_hours, forgotten)
+    output.show_garbage(found, forgotten, delete)
+    if delete:
+        for identity in forgotten:
+            forget_round(storage, identity)
+        remove(storage, found)
 
 
 @contextmanager
 def embedded_prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
     """Configure Prefect, start its embedded server if needed, and draw progress while the block runs."""
     configure_prefect(Path(config.storage.scratch), verbose)
-    try:
-        with progress_bars() as (listener, say):
-            say("starting Prefect")
-            start_server()
-            say("")
-            with listening(listener):
-                yield
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(
-            "interrupted", remedy="Run the same command again to go on from the last complete shard"
-        ) from error
+    with progress_bars() as (listener, say):
+        say("starting Prefect")
+        start_server()
+        say("")
+        with listening(listener):
+            yield
 
 
 def storage_of(config: RoundConfig) -> Storage:
@@ -156,5 +207,8 @@ def _check_refresh(refresh: Sequence[StageName], until: StageName | None) -> Non
     late = [name.value for name in refresh if until is not None and order.index(name) > order.index(until)]
     if late:
         raise ConfigError(
-            "this stage is not run", field="--refresh", value=late[0], remedy=f"Refresh {until} or a stage before it"
+            "this stage does not run",
+            field="--refresh",
+            value=late[0],
+            remedy=f"Refresh {until} or an earlier stage",
         )

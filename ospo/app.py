@@ -1,4 +1,4 @@
-"""The commands of `ospo`: their options, and nothing of what they do."""
+"""The commands of `ospo`: names, options and help texts. What a command does is imported when it runs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ from typing import Annotated
 
 import typer
 
-from ospo.options import (
-    ModelFolder,
-    OutFolder,
-    Overrides,
-    Profile,
-    Refresh,
-    Rounds,
-    Verbose,
-)
 from ospo_core.errors import OspoError
 from ospo_core.schema import StageName
 
@@ -30,14 +21,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-shapes = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True, rich_markup_mode=None)
+shapes = typer.Typer(help="Train and try the embedded model of coloured shapes.", no_args_is_help=True)
 app.add_typer(shapes, name="shapes")
-experiments = typer.Typer(help="Comparisons of configurations over seeds.", no_args_is_help=True, rich_markup_mode=None)
+experiments = typer.Typer(help="Compare configurations over seeds.", no_args_is_help=True)
 app.add_typer(experiments, name="experiments")
 
+# Options that several commands share.
+Profile = Annotated[str, typer.Option("--profile", "-p", help="Name of a shipped profile, or path of a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="SECTION.OPTION=VALUE", help="Change an option of the profile; repeatable."),
+]
+Refresh = Annotated[
+    list[StageName] | None, typer.Option("--refresh", help="Recompute a stage even if it is cached; repeatable.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's logs.")]
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+ModelFolder = Annotated[Path | None, typer.Option("--model", "-m", help="Model folder; default: the embedded model.")]
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit; an expected failure is one message on standard error, without traceback."""
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit; an expected failure is one message on standard error, without a traceback.
+
+    Args:
+        arguments: of the command line; by default those of this process.
+    """
     try:
         app(args=None if arguments is None else list(arguments), prog_name="ospo")
     except OspoError as error:
@@ -52,7 +60,7 @@ def round_command(
     refresh: Refresh = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run one round of self-improvement; what is cached is not computed again."""
+    """Run one round of self-improvement, from prompts to promotion. Cached stages are not recomputed."""
     from ospo import actions
 
     actions.run_round(profile, overrides or [], refresh or [], verbose)
@@ -61,12 +69,12 @@ def round_command(
 @app.command()
 def improve(
     profile: Profile = DEFAULT_PROFILE,
-    rounds: Rounds = 2,
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, help="Number of rounds.")] = 2,
     overrides: Overrides = None,
     refresh: Refresh = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run several rounds, each from the model that the one before has left."""
+    """Run several rounds, each from the model that the previous one promoted."""
     from ospo import actions
 
     actions.run_improve(profile, overrides or [], refresh or [], rounds, verbose)
@@ -88,7 +96,7 @@ def stage(
 
 @app.command()
 def plan(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None, refresh: Refresh = None) -> None:
-    """Show which stages of a round are cached and which would run; nothing is computed."""
+    """Show which stages of a round are cached and which would run. Nothing is computed."""
     from ospo import actions
 
     actions.show_plan(profile, overrides or [], refresh or [])
@@ -96,7 +104,7 @@ def plan(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None, refres
 
 @app.command()
 def status(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Show the current model, how far the round is, and what is in the storage."""
+    """Show the current model, the progress of the round, and what the storage holds."""
     from ospo import actions
 
     actions.show_status(profile, overrides or [])
@@ -109,7 +117,7 @@ def evaluate(
         str | None, typer.Option("--model", "-m", help="A folder, `current`, or `embedded:shapes`.")
     ] = None,
     overrides: Overrides = None,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Evaluate anew although it is cached.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Evaluate again even if the result is cached.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Evaluate one model on the held-out prompts."""
@@ -121,7 +129,7 @@ def evaluate(
 
 @app.command()
 def report(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Write the HTML report of a round from what is cached, and show its summary."""
+    """Write the HTML report of a round from cached results, and show its summary."""
     from ospo import actions
 
     actions.write_report(profile, overrides or [])
@@ -133,7 +141,7 @@ def lineage(
     profile: Profile = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Walk from a checkpoint to its pairs, pictures, prompts and parents."""
+    """Trace a checkpoint to its pairs, pictures, prompts and parents."""
     from ospo import actions
 
     actions.show_lineage(checkpoint, profile, overrides or [])
@@ -141,90 +149,93 @@ def lineage(
 
 @app.command()
 def cost(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Show what all results in the storage took, by stage, and by trained model."""
+    """Show the time that all results in the storage took, by stage and by trained model."""
     from ospo import actions
 
     actions.show_cost(profile, overrides or [])
 
 
 @app.command()
-def deploy(
-    file: Annotated[
-        Path | None, typer.Option("--file", help="A file of deployments; default: the shipped one.")
-    ] = None,
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", help="This project's folder on the workers' machines; default: OSPO_HOME, or here."),
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only check the file; needs no server.")] = False,
-) -> None:
-    """Register work pools, deployments and the automation that finds dead runs on the server of PREFECT_API_URL."""
-    from ospo import deploy as actions
-
-    actions.deploy(file, home, check)
-
-
-@app.command()
 def rounds(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """List the rounds recorded in the storage, and how their stages stand."""
-    from ospo import upkeep
+    """List the rounds in the storage and the state of their stages."""
+    from ospo import actions
 
-    upkeep.show_rounds(profile, overrides or [])
+    actions.show_rounds(profile, overrides or [])
 
 
 @app.command()
 def backfill(
-    stage: Annotated[StageName, typer.Argument(help="The stage to compute or do over.")],
+    stage: Annotated[StageName, typer.Argument(help="The stage to compute or recompute.")],
     round_: Annotated[
-        str | None, typer.Option("--round", "-r", help="First digits of a round's id; by default the profile's round.")
+        str | None, typer.Option("--round", "-r", help="First digits of a round's id; default: the profile's round.")
     ] = None,
     where: Annotated[
-        str, typer.Option("--where", "-w", help="Only these items: SQL over the prompts, e.g. \"category = 'layout'\".")
+        str, typer.Option("--where", "-w", help="Only some items: SQL over the prompts, e.g. \"category = 'layout'\".")
     ] = "",
-    refresh: Annotated[bool, typer.Option("--refresh", help="Do the stage over although it is there.")] = False,
-    cascade: Annotated[bool, typer.Option("--cascade", help="Do later stages that are then out of date over.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Recompute the stage even if it is complete.")] = False,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="Also recompute the later stages that are then out of date.")
+    ] = False,
     change: Annotated[
         list[str] | None,
-        typer.Option("--change", metavar="SECTION.OPTION=VALUE", help="Option that holds for this stage only."),
+        typer.Option("--change", metavar="SECTION.OPTION=VALUE", help="Change an option for this stage only."),
     ] = None,
     profile: Profile = DEFAULT_PROFILE,
     overrides: Overrides = None,
     verbose: Verbose = False,
 ) -> None:
-    """Compute one stage of a round, or do it or some of its items over, beside what is published."""
-    from ospo import upkeep
+    """Recompute a stage or selected items as a new attempt. Published results are kept."""
+    from ospo import actions
 
-    wanted = upkeep.Backfill(stage, round_, where, refresh, cascade, change or [])
-    upkeep.run_backfill(profile, overrides or [], wanted, verbose)
+    actions.run_backfill(profile, overrides or [], stage, round_, where, refresh, cascade, change or [], verbose)
 
 
 @app.command()
 def gc(
-    delete: Annotated[bool, typer.Option("--delete", help="Delete; without it the command only shows.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete it; otherwise it is only shown.")] = False,
     keep_hours: Annotated[
-        float, typer.Option("--keep-hours", min=0, help="Spare what was written to within so many hours.")
+        float, typer.Option("--keep-hours", min=0, help="Keep what was written less than this many hours ago.")
     ] = 24.0,
     forget: Annotated[
-        list[str] | None, typer.Option("--forget", help="First digits of a round whose record is deleted first.")
+        list[str] | None, typer.Option("--forget", help="First digits of a round whose record is deleted too.")
     ] = None,
     profile: Profile = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Show, or delete, what in the storage no round refers to."""
-    from ospo import upkeep
+    """Show or delete what no round in the storage refers to."""
+    from ospo import actions
 
-    upkeep.collect_garbage(profile, overrides or [], forget or [], keep_hours, delete)
+    actions.collect_garbage(profile, overrides or [], forget or [], keep_hours, delete)
+
+
+@app.command()
+def deploy(
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A prefect.yaml; default: the shipped deployments/prefect.yaml.")
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", help="Folder in which workers run; default: OSPO_HOME, or the current folder."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file's keys; needs no server.")] = False,
+) -> None:
+    """Register work pools, deployments and the crash automation on the Prefect server of PREFECT_API_URL."""
+    from ospo import deploy as actions
+
+    actions.deploy(file, home, check)
 
 
 @shapes.command()
 def pretrain(
     out: OutFolder,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; by default the published recipe.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; default: the published recipe.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    compiled: Annotated[bool, typer.Option("--compiled", help="A third faster; needs a C++ compiler.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in --out.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compile the model: a third faster, needs a C++ compiler.")
+    ] = False,
 ) -> None:
-    """Train the embedded model from nothing."""
+    """Train the embedded model from scratch."""
     from ospo_core.shapes import cli_actions
 
     typer.echo(f"Written to {cli_actions.pretrain(out, steps, device, resume, compiled)}")
@@ -233,9 +244,9 @@ def pretrain(
 @shapes.command()
 def measure(
     model: ModelFolder = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 600,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of pictures.")] = 600,
 ) -> None:
-    """Measure how well a model draws and judges, by the oracle."""
+    """Measure how well a model draws and judges, against the oracle."""
     from ospo_core.evaluation.shapes_card import measure_model
     from ospo_core.models.locate import resolve_model
 
@@ -249,7 +260,7 @@ def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw, e.g. `a red circle left of a blue square`.")],
     out: OutFolder = Path("drawing.png"),
     model: ModelFolder = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 8,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of pictures.")] = 8,
     guidance: Annotated[float, typer.Option("--guidance", min=0, help="Scale of classifier-free guidance.")] = 1.0,
 ) -> None:
     """Draw pictures of a prompt."""
@@ -265,7 +276,7 @@ def run_experiment(
     overrides: Overrides = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train and evaluate every arm with every seed; what is cached is not computed again."""
+    """Train and evaluate every arm with every seed, and write the tables. Cached results are not recomputed."""
     from ospo import experiments as actions
 
     actions.run(name, overrides or [], out, verbose)

@@ -1,76 +1,137 @@
-"""What `ospo deploy` does: check the file, then bring a server up to it."""
+"""What `ospo deploy` does: create what `prefect deploy` expects to exist, then run it on the file of deployments."""
 
 from __future__ import annotations
 
+import difflib
 import os
-import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
+import deployments
 from flows.prefect_server import configure_prefect
 from ospo import output
-from ospo_core.errors import OspoError
+from ospo_core.config.profile import read_yaml
+from ospo_core.errors import ConfigError, OspoError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-    from deployments.registry import Registered
-
-FOLDER = Path(__file__).resolve().parents[1]
+FOLDER = Path(deployments.__file__).resolve().parent
 DEFAULT_FILE = FOLDER / "prefect.yaml"
 AUTOMATIONS = FOLDER / "automations.yaml"
-HEARTBEAT = "PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30"
-"""What a worker's environment must say for the automation that finds silent runs."""
 
+_OWN_KEYS = ("work_pools", "definitions")
+"""Keys of the file that Prefect ignores: the pools to create, and YAML anchors."""
 _ANSWER_TIMEOUT_S = 10.0
 
 
 def deploy(file: Path | None, home: Path | None, check_only: bool) -> None:
-    """Check a file of deployments and, unless `check_only`, register what it says.
+    """Check a file of deployments and, unless `check_only`, bring the server up to date with it.
 
     Args:
         file: the file; by default the shipped one.
-        home: the project's folder on the workers' machines; by default OSPO_HOME, or the folder of this project.
+        home: the folder in which workers run; by default OSPO_HOME, or the current folder.
         check_only: stop after the check; no server is needed.
 
     Raises:
-        ConfigError: what is wrong with the file.
-        OspoError: there is no server, it does not answer or refuses something, or `home` is the wrong folder.
+        ConfigError: the file has a misspelt key, or an entry point is not a flow.
+        OspoError: there is no server, it does not answer, or Prefect refuses a deployment.
     """
     configure_prefect(Path(".ospo") / "scratch")
-    from deployments.deploy_file import read_deploy_file
-    from deployments.deployables import SOURCE, check
-
-    path = file or DEFAULT_FILE
-    document = read_deploy_file(path)
-    deployables = check(document, path)
+    path = (file or DEFAULT_FILE).absolute()
+    document = read_yaml(path)
+    check_keys(document, path)
     if check_only:
-        output.show_text(f"{path}: {len(deployables)} deployments, nothing wrong")
+        output.show_text(f"{path}: {len(document.get('deployments', []))} deployments, all keys are known")
         return
-    from deployments import registry
+    address = _server_address()
+    from prefect.client.orchestration import get_client
 
-    chosen = (home or Path(os.environ.get("OSPO_HOME") or SOURCE)).expanduser().absolute()
-    note = registry.check_home(chosen, deployables)
-    with _server() as client:
-        done = [*registry.register_pools(client, document.work_pools)]
-        done += registry.register_automations(client, AUTOMATIONS)
-        done += [registry.register_deployment(client, one, chosen) for one in deployables]
-    _show(done, chosen, note)
+    with get_client(sync_client=True) as client:
+        for done in (*_create_pools(client, document.get("work_pools", [])), *_register_automations(client)):
+            output.show_text(done)
+        paused = [one.id for one in client.read_deployments() if one.paused]
+        try:
+            _prefect_deploy(path, address, home)
+        finally:
+            for identity in paused:  # Prefect resumes what it updates
+                client.pause_deployment(identity)
+    output.show_text("Start workers with PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30, so that dead runs are noticed.")
 
 
-@contextmanager
-def _server() -> Iterator[SyncPrefectClient]:
-    """Yield a client of the user's server.
+def _prefect_deploy(path: Path, address: str, home: Path | None) -> None:
+    """Run `prefect deploy` on a file; its messages go to the terminal.
 
     Raises:
-        OspoError: none is named, it does not answer, or it refuses a request.
+        OspoError: it failed.
+    """
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+    environment = {**os.environ, "PREFECT_API_URL": address}
+    if home is not None:
+        environment["OSPO_HOME"] = str(home.expanduser().absolute())
+    if subprocess.run(command, env=environment, check=False).returncode != 0:
+        raise OspoError("Prefect refused a deployment", field=str(path), remedy="Its message is above")
+
+
+def check_keys(document: Mapping[str, Any], path: Path) -> None:
+    """Check the keys of a file of deployments, since Prefect ignores those that it does not know.
+
+    Values are left to Prefect, which reports what is wrong with them.
+
+    Raises:
+        ConfigError: a key is unknown, and the message names its place and the most similar key; or an entry point is
+            not a flow.
+    """
+    from prefect.cli.deploy import _models as models
+
+    known = {*_fields(models.PrefectYamlModel), *_OWN_KEYS}
+    _check(document, known, str(path))
+    for entry in document.get("deployments", []):
+        place = f"{path}: deployment {entry.get('name')!r} of {entry.get('entrypoint')!r}"
+        _check(entry, _fields(models.DeploymentConfig), place)
+        _check(entry.get("work_pool", {}), _fields(models.WorkPoolConfig), f"{place}: work_pool")
+        limit = entry.get("concurrency_limit")
+        if isinstance(limit, dict):
+            _check(limit, _fields(models.ConcurrencyLimitSpec), f"{place}: concurrency_limit")
+        for schedule in entry.get("schedules", []):
+            _check(schedule, _fields(models.RawScheduleConfig), f"{place}: schedules")
+        _check(entry.get("parameters", {}), _parameters(entry.get("entrypoint"), place), f"{place}: parameters")
+
+
+def _fields(model: Any) -> set[str]:
+    """Return the keys that a model of Prefect's file format reads."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def _parameters(entrypoint: str | None, place: str) -> set[str]:
+    """Return the parameters of the flow that an entry point names."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    try:
+        return set(load_flow_from_entrypoint(entrypoint or "").parameters.properties)
+    except Exception as error:  # whatever importing the file raises, the person who deploys it needs to know
+        remedy = "Name a flow, as in flows.round.self_improvement_round"
+        raise ConfigError(f"the entry point is not a flow: {error}", field=place, remedy=remedy) from error
+
+
+def _check(given: Mapping[str, Any], known: set[str], place: str) -> None:
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            remedy = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(sorted(known))}"
+            raise ConfigError("unknown key", field=place, value=key, remedy=remedy)
+
+
+def _server_address() -> str:
+    """Return the address of the server, which answers.
+
+    Raises:
+        OspoError: none is named, or it does not answer.
     """
     import httpx
-    from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
     address = get_current_settings().api.url
@@ -85,27 +146,33 @@ def _server() -> Iterator[SyncPrefectClient]:
     except httpx.HTTPError as error:
         problem, remedy = f"the Prefect server does not answer: {error}", "Start it, or correct the address"
         raise OspoError(problem, field="PREFECT_API_URL", value=address, remedy=remedy) from error
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except httpx.HTTPStatusError as error:
-        raise OspoError(
-            f"the Prefect server refused {error.request.method} {error.request.url.path}: {error.response.text}",
-            field="PREFECT_API_URL",
-            value=address,
-            remedy="See its log",
-        ) from error
+    return address
 
 
-def _show(done: Sequence[Registered], home: Path, note: str) -> None:
-    """Show what was done, and the commands that come next."""
-    table = Table(title="Deployed", title_justify="left")
-    for heading in ("Kind", "Name", "Outcome", "Pool", "Notes"):
-        table.add_column(heading, overflow="fold")
-    for one in done:
-        table.add_row(one.kind, one.name, one.outcome, one.pool, "\n".join(one.notes))
-    output.console().print(table)
-    output.show_text(f"Workers run in {home}" + (f" ({note})" if note else ""))
-    output.show_text("Next, on the machines that do the work:")
-    for name in [one.name for one in done if one.kind == "work pool"]:
-        output.show_text(f"  {HEARTBEAT} prefect worker start --pool {shlex.quote(name)} --type process")
+def _create_pools(client: SyncPrefectClient, pools: list[dict[str, Any]]) -> Iterator[str]:
+    """Create the work pools that are missing; existing ones stay as people have set them."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    for pool in pools:
+        try:
+            client.read_work_pool(pool["name"])
+            yield f"Work pool {pool['name']} exists"
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(**{"type": "process", **pool}))
+            yield f"Work pool {pool['name']} created"
+
+
+def _register_automations(client: SyncPrefectClient) -> Iterator[str]:
+    """Create or update the shipped automations; whether an existing one is enabled is left to the server."""
+    from prefect.events.schemas.automations import AutomationCore
+
+    for entry in read_yaml(AUTOMATIONS)["automations"]:
+        wanted = AutomationCore.model_validate(entry)
+        existing = client.read_automations_by_name(wanted.name)
+        if existing:
+            client.update_automation(existing[0].id, wanted.model_copy(update={"enabled": existing[0].enabled}))
+            yield f"Automation {wanted.name} updated"
+        else:
+            client.create_automation(wanted)
+            yield f"Automation {wanted.name} created"

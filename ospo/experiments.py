@@ -1,4 +1,4 @@
-"""What `ospo experiments …` does: run the flow, compare the arms, write the tables."""
+"""What `ospo experiments run` does: run the flow, compare the arms, write the tables."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> R
 
 
 def _trainings(measured: Sequence[Measurement], label: str) -> list[Manifest]:
-    """Return the trainings of an arm's round, each once, in the order of the seeds."""
+    """Return the trainings of an arm's round, without repetition, in the order of the seeds."""
     found = {
         one.training.fingerprint: one.training for one in measured if one.arm == label and one.training is not None
     }
@@ -77,7 +77,7 @@ def _trainings(measured: Sequence[Measurement], label: str) -> list[Manifest]:
 
 
 def _curves(storage: Storage, trainings: Sequence[Manifest]) -> list[Curve]:
-    """Return the log-probability of the chosen image by step of every training."""
+    """Return, for every training, the log-probability of the chosen image by step."""
     curves: list[Curve] = []
     for training in trainings:
         rows = [row for row in iter_rows(storage, training) if row["name"] == "chosen_logprob"]
@@ -86,7 +86,7 @@ def _curves(storage: Storage, trainings: Sequence[Manifest]) -> list[Curve]:
 
 
 def _notes(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> dict[str, str]:
-    """Return for each arm how many pairs it was trained on and how many steps."""
+    """Return, for each arm, the number of pairs and of training steps."""
     notes: dict[str, str] = {}
     for label in experiment.titles():
         trainings = _trainings(measured, label)

@@ -22,7 +22,7 @@ _WIDTH_OF_A_FILE = 140
 
 
 def console() -> Console:
-    """Return the console of standard output; where that is a file, lines are not cut at 80 columns."""
+    """Return the console of standard output; for a file, lines are wider than 80 columns."""
     found = Console(highlight=False, soft_wrap=False)
     return found if found.is_terminal else Console(highlight=False, width=_WIDTH_OF_A_FILE)
 
@@ -43,7 +43,7 @@ def show_round(
     promotion: Promotion | None,
     report: str,
 ) -> None:
-    """Show the table of stages, accuracy before and after, the decision, and where the report is."""
+    """Show the stages, accuracy before and after, the decision, and the address of the report."""
     from ospo_core.report.summary import round_summary
 
     screen = console()
@@ -72,10 +72,10 @@ def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
 
 
 def show_plan(plans: Sequence[StagePlan], seconds: Mapping[StageName, float] | None = None) -> None:
-    """Show what would become of each stage, and, if given, how long what is not cached would take."""
+    """Show the status of each stage and, if `seconds` is given, how long the missing ones would take."""
     table = Table(title="Plan", title_justify="left")
     headings = ["Stage", "Status", "Rows", "Shards done", "Fingerprint", "Note"]
-    for heading in headings if seconds is None else [*headings, "Time, by past results"]:
+    for heading in headings if seconds is None else [*headings, "Estimated time"]:
         table.add_column(heading, overflow="fold")
     for plan in plans:
         rows = str(plan.rows) if plan.status == "cached" else ""
@@ -90,7 +90,7 @@ def show_plan(plans: Sequence[StagePlan], seconds: Mapping[StageName, float] | N
 def _expected(plan: StagePlan, seconds: Mapping[StageName, float]) -> str:
     if plan.status == "cached":
         return ""
-    return f"about {duration(seconds[plan.stage])}" if plan.stage in seconds else "no past result"
+    return f"about {duration(seconds[plan.stage])}" if plan.stage in seconds else "unknown"
 
 
 def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, float]) -> str:
@@ -98,13 +98,15 @@ def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, floa
     unknown = [stage.value for stage in missing if stage not in seconds]
     known = sum(seconds[stage] for stage in missing if stage in seconds)
     if not missing:
-        return "Nothing is to be computed."
-    without = f", and what {', '.join(unknown)} take, of which this storage has no past result" if unknown else ""
-    return f"About {duration(known)} of work{without}; starting engines and loading models comes on top."
+        return "Everything is cached."
+    if len(unknown) == len(missing):
+        return "No estimate: this storage has no earlier results of these stages."
+    without = f" Not included, since this storage has no earlier result: {', '.join(unknown)}." if unknown else ""
+    return f"About {duration(known)} of work, plus the time to start engines and load models.{without}"
 
 
 def show_models(root: str, start: ModelRef, current: ModelPointer | None) -> None:
-    """Show which model a round starts from, and which one was promoted last."""
+    """Show the model that a round starts from, and the one that was promoted last."""
     screen = console()
     screen.print("Storage:", root, soft_wrap=True, markup=False)
     screen.print(f"Starting model: {start.digest[:12]} ({start.source})", soft_wrap=True, markup=False)
@@ -119,7 +121,7 @@ def show_inventory(counts: Mapping[StageName, int]) -> None:
 
 
 def show_lineage(generations: Sequence[Generation]) -> None:
-    """Show trained models, each with the results that it was made from, and where the line begins."""
+    """Show trained models, each with the results it was made from, down to the first model."""
     screen = console()
     verdicts = {True: "promoted", False: "refused", None: "not evaluated"}
     for one in generations:
@@ -131,16 +133,16 @@ def show_lineage(generations: Sequence[Generation]) -> None:
 
 
 def show_cost(title: str, costs: Mapping[str, Cost]) -> None:
-    """Show what some groups of results took, a line each."""
+    """Show the cost of groups of results, one line per group."""
     table = Table(title=title, title_justify="left")
     for heading in (
         "",
         "Results",
         "Rows",
         "Wall time, s",
-        "Processor time, s",
+        "CPU time, s",
         "GPU time, s",
-        "Images drawn or judged",
+        "Images sampled or judged",
         "Tokens",
     ):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -155,14 +157,14 @@ def show_rounds(
     current: ModelPointer | None,
     rounds: Sequence[tuple[RoundRecord, RoundConfig, Sequence[StageStanding]]],
 ) -> None:
-    """Show the rounds of a storage, a line each."""
+    """Show the rounds of a storage, one line per round."""
     table = Table(title=f"Rounds in {root}", title_justify="left")
-    for heading in ("Id", "Begun", "Profile", "Seed", "From model", "Done", "Out of date"):
+    for heading in ("Id", "Started", "Profile", "Seed", "From model", "Complete", "Out of date"):
         table.add_column(heading, overflow="fold")
     for record, config, stages in rounds:
         done = [one.stage.value for one in stages if one.standing == "up to date"]
         late = ", ".join(one.stage.value for one in stages if one.standing == "out of date")
-        shown = f"{len(done)} of {len(stages)} stages" if record.kind == "round" else "evaluation by itself"
+        shown = f"{len(done)} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
         mark = " (current)" if current is not None and current.digest == record.model.digest else ""
         start = f"{record.model.digest[:12]}{mark}"
         table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)
@@ -170,28 +172,32 @@ def show_rounds(
 
 
 def show_outdated(identity: str, stages: Sequence[StageName]) -> None:
-    """Show which later stages of a round are out of date, and how to do them over."""
+    """Show which later stages of a round are out of date, and how to recompute them."""
     if not stages:
         show_text(f"Round {identity}: no later stage is out of date.")
         return
     names = ", ".join(stage.value for stage in stages)
-    show_text(f"Round {identity}: out of date now: {names}. `--cascade`, or the next run of the round, does them over.")
+    show_text(
+        f"Round {identity}: now out of date: {names}. `--cascade`, or the next run of the round, recomputes them."
+    )
 
 
 def show_garbage(found: Sequence[Garbage], forgotten: Sequence[str], deleted: bool) -> None:
-    """Show what no round refers to, by kind."""
-    table = Table(title="Removed" if deleted else "Would be removed", title_justify="left")
-    for heading in ("Kind", "Why", "Results", "Files", "MB"):
-        table.add_column(heading, justify="left" if heading in {"Kind", "Why"} else "right")
+    """Show what no round refers to, by kind and reason."""
+    table = Table(title="Deleted" if deleted else "Would be deleted", title_justify="left")
+    for heading in ("Kind", "Reason", "Results", "Files", "MB"):
+        table.add_column(heading, justify="left" if heading in {"Kind", "Reason"} else "right")
     for kind, why in sorted({(one.kind, one.why) for one in found}):
         group = [one for one in found if (one.kind, one.why) == (kind, why)]
         size = sum(one.size for one in group) / 1e6
         table.add_row(kind, why, str(len(group)), str(sum(one.files for one in group)), f"{size:.1f}")
     console().print(table)
     total = f"{len(found)} results, {sum(one.size for one in found) / 1e6:.1f} MB"
-    rounds = f" and the record of {', '.join(forgotten)}" if forgotten else ""
-    end = "are gone." if deleted else "would go; `ospo gc --delete` deletes them."
-    show_text(f"{total}{rounds} {end}")
+    rounds = f", and the record of {', '.join(forgotten)}" if forgotten else ""
+    if deleted:
+        show_text(f"Deleted: {total}{rounds}.")
+    else:
+        show_text(f"Would be deleted: {total}{rounds}. `ospo gc --delete` deletes them.")
 
 
 def _comparison(decision: Mapping[str, Any]) -> Table:

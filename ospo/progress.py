@@ -1,4 +1,4 @@
-"""Progress bars on standard error while a flow runs; plain lines where it is not a terminal."""
+"""Progress on standard error while a flow runs: bars in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def progress_bars() -> Iterator[tuple[Listener, Say]]:
-    """Yield a listener that draws the events of stages, and a function that shows a few words meanwhile."""
+    """Yield a listener that shows the events of stages, and a function that shows a short text."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(console), lambda words: None
@@ -36,7 +36,7 @@ def progress_bars() -> Iterator[tuple[Listener, Say]]:
 
 
 class _Bars:
-    """One bar a stage, made when the stage is first heard of."""
+    """One bar per stage, created at its first event."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -44,13 +44,13 @@ class _Bars:
         self._words: TaskID | None = None
 
     def say(self, words: str) -> None:
-        """Show a few words with a bar that moves to and fro, until other words or none are shown."""
+        """Show a short text with a pulsing bar; an empty text removes it."""
         if self._words is not None:
             self._progress.remove_task(self._words)
         self._words = self._progress.add_task(words, total=None, note="") if words else None
 
     def on_event(self, event: Event) -> None:
-        """Draw an event."""
+        """Update the bar of the event's stage."""
         if event.kind == "started" and event.done == 0 and event.stage in self._bars:
             self._progress.remove_task(self._bars.pop(event.stage))
         bar = self._bars.get(event.stage)
@@ -66,7 +66,7 @@ class _Bars:
 
 
 def _lines(console: Console) -> Listener:
-    """Return a listener that writes one line when a stage begins, ends, or is found."""
+    """Return a listener that writes one line when a stage starts, finishes, or is found cached."""
 
     def on_event(event: Event) -> None:
         if event.kind == "started":

@@ -75,3 +75,9 @@ def test_no_secret_is_written_down() -> None:
         for name, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|ACCESS_KEY|ROOT_USER", name):
                 assert str(value).startswith("${"), name
+
+
+def test_images_hold_every_package() -> None:
+    kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
+    assert {f"!{name}" for name in packages} <= set(kept)

@@ -12,7 +12,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from ospo import app
+from ospo.app import app
 from ospo_core.config import RoundConfig, load_profile, profiles_dir
 from ospo_core.schema import StageName
 
@@ -21,6 +21,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")] if path.is_file()]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_OURS = {"runs", "build", "dist", "__pycache__"}
+WRITTEN = {".py", ".md", ".yaml", ".yml", ".toml", ".j2", ".css", ".Dockerfile"}
+CITATION = re.compile(r"docs/(\w+)\.md,[\s#]+(section|decision|trap)\s+(\d+(?:\.\d+)?)")
+OLD_CITATION = re.compile(r"\b(?:design|method),[\s#]+(?:decision|section|trap|\d|[\"'])")
+NUMBERED = {
+    "section": r"^##+ (\d+(?:\.\d+)?)\.? ",
+    "decision": r"^### Decision (\d+): ",
+    "trap": r"^\| (\d+) \| ",
+}
+NAMED_FILE = re.compile(r"`((?:ospo|ospo_core|tasks|flows|deployments|docker|tests|benchmarks|docs)/[\w./-]*)`")
 
 
 def console_lines(text: str) -> list[list[str]]:
@@ -143,3 +152,57 @@ def test_links_lead_to_files(document: Path) -> None:
     text = FENCE.sub("", document.read_text(encoding="utf-8"))
     targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     assert [target for target in targets if target and not (document.parent / target).exists()] == []
+
+
+def written_files() -> list[Path]:
+    """Source, tests, profiles, templates, documents and build files: everything that may cite a document."""
+    tops = [path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name not in NOT_OURS]
+    files = [path for top in tops for path in ([top] if top.is_file() else top.rglob("*")) if path.is_file()]
+    return sorted(path for path in files if path.suffix in WRITTEN or path.name == "Makefile")
+
+
+def found_in(pattern: re.Pattern[str]) -> list[tuple[str, re.Match[str]]]:
+    """Every match in the project's own text, with its place (`file:line`); a citation may run over a line's end."""
+    places = []
+    for path in written_files():
+        text = path.read_text(encoding="utf-8")
+        for match in pattern.finditer(text):
+            places.append((f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}", match))
+    return places
+
+
+def numbers_in(document: str, kind: str) -> list[str]:
+    """The numbers of a document's sections, decisions or traps, in the order in which they stand."""
+    path = ROOT / "docs" / f"{document}.md"
+    text = FENCE.sub("", path.read_text(encoding="utf-8")) if path.is_file() else ""
+    part = text.partition(" Traps\n")[2] if kind == "trap" else text
+    return re.findall(NUMBERED[kind], part, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [("method", "section"), ("method", "trap"), ("architecture", "section"), ("architecture", "decision")],
+)
+def test_what_can_be_cited_is_numbered_in_order(document: str, kind: str) -> None:
+    numbers = numbers_in(document, kind)
+    whole = [number for number in numbers if "." not in number]
+    assert whole and whole == [str(number) for number in range(1, len(whole) + 1)]
+    assert numbers == sorted(set(numbers), key=lambda number: [int(digits) for digits in number.split(".")])
+
+
+def test_citations_resolve() -> None:
+    """The number in `docs/method.md, section 3.2`, `docs/method.md, trap 3` and the like exists in that document."""
+    citations = found_in(CITATION)
+    assert citations
+    assert [f"{place} {match[0]}" for place, match in citations if match[3] not in numbers_in(match[1], match[2])] == []
+
+
+def test_citations_name_their_document() -> None:
+    assert [f"{place} {match[0]}" for place, match in found_in(OLD_CITATION)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_files_exist(document: Path) -> None:
+    """A path in backticks, e.g. `docs/method.md`, is a file or folder of the project; `<placeholders>` are not."""
+    text = FENCE.sub("", document.read_text(encoding="utf-8"))
+    assert [name for name in NAMED_FILE.findall(text) if not (ROOT / name).exists()] == []

@@ -111,9 +111,16 @@ class ScoresConfig(Section):
 
 
 class SelectionConfig(Section):
-    """Filter and pair rules (method, section 3)."""
+    """Filter and pair rules (docs/method.md, section 3)."""
 
-    rule: Literal["v2", "v3", "best_of_n"] = Field("v2", description="best_of_n: SILMM's way, without hard negatives.")
+    rule: Literal["v2", "v3", "best_of_n"] = Field(
+        "v2", description="Rule of paper v2 or v3; best_of_n: as in SILMM, without hard negatives."
+    )
+    sides: Literal["published", "any"] = Field(
+        "published",
+        description="v2, v3. Code of paper v2 and v3: a chosen image of the base prompt, a rejected one of a perturbed "
+        "prompt; any: either prompt may give either image.",
+    )
     v2_rejected: Literal["smallest_gap", "same_noise"] = Field(
         "smallest_gap", description="Paper v2: the hardest; same_noise: the other image of the chosen one's variant."
     )

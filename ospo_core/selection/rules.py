@@ -1,31 +1,28 @@
-"""THE filter and pair rules of OSPO, versions v2 and v3 of the paper (arXiv 2506.02015; method, section 3).
+"""The pair rules of OSPO on one page: versions v2 and v3 of the paper (arXiv 2506.02015) and two ablations.
 
-The only definition of these rules in the project, for many prompts at once. All images of a prompt, those rendered from
-the prompt and those rendered from its perturbations, are candidates for both places of the pair. Where the paper leaves
-a choice open:
+A rule is one function: it filters, sorts and joins the images of all prompts at once and returns one row per pair. To
+add a rule, write such a function, enter it in `RULES`, and add its name to `SelectionConfig.rule`. docs/method.md,
+section 3, states the same rules in prose. Where the paper leaves a choice open:
 
-- `S(y_w) > S(y_l)` is a condition on the pair, so an image that does not score lower is no partner, and the next one
-  in the rule's order is taken. The prompt is dropped only when no partner is left.
-- Equal values are decided by variant, then base side before negative side: the order of the rows changes nothing.
-- v3's text negative is the perturbed prompt of the pair's variant, which rendered `y_l` or, where the image of the
-  perturbed prompt turned out to be the better one, `y_w`.
-
-`tests/support/simple_rules.py` says the same prompt by prompt, and a test compares the two.
+- `selection.sides` says which prompt must have rendered an image. `published`, as in the code of both versions: the
+  base prompt for a chosen image, a perturbed prompt for a rejected one. `any`: either, for both. An image of the wrong
+  side is no candidate: a prompt whose only good images show perturbed prompts is dropped as `no_chosen_candidate`.
+- `S(y_w) > S(y_l)` is a condition on the pair: an image that does not score lower is passed over, and the prompt is
+  dropped only when no partner is left.
+- Ties are broken by variant, then base side before negative side, so the order of the rows does not matter.
+- The text negative of v3 is the perturbed prompt of the pair's variant; with published sides it rendered `y_l`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
+import polars as pl
 
+from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import SelectionConfig
-from ospo_core.selection.columns import NONE, Bools, Floats, ImageScores, Ints
-
-_Number = TypeVar("_Number", np.float64, np.int64)
+from ospo_core.schema import Side
 
 NO_IMAGES = "no_images"
 NO_QUESTIONS = "no_questions"
@@ -39,259 +36,162 @@ NO_COMPLETE_VARIANT = "no_complete_variant"
 
 DROP_REASONS: dict[str, str] = {
     NO_IMAGES: "no image of the prompt was rendered and scored",
+    NOT_FINITE: "a score or a log-probability of one of its images is infinite or not a number",
     NO_QUESTIONS: "no question was asked about its images",
-    NOT_FINITE: "a score or a log-probability is infinite or not a number",
-    NO_CHOSEN_CANDIDATE: "no image is good enough to be chosen",
-    NO_REJECTED_CANDIDATE: "no image is bad enough to be rejected",
-    NO_PAIR_OF_ONE_VARIANT: "same noise asked for (v3): no variant has both a chosen and a rejected candidate",
+    NO_CHOSEN_CANDIDATE: "no image of the side that may be chosen is good enough",
+    NO_REJECTED_CANDIDATE: "no image of the side that may be rejected is bad enough; best_of_n: fewer than two images",
+    NO_PAIR_OF_ONE_VARIANT: "v3, same_noise: no rejected candidate is of the variant of a chosen one",
     SCORE_NOT_LARGER: "no rejected candidate scores lower than the chosen image",
     NO_TEXT_NEGATIVE: "v2: no perturbed prompt is clearly wrong for the chosen image",
-    NO_COMPLETE_VARIANT: "unfiltered: no variant has both its images",
+    NO_COMPLETE_VARIANT: "unfiltered: no variant has both of its images",
 }
-"""Every reason for which a prompt gives no pair, with what it means."""
+"""Every reason for which a prompt gives no pair, with its meaning; a prompt counts under the first that applies."""
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The scored images of N prompts, each prompt's in one line of S places (see `selection.columns` for letters).
-
-    Args:
-        scores: all images.
-        item: number of the prompt that each image belongs to, `[R]`.
-        rows: the images of each prompt by variant, base side first, `[N, S]`; NONE where a prompt has fewer.
-        variants: variants of its perturbed prompts, rising, `[N, V]`; what is beyond `perturbed` means nothing.
-        perturbed: how many perturbed prompts it has, `[N]`.
-        draws: a number drawn for each prompt; picks the variant when filtering is off, and is otherwise unused, `[N]`.
-    """
-
-    scores: ImageScores
-    item: Ints
-    rows: Ints
-    variants: Ints
-    perturbed: Ints
-    draws: NDArray[np.uint64]
-
-    @cached_property
-    def here(self) -> Bools:
-        """Whether there is an image, `[N, S]`."""
-        return self.rows != NONE
-
-    @cached_property
-    def score(self) -> Floats:
-        """`S` of each image, `[N, S]`."""
-        return np.append(self.scores.score, np.nan)[self.rows]
-
-    @cached_property
-    def logprob(self) -> Floats:
-        """`l(y|x)` of each image, `[N, S]`."""
-        return np.append(self.scores.logprob, np.nan)[self.rows]
-
-    @cached_property
-    def variant(self) -> Ints:
-        """Variant of each image, `[N, S]`."""
-        return np.append(self.scores.variant, NONE)[self.rows]
-
-    @cached_property
-    def base(self) -> Bools:
-        """Whether the base prompt rendered the image, `[N, S]`."""
-        return self.where(~self.scores.negative)
-
-    def where(self, flags: Bools) -> Bools:
-        """Return flags of images, `[R]`, in the places of the images, `[N, S]`."""
-        return np.append(flags, False)[self.rows]
-
-
-@dataclass
-class Choice:
-    """What the rule chose for each prompt; places are in the lines of `Candidates`. Arrays `[N]`.
+class Prompts:
+    """The prompts that a rule works on, and why some of them give no pair.
 
     Attributes:
-        reason: why the prompt gives no pair, a key of `DROP_REASONS`; empty where it gives one. Where it does not, the
-            other arrays mean nothing.
-        chosen: place of `y_w`.
-        rejected: place of `y_l`.
-        negative: place of the perturbed prompt `x~` for the conditional loss.
-        image_gap: `l(y_w|x) - l(y_l|x)`, signed, nats a token.
-        text_gap: `l(y_w|x) - l(y_w|x~)`, signed, nats a token.
+        images: one row per image that was rendered and scored, sorted by `item` (a number), `variant` and `side`; with
+            `score`, `logprob`, `lowest`, `highest` and `finite` as in `read_scores`, its `row` in `scores`, and its row
+            in the images table, `image`.
+        texts: the perturbed prompts, one row per item: the lists `variant_text` and `row_text` (in the perturbations
+            table), by variant.
+        scores: what `read_scores` returns.
+        drops: reason to number of prompts.
     """
 
-    reason: NDArray[np.object_]
-    chosen: Ints
-    rejected: Ints
-    negative: Ints
-    image_gap: Floats
-    text_gap: Floats
+    def __init__(self, images: pl.DataFrame, texts: pl.DataFrame, scores: pl.DataFrame) -> None:
+        self.images, self.texts, self.scores = images, texts, scores
+        self.drops: Counter[str] = Counter()
+        self._left = set(range(texts.height))
+
+    def need(self, rows: pl.DataFrame, reason: str) -> pl.DataFrame:
+        """Return `rows`; a prompt without a row among them is dropped for `reason`, unless it was dropped before."""
+        left = self._left.intersection(rows["item"].to_list())
+        if len(left) < len(self._left):
+            self.drops[reason] += len(self._left) - len(left)
+        self._left = left
+        return rows
 
 
-class _Reasons:
-    """Why prompts are dropped: the first reason given counts."""
-
-    def __init__(self, items: int) -> None:
-        self.reason: NDArray[np.object_] = np.full(items, "", dtype=object)
-
-    def drop(self, where: Bools, reason: str) -> None:
-        """Drop some prompts, unless they are dropped already."""
-        self.reason[where & (self.reason == "")] = reason
-
-    def need(self, any_of: Bools, reason: str) -> None:
-        """Drop the prompts that have no place of the wanted kind; `any_of` is `[N, S]` or `[N, V]`."""
-        self.drop(np.asarray(~any_of.any(axis=1)), reason)
+Rule = Callable[[Prompts, SelectionConfig], pl.DataFrame]
+"""Returns one row per pair: the columns of the chosen image, those of the rejected one with the suffix `_rejected`, and
+those of the text negative with the suffix `_text`."""
 
 
-Places = tuple[Ints, Ints, Ints]
-"""Of the chosen image, the rejected image and the perturbed prompt."""
-
-
-def choose(candidates: Candidates, config: SelectionConfig) -> Choice:
-    """Choose the pair of every prompt by the configured rule, or say why there is none."""
-    reasons = _Reasons(len(candidates.rows))
-    reasons.need(candidates.here, NO_IMAGES)
-    infinite = np.asarray(candidates.where(~_finite(candidates.scores)).any(axis=1))
-    reasons.drop(infinite, NOT_FINITE)
-    candidates = replace(candidates, rows=np.where(infinite[:, None], NONE, candidates.rows))
-    if config.filtering:
-        asked = candidates.where(candidates.scores.answers.lengths > 0)
-        reasons.need(asked, NO_QUESTIONS)
-        select = {"v2": _select_v2, "v3": _select_v3, "best_of_n": _select_best_of_n}[config.rule]
-        chosen, rejected, negative = select(candidates, asked, config, reasons)
+def may_be_chosen(config: SelectionConfig) -> pl.Expr:
+    """Return whether an image is good enough to be chosen, whichever prompt rendered it; best_of_n: as for v2."""
+    if config.rule == "v3":
+        good = (pl.col("score") >= config.v3_score_threshold) & (pl.col("highest") > 0)
     else:
-        chosen, rejected, negative = _select_unfiltered(candidates, reasons)
-    return Choice(
-        reason=reasons.reason,
-        chosen=chosen,
-        rejected=rejected,
-        negative=negative,
-        image_gap=_at(candidates.logprob, chosen) - _at(candidates.logprob, rejected),
-        text_gap=_at(_text_gaps(candidates, chosen), negative),
-    )
+        good = pl.col("lowest") > config.v2_answer_threshold
+    return (good & pl.col("finite")).fill_null(False)
 
 
-def may_be_chosen(scores: ImageScores, config: SelectionConfig) -> Bools:
-    """Whether an image is good enough to be chosen (method, section 3), `[R]`; v2's thresholds unless it is v3."""
-    answers = scores.answers
-    if config.rule == "v3":
-        return (scores.score >= config.v3_score_threshold) & (answers.count(answers.values > 0) > 0)
-    clear = answers.count(answers.values > config.v2_answer_threshold)
-    return (clear == answers.lengths) & (answers.lengths > 0)
+def may_be_rejected(config: SelectionConfig) -> pl.Expr:
+    """Return whether an image is bad enough to be rejected, whichever prompt rendered it; best_of_n: as for v2."""
+    bad = pl.col("lowest") <= 0 if config.rule == "v3" else pl.col("lowest") < -config.v2_answer_threshold
+    return (bad & pl.col("finite")).fill_null(False)
 
 
-def may_be_rejected(scores: ImageScores, config: SelectionConfig) -> Bools:
-    """Whether an image is bad enough to be rejected (method, section 3), `[R]`; v2's thresholds unless it is v3."""
-    answers = scores.answers
-    if config.rule == "v3":
-        return answers.count(answers.values > 0) < answers.lengths
-    return answers.count(answers.values < -config.v2_answer_threshold) > 0
-
-
-def _select_v2(candidates: Candidates, asked: Bools, config: SelectionConfig, reasons: _Reasons) -> Places:
-    """Apply v2: the best image against the hardest bad one, and the hardest wrong prompt."""
-    good = asked & candidates.where(may_be_chosen(candidates.scores, config))
-    bad = asked & candidates.where(may_be_rejected(candidates.scores, config))
-    reasons.need(good, NO_CHOSEN_CANDIDATE)
-    reasons.need(bad, NO_REJECTED_CANDIDATE)
-    chosen = _largest(candidates.score, good)
+def v2(prompts: Prompts, config: SelectionConfig) -> pl.DataFrame:
+    """The good image with the largest score, the hardest bad image, and the hardest clearly wrong prompt."""
+    good, bad = _good_and_bad(prompts, config)
+    pairs = _pairs(_largest(good, "score"), bad)
     if config.v2_rejected == "same_noise":
-        bad = bad & (candidates.variant == _at(candidates.variant, chosen)[:, None])
-        reasons.need(bad, NO_PAIR_OF_ONE_VARIANT)
-    lower = bad & (candidates.score < _at(candidates.score, chosen)[:, None])
-    reasons.need(lower, SCORE_NOT_LARGER)
-    rejected = _smallest(np.abs(_at(candidates.logprob, chosen)[:, None] - candidates.logprob), lower)
-    wrong = _clearly_wrong(candidates, chosen, config.v2_answer_threshold)
-    reasons.need(wrong, NO_TEXT_NEGATIVE)
-    return chosen, rejected, _smallest(np.abs(_text_gaps(candidates, chosen)), wrong)
+        pairs = prompts.need(pairs.filter(_SAME_VARIANT), NO_PAIR_OF_ONE_VARIANT)
+    pairs = prompts.need(pairs.filter(_SCORES_LOWER), SCORE_NOT_LARGER)
+    pairs = _smallest(pairs, (pl.col("logprob") - pl.col("logprob_rejected")).abs())
+    wrong = _contradicted(prompts, _with_texts(prompts, pairs), config.v2_answer_threshold)
+    wrong = prompts.need(wrong, NO_TEXT_NEGATIVE)
+    return _smallest(wrong, (pl.col("logprob") - pl.col("logprob_text")).abs())
 
 
-def _select_v3(candidates: Candidates, asked: Bools, config: SelectionConfig, reasons: _Reasons) -> Places:
-    """Apply v3: the best image whose own variant also has a rejected image, and that image."""
-    good = asked & candidates.where(may_be_chosen(candidates.scores, config))
-    bad = asked & candidates.where(may_be_rejected(candidates.scores, config))
-    reasons.need(good, NO_CHOSEN_CANDIDATE)
-    reasons.need(bad, NO_REJECTED_CANDIDATE)
-    partner, has_partner = _partners(candidates)
-    paired = good & has_partner & np.take_along_axis(bad, partner, axis=1)
-    reasons.need(paired, NO_PAIR_OF_ONE_VARIANT)
-    ranked = paired & (candidates.score > np.take_along_axis(candidates.score, partner, axis=1))
-    reasons.need(ranked, SCORE_NOT_LARGER)
-    chosen = _largest(candidates.score, ranked)
-    return chosen, _at(partner, chosen), _own_prompt(candidates, chosen)
+def v3(prompts: Prompts, config: SelectionConfig) -> pl.DataFrame:
+    """The good image with the largest score whose own variant also has a bad image, and that image."""
+    good, bad = _good_and_bad(prompts, config)
+    pairs = _pairs(good, bad).filter(_SAME_VARIANT, pl.col("side") != pl.col("side_rejected"))
+    pairs = prompts.need(pairs, NO_PAIR_OF_ONE_VARIANT)
+    pairs = prompts.need(pairs.filter(_SCORES_LOWER), SCORE_NOT_LARGER)
+    return _with_own_text(prompts, _largest(pairs, "score"))
 
 
-def _select_best_of_n(candidates: Candidates, asked: Bools, config: SelectionConfig, reasons: _Reasons) -> Places:
-    """Pair the best and the worst of the images of the prompt itself (SILMM's way); no thresholds, no hard negatives.
+def best_of_n(prompts: Prompts, config: SelectionConfig) -> pl.DataFrame:
+    """The best and the worst image of the base prompt, as in SILMM: no thresholds, no hard negatives.
 
-    Such a pair has no text negative of its own: the column names the chosen image's variant.
+    Such a pair has no text negative of its own; the column names that of the chosen image's variant.
     """
-    own = asked & candidates.base
-    reasons.drop(own.sum(axis=1) < 2, NO_REJECTED_CANDIDATE)
-    chosen, rejected = _largest(candidates.score, own), _smallest(candidates.score, own)
-    reasons.drop(_at(candidates.score, chosen) <= _at(candidates.score, rejected), SCORE_NOT_LARGER)
-    return chosen, rejected, _own_prompt(candidates, chosen)
+    del config  # there is nothing to set
+    own = _asked(prompts).filter(pl.col("side") == Side.BASE.value)
+    own = prompts.need(own.filter(pl.len().over("item") > 1), NO_REJECTED_CANDIDATE)
+    pairs = _pairs(_largest(own, "score"), _smallest(own, pl.col("score")))
+    pairs = prompts.need(pairs.filter(_SCORES_LOWER), SCORE_NOT_LARGER)
+    return _with_own_text(prompts, pairs)
 
 
-def _select_unfiltered(candidates: Candidates, reasons: _Reasons) -> Places:
-    """Pair the base image of the drawn variant with its negative image, whatever they show (ablation)."""
-    partner, has_partner = _partners(candidates)
-    complete = candidates.base & has_partner
-    count = complete.sum(axis=1)
-    reasons.drop(count == 0, NO_COMPLETE_VARIANT)
-    drawn = candidates.draws % np.maximum(count, 1).astype(np.uint64)
-    chosen = (complete & (np.cumsum(complete, axis=1) == drawn.astype(np.int64)[:, None] + 1)).argmax(axis=1)
-    return chosen, _at(partner, chosen), _own_prompt(candidates, chosen)
+def unfiltered(prompts: Prompts, config: SelectionConfig) -> pl.DataFrame:
+    """The base image and the negative image of one variant, drawn at random per prompt, whatever they show."""
+    del config  # there is nothing to set
+    base, negative = (prompts.images.filter(pl.col("side") == side.value) for side in (Side.BASE, Side.NEGATIVE))
+    pairs = prompts.need(_pairs(base, negative).filter(_SAME_VARIANT), NO_COMPLETE_VARIANT)
+    draws = [derive_seed("unfiltered pair", item_id) for item_id in prompts.scores["item_id"][pairs["row"]]]
+    drawn = pl.lit(pl.Series(draws, dtype=pl.UInt64)) % pl.len().over("item")
+    return _with_own_text(prompts, pairs.filter(pl.int_range(pl.len()).over("item") == drawn))
 
 
-def _partners(candidates: Candidates) -> tuple[Ints, Bools]:
-    """Return the place of the other image of an image's variant, and whether there is one, both `[N, S]`."""
-    places = np.broadcast_to(np.arange(candidates.rows.shape[1]), candidates.rows.shape).copy()
-    with_next = (candidates.variant[:, :-1] == candidates.variant[:, 1:]) & candidates.here[:, 1:]
-    has_partner = np.zeros(candidates.rows.shape, dtype=np.bool_)
-    has_partner[:, :-1] |= with_next
-    has_partner[:, 1:] |= with_next
-    places[:, :-1] += with_next
-    places[:, 1:] -= with_next
-    return places, has_partner
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in (v2, v3, best_of_n, unfiltered)}
+"""The rules by name: those of `SelectionConfig.rule`, and `unfiltered`, which stands for `filtering: false`."""
+
+_THRESHOLDED = ("lowest", "highest", "finite")
+_SAME_VARIANT = pl.col("variant") == pl.col("variant_rejected")
+_SCORES_LOWER = pl.col("score_rejected") < pl.col("score")
 
 
-def _own_prompt(candidates: Candidates, chosen: Ints) -> Ints:
-    """Return the place of the perturbed prompt of the chosen image's variant, `[N]`."""
-    return (candidates.variants == _at(candidates.variant, chosen)[:, None]).argmax(axis=1)
+def _asked(prompts: Prompts) -> pl.DataFrame:
+    """Return the images about which questions were asked."""
+    return prompts.need(prompts.images.filter(pl.col("lowest").is_not_null()), NO_QUESTIONS)
 
 
-def _text_gaps(candidates: Candidates, chosen: Ints) -> Floats:
-    """Return `l(y_w|x) - l(y_w|x~)` for every perturbed prompt, `[N, V]`."""
-    negatives = candidates.scores.logprob_negatives.first(_at(candidates.rows, chosen), candidates.variants.shape[1])
-    return _at(candidates.logprob, chosen)[:, None] - negatives
+def _good_and_bad(prompts: Prompts, config: SelectionConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the images that may be chosen and those that may be rejected, each of the side that `sides` allows."""
+    asked, good, bad = _asked(prompts), may_be_chosen(config), may_be_rejected(config)
+    if config.sides == "published":
+        good &= pl.col("side") == Side.BASE.value
+        bad &= pl.col("side") == Side.NEGATIVE.value
+    chosen = prompts.need(asked.filter(good), NO_CHOSEN_CANDIDATE).drop(_THRESHOLDED)
+    return chosen, prompts.need(asked.filter(bad), NO_REJECTED_CANDIDATE).drop(_THRESHOLDED)
 
 
-def _clearly_wrong(candidates: Candidates, chosen: Ints, threshold: float) -> Bools:
-    """Whether a question of a perturbed prompt is clearly answered with no on the chosen image, `[N, V]`."""
-    about, rows = candidates.scores.about, _at(candidates.rows, chosen)
-    item = np.repeat(candidates.item, about.lengths)
-    wrong = np.zeros(candidates.variants.shape, dtype=np.bool_)
-    for place in range(candidates.variants.shape[1]):
-        of_prompt = candidates.scores.about_variant == candidates.variants[item, place]
-        clear = about.count((about.values < -threshold) & of_prompt) > 0
-        wrong[:, place] = np.append(clear, False)[rows] & (place < candidates.perturbed)
-    return wrong
+def _pairs(chosen: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
+    """Return every chosen image with every rejected image of its prompt."""
+    return chosen.join(rejected, on="item", suffix="_rejected", maintain_order="left_right")
 
 
-def _finite(scores: ImageScores) -> Bools:
-    """Whether every number of an image is finite, `[R]`."""
-    finite = np.isfinite(scores.score) & np.isfinite(scores.logprob)
-    for lists in (scores.answers, scores.logprob_negatives, scores.about):
-        finite &= lists.count(~np.isfinite(lists.values)) == 0
-    return finite
+def _with_texts(prompts: Prompts, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return every pair with every perturbed prompt of its item; `logprob_text` is `l(y_w|x~)`."""
+    negatives = prompts.scores["logprob_negatives"][pairs["row"]].alias("logprob_text")
+    texts = prompts.texts[pairs["item"]]
+    return pairs.with_columns(*texts, negatives).explode("logprob_text", *texts.columns)
 
 
-def _at(values: NDArray[_Number], places: Ints) -> NDArray[_Number]:
-    """Return the value at one place of each line, `[N]`."""
-    return np.asarray(values[np.arange(len(values)), places])
+def _with_own_text(prompts: Prompts, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return every pair with the perturbed prompt of the chosen image's variant."""
+    return _with_texts(prompts, pairs).filter(pl.col("variant_text") == pl.col("variant"))
 
 
-def _largest(values: Floats, allowed: Bools) -> Ints:
-    """Return the first place of the largest allowed value of each line, `[N]`."""
-    return np.where(allowed, values, -np.inf).argmax(axis=1)
+def _contradicted(prompts: Prompts, texts: pl.DataFrame, threshold: float) -> pl.DataFrame:
+    """Return one row per question of a perturbed prompt that the chosen image clearly answers with no."""
+    answers = texts.with_columns(prompts.scores["about"][texts["row"]]).explode("about")
+    answer = pl.col("about").struct
+    return answers.filter(answer.field("variant") == pl.col("variant_text"), answer.field("s") < -threshold)
 
 
-def _smallest(values: Floats, allowed: Bools) -> Ints:
-    """Return the first place of the smallest allowed value of each line, `[N]`."""
-    return np.where(allowed, values, np.inf).argmin(axis=1)
+def _largest(rows: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Return the row with the largest value per item; of equal ones the first."""
+    return _smallest(rows, -pl.col(by))
+
+
+def _smallest(rows: pl.DataFrame, by: pl.Expr) -> pl.DataFrame:
+    """Return the row with the smallest value per item; of equal ones the first."""
+    return rows.sort(by, maintain_order=True).unique("item", keep="first", maintain_order=True)

@@ -1,8 +1,9 @@
-"""How good the model's own selection is, by the oracle of the embedded world. It measures, and selects nothing.
+"""How good the model's own selection is by the oracle of the embedded world. This measures and selects nothing.
 
-A picture *counts as good* if the rule would take it as chosen, *as bad* if it would take it as rejected. Precision is
-the share of those that the oracle finds right (or wrong), recall the share of right (or wrong) ones that are found.
-`best_of_n`, which has no thresholds, is held against those of v2.
+An image *counts as good* if it meets the rule's thresholds for a chosen image, and *as bad* if it meets those for a
+rejected one, whichever prompt rendered it. Precision is the share of good (bad) images that the oracle finds right
+(wrong), recall the share of right (wrong) images that count as good (bad). `best_of_n`, which has no thresholds, is
+measured by those of v2.
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ _PAIR = ["item_id", "chosen_variant", "chosen_side", "rejected_variant", "reject
 def quality_counts(
     prompts: Sequence[Row], images: Sequence[Row], scores: pa.Table, pairs: pa.Table, config: SelectionConfig
 ) -> dict[str, int]:
-    """Return the tallies of one shard; what the oracle does not understand is left out."""
+    """Return the tallies of one shard; prompts that the oracle does not understand are left out."""
     right = _verdicts(images, {row["item_id"]: row["prompt"] for row in prompts})
     tally: Counter[str] = Counter()
-    read = read_scores(scores)
-    good, bad = may_be_chosen(read, config).tolist(), may_be_rejected(read, config).tolist()
-    for row, is_good, is_bad in zip(scores.select(_PLACE).to_pylist(), good, bad, strict=True):
-        truth = right.get((row["item_id"], row["variant"], row["side"]))
+    good, bad = may_be_chosen(config).alias("good"), may_be_rejected(config).alias("bad")
+    for item, variant, side, is_good, is_bad in read_scores(scores).select(*_PLACE, good, bad).iter_rows():
+        truth = right.get((item, variant, side))
         if truth is None:
             continue
         tally[RIGHT if truth else WRONG] += 1
@@ -62,7 +62,7 @@ def quality_counts(
 
 
 def quality(counts: Mapping[str, float]) -> dict[str, float | None] | None:
-    """Return precision and recall of what counts as good and bad, and how many pairs are right; None without oracle."""
+    """Return precision and recall of good and bad, and the share of pairs that are right; None without an oracle."""
     if not counts.get(RIGHT, 0) + counts.get(WRONG, 0):
         return None
     shares = {
@@ -80,7 +80,7 @@ def quality(counts: Mapping[str, float]) -> dict[str, float | None] | None:
 
 
 def _verdicts(images: Sequence[Row], prompts: Mapping[str, str]) -> dict[tuple[str, int, str], bool]:
-    """Return for each image whether the oracle finds its base prompt in it; other sizes are of another world."""
+    """Return for each image whether the oracle finds its base prompt in it; images of other sizes are left out."""
     from ospo_core.shapes.grammar import GrammarError, Sentence, parse
     from ospo_core.shapes.oracle import read_grids
     from ospo_core.shapes.truth import shows

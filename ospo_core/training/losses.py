@@ -1,11 +1,13 @@
-"""The losses of OSPO as pure functions of log-probabilities (arXiv 2506.02015; method, section 4).
+"""The losses of OSPO as pure functions of log-probabilities (arXiv 2506.02015; docs/method.md, section 4).
 
-Shapes: `B` pairs, `T` image tokens. All log-probabilities are means over image tokens, in nats a token.
+Shapes: `B` pairs, `T` image tokens. All log-probabilities are means over image tokens, in nats per token.
 
     simpo = -log sigmoid( b1 (l(y_w|x) - l(y_l|x))  - g1 )      same prompt, two images
     cond  = -log sigmoid( b2 (l(y_w|x) - l(y_w|x~)) - g2 )      same image, two prompts
     sft   = -l(y_w|x)
     loss  = w_simpo simpo + w_cond cond + w_sft sft
+
+Object weights (paper v3) apply to the preference terms, `simpo` and `cond`. The `l` of `sft` is always the plain mean.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class LossParts:
     Attributes:
         total: `[]`, the mean weighted loss, with gradient.
         simpo, cond, sft: `[B]`, the unweighted losses, detached.
-        image_margin: `[B]`, `b1 (l(y_w|x) - l(y_l|x))`: the reward of the chosen image less that of the rejected one.
+        image_margin: `[B]`, `b1 (l(y_w|x) - l(y_l|x))`: the reward of the chosen image minus that of the rejected one.
         text_margin: `[B]`, `b2 (l(y_w|x) - l(y_w|x~))`: the same for the two prompts.
     """
 
@@ -44,11 +46,11 @@ def weighted_mean_logprob(
 
     Args:
         token_logprobs: `[B, T]`, nats.
-        mask: `[B, T]` object mask `m` in [0, 1]; None weighs all tokens alike.
+        mask: `[B, T]` object mask `m` in [0, 1]; None weights all tokens equally.
         object_weight: `a`.
 
     Returns:
-        `[B]`, nats a token.
+        `[B]`, nats per token.
     """
     if mask is None or object_weight == 0.0:
         return token_logprobs.mean(dim=-1)
@@ -70,7 +72,7 @@ def conditional_loss(chosen: torch.Tensor, negative: torch.Tensor, beta: float, 
 
 
 def sft_loss(chosen: torch.Tensor) -> torch.Tensor:
-    """Return the negative log-likelihood a token of the chosen image, `-l(y_w|x)`, `[B]`."""
+    """Return the negative log-likelihood per token of the chosen image, `-l(y_w|x)`, `[B]`."""
     return -chosen
 
 
@@ -84,11 +86,11 @@ def ospo_loss(
     """Return the weighted loss of a batch and its parts.
 
     Args:
-        chosen: `[B]`, `l(y_w|x)`.
-        rejected: `[B]`, `l(y_l|x)`; may be None where `w_simpo` is 0.
-        negative: `[B]`, `l(y_w|x~)`; may be None where `w_cond` is 0.
+        chosen: `[B]`, `l(y_w|x)`, object-weighted if the preference terms are to be.
+        rejected: `[B]`, `l(y_l|x)`, weighted like `chosen`; may be None if `w_simpo` is 0.
+        negative: `[B]`, `l(y_w|x~)`, weighted like `chosen`; may be None if `w_cond` is 0.
         config: weights, `b` and `g`.
-        sft: `[B]`, `chosen` with `l(y_w)` in the rows whose caption was dropped; None if there are none.
+        sft: `[B]`, the plain `l(y_w|x)`, or `l(y_w)` in rows whose caption was dropped; None if it equals `chosen`.
 
     Raises:
         ValueError: the log-probabilities of a weighted term are missing.
@@ -100,12 +102,12 @@ def ospo_loss(
         image = simpo_loss(chosen, rejected, config.beta_simpo, config.gamma_simpo)
         total = total + config.w_simpo * image
     elif config.w_simpo:
-        raise ValueError("w_simpo is not 0, so the rejected images need log-probabilities")
+        raise ValueError("w_simpo is not 0, so log-probabilities of the rejected images are required")
     if negative is not None:
         text = conditional_loss(chosen, negative, config.beta_cond, config.gamma_cond)
         total = total + config.w_cond * text
     elif config.w_cond:
-        raise ValueError("w_cond is not 0, so the negative prompts need log-probabilities")
+        raise ValueError("w_cond is not 0, so log-probabilities under the negative prompts are required")
     return LossParts(
         total=total.mean(),
         simpo=_detached(image),
@@ -117,7 +119,7 @@ def ospo_loss(
 
 
 def _detached(losses: torch.Tensor | None) -> torch.Tensor | None:
-    """Cut losses off the graph."""
+    """Detach losses from the graph."""
     return None if losses is None else losses.detach()
 
 

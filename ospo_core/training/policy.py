@@ -35,10 +35,16 @@ class Policy(nn.Module):
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return `l(y|x)` of every sequence, `[N]`; shapes as in `MicroBatch`."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return `l(y|x)` of every sequence, plain and object-weighted, both `[N]`; shapes as in `MicroBatch`.
+
+        The weighted one is None where there are no object weights.
+        """
         token_logprobs = image_token_logprobs(self._model, input_ids, attention_mask, tokens)
-        return weighted_mean_logprob(token_logprobs, mask, self._object_weight)
+        plain = weighted_mean_logprob(token_logprobs)
+        if mask is None or self._object_weight == 0.0:
+            return plain, None
+        return plain, weighted_mean_logprob(token_logprobs, mask, self._object_weight)
 
 
 @contextmanager
@@ -64,15 +70,17 @@ def trainable(policy: nn.Module) -> dict[str, nn.Parameter]:
 def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tuple[LossParts, dict[str, torch.Tensor]]:
     """Run one forward pass; return the loss, and the detached mean log-probabilities by name.
 
-    The third group's log-probabilities are those of the chosen image under the negative prompt. A pair whose caption
+    The log-probabilities are those of the preference terms, object-weighted where the loss is; the third group's are
+    those of the chosen image under the negative prompt. The SFT term uses plain means (paper v3). A pair whose caption
     was dropped keeps its preference terms; only its SFT term becomes `-l(y_w)`.
     """
-    logprobs = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask)
-    groups = iter(logprobs.split(_group_sizes(batch)))
+    plain, weighted = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask)
+    plain_groups = plain.split(_group_sizes(batch))
+    groups = iter(plain_groups if weighted is None else weighted.split(_group_sizes(batch)))
     chosen = next(groups)
     rejected = next(groups) if batch.has_rejected else None
     negative = next(groups) if batch.has_negative else None
-    sft = chosen.masked_scatter(batch.dropped, next(groups))
+    sft = plain_groups[0].masked_scatter(batch.dropped, plain_groups[-1])
     parts = ospo_loss(chosen, rejected, negative, config, sft)
     named = {"chosen_logprob": chosen, "rejected_logprob": rejected, "conditional_logprob": negative}
     return parts, {name: values.detach().mean() for name, values in named.items() if values is not None}

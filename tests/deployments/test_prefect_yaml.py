@@ -1,49 +1,57 @@
-"""The shipped deployments: every profile has its own, and what is deployed is what the profile says."""
+"""The shipped file of deployments, without a server: every profile has its own round, every pool exists."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
 
-from deployments.deploy_file import read_deploy_file
-from deployments.deployables import Deployable, check
-from ospo.deploy import AUTOMATIONS, DEFAULT_FILE
-from ospo_core.config import RoundConfig, load_profile, profiles_dir
+from deployments.steps import profile
+from ospo.deploy import AUTOMATIONS, DEFAULT_FILE, check_keys
+from ospo_core.config import profile_names
 
-DOCUMENT = read_deploy_file(DEFAULT_FILE)
-DEPLOYABLES = check(DOCUMENT, DEFAULT_FILE)
-PROFILES = sorted(path.stem for path in Path(profiles_dir()).glob("*.yaml"))
+DOCUMENT: dict[str, Any] = yaml.safe_load(DEFAULT_FILE.read_text(encoding="utf-8"))
+ENTRIES: list[dict[str, Any]] = DOCUMENT["deployments"]
 
 
-@pytest.mark.parametrize("one", DEPLOYABLES, ids=lambda one: one.full_name)
-def test_deployed_configuration_is_the_profile(one: Deployable) -> None:
-    assert one.entry.profile is not None
-    assert RoundConfig.model_validate(one.parameters["config"]) == load_profile(one.entry.profile)
-    assert one.entry.profile == one.entry.name
+def test_all_keys_are_known() -> None:
+    check_keys(DOCUMENT, DEFAULT_FILE)
 
 
-@pytest.mark.parametrize("one", DEPLOYABLES, ids=lambda one: one.full_name)
-def test_flow_takes_the_parameters(one: Deployable) -> None:
-    assert isinstance(one.flow.validate_parameters(one.parameters)["config"], RoundConfig)
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry['entrypoint']}/{entry['name']}")
+def test_a_deployment_has_the_profile_of_its_name_and_a_pool_of_the_file(entry: dict[str, Any]) -> None:
+    assert entry["build"][0] == {"deployments.steps.profile": {"name": entry["name"]}}
+    assert entry["work_pool"]["name"] in {pool["name"] for pool in DOCUMENT["work_pools"]}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_profile_has_a_round(profile: str) -> None:
-    assert f"self-improvement-round/{profile}" in {one.full_name for one in DEPLOYABLES}
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if "schedules" in entry], ids=lambda one: one["name"])
+def test_a_schedule_is_asked_for_by_its_own_name(entry: dict[str, Any]) -> None:
+    (step,) = [step for step in entry["build"] if "deployments.steps.schedule" in step]
+    flow = entry["entrypoint"].rpartition(".")[2].replace("_", "-")
+    slugs = [one["slug"] for one in entry["schedules"]]
+    assert step["deployments.steps.schedule"] == {"deployment": f"{flow}/{entry['name']}", "slug": slugs[0]}
+    assert len(slugs) == 1
 
 
-def test_one_backfill_takes_the_stage_as_a_parameter() -> None:
-    (backfill,) = [one for one in DEPLOYABLES if one.flow.name == "backfill"]
-    assert backfill.full_name == "backfill/shapes"
-    assert set(backfill.parameters) == {"config", "stage"}
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_has_a_round(name: str) -> None:
+    assert ("flows.round.self_improvement_round", name) in {(one["entrypoint"], one["name"]) for one in ENTRIES}
 
 
 def test_one_run_at_a_time_uses_the_gpu() -> None:
-    pools = {pool.name: pool.concurrency_limit for pool in DOCUMENT.work_pools}
+    pools = {pool["name"]: pool.get("concurrency_limit") for pool in DOCUMENT["work_pools"]}
     assert pools == {"ospo-cpu": None, "ospo-gpu": 1}
+
+
+def test_workers_run_in_the_folder_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSPO_HOME", "/opt/ospo")
+    assert profile("smoke", ["training.steps=3"])["home"] == "/opt/ospo"
+    assert profile("smoke", ["training.steps=3"])["config"]["training"]["steps"] == 3
+    monkeypatch.delenv("OSPO_HOME")
+    assert profile("smoke")["home"] == str(Path.cwd())
 
 
 def test_automation_is_one_that_prefect_understands() -> None:

@@ -15,9 +15,9 @@ from flows.prefect_server import configure_prefect
 
 _OWNER = """
 import subprocess, sys, time
-from flows.prefect_server import _end_with_us
+from flows.prefect_server import _watcher_of
 child = subprocess.Popen(["sleep", "600"])
-_end_with_us(child.pid)
+watcher = _watcher_of(child.pid)
 sys.stdout.write(f"{child.pid}\\n")
 sys.stdout.flush()
 time.sleep(600)

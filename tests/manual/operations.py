@@ -160,14 +160,15 @@ def play(steps: Steps, folder: Path) -> None:
             stack = block.enter_context(prefect_stack(folder, url))
             seen += ["on PostgreSQL" if url else "on SQLite, which may stall for a minute now and then"]
         rounds = write_deployments(folder, engine)
-        with steps.step("ospo deploy has made pools, automation and deployments") as seen:
+        with steps.step("ospo deploy has created pools, automation and deployments") as seen:
             done = stack.ospo("deploy", "--file", str(rounds.file))
-            expect(done.returncode == 0, done.stderr)
-            seen += [f"{done.stdout.count('created')} things"]
-        with steps.step("a second ospo deploy has changed nothing"):
+            expect(done.returncode == 0, done.stdout + done.stderr)
+            deployed = {one.id for one in stack.client.read_deployments()}
+            seen += [f"{len(deployed)} deployments"]
+        with steps.step("a second ospo deploy has added nothing"):
             again = stack.ospo("deploy", "--file", str(rounds.file))
-            expect(again.returncode == 0 and "created" not in again.stdout, again.stdout + again.stderr)
-            expect("updated" not in again.stdout, again.stdout)
+            expect(again.returncode == 0, again.stdout + again.stderr)
+            expect({one.id for one in stack.client.read_deployments()} == deployed, again.stdout)
         for name, pool in (("cpu", CPU_POOL), ("gpu", GPU_POOL), ("spare", SPARE_POOL)):
             stack.start_worker(name, pool)
         crashing, long = stack.start_run(CRASHING).id, stack.start_run(LONG).id

@@ -1,18 +1,14 @@
-"""Tables of the terminal hold the figures they are given; progress bars follow the events of stages."""
+"""Tables of the terminal hold the figures they are given."""
 
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 
-from ospo import output, progress
+from ospo import output
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.rounds.plan import StagePlan
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
-from ospo_core.stages.progress import Event
 
 GROUP = {
     "name": "layout",
@@ -67,40 +63,3 @@ def test_accuracy_plan_and_models_are_shown(capsys: pytest.CaptureFixture[str]) 
     for words in ("0.200 to 0.800", "images", "run", "c" * 12, "p" * 12, "embedded:shapes", "prompts 2"):
         assert words in shown
     assert "images 0" not in shown
-
-
-def test_lines_tell_of_stages_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.progress_bars() as (listener, say):
-        say("starting")
-        listener(Event("started", StageName.IMAGES, 1, 3))
-        listener(Event("advanced", StageName.IMAGES, 2, 3))
-        listener(Event("finished", StageName.IMAGES))
-    assert capsys.readouterr().err == "images: 2 to do\nimages: finished\n"
-
-
-def test_bars_follow_waves_and_cached_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-
-    def terminal(stderr: bool) -> Console:
-        return Console(file=screen, force_terminal=True, width=100)
-
-    monkeypatch.setattr(progress, "Console", terminal)
-    with progress.progress_bars() as (listener, say):
-        say("starting")
-        say("")
-        listener(Event("cached", StageName.PROMPTS))
-        listener(Event("started", StageName.IMAGES, 0, 2))
-        listener(Event("advanced", StageName.IMAGES, 1, 2, "half"))
-        listener(Event("started", StageName.IMAGES, 2, 3))
-        listener(Event("finished", StageName.IMAGES))
-    shown = screen.getvalue()
-    assert "cached" in shown and "3/3" in shown
-
-
-def test_bar_of_a_stage_that_starts_again_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=100))
-    with progress.progress_bars() as (listener, _):
-        listener(Event("cached", StageName.IMAGES))
-        listener(Event("started", StageName.IMAGES, 0, 4))
-    assert "0/4" in screen.getvalue()

@@ -24,7 +24,7 @@ REMOTE, CRASHING = "self-improvement-round/remote", "self-improvement-round/cras
 ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 BACKFILL, TRAINING = "backfill/long", "train/small"
 LONG_STEPS = 200
-_ROUND = "flows/round.py:self_improvement_round"
+_ROUND = "flows.round.self_improvement_round"
 _RESUMED = re.compile(r"pairs, step (\d+) of \d+")
 
 
@@ -61,17 +61,18 @@ def write_deployments(folder: Path, engine: str, interval: float = 15.0) -> Roun
     storage = long.storage.model_dump()
     remote = _round(folder, engine, "remote", {"steps": LONG_STEPS + 1}, execution=elsewhere, storage=storage)
     crashing = _round(folder, engine, "crashing", {"steps": LONG_STEPS, "checkpoint_every": 5})
-    nightly = _entry(SCHEDULED, "flows/improve.py:nightly_round", CPU_POOL, small)
-    nightly["schedules"] = [{"interval": interval}]
+    nightly = _entry(SCHEDULED, "flows.improve.nightly_round", CPU_POOL, small)
+    nightly["schedules"] = [{"slug": "often", "interval": interval}]
     document = {
         "work_pools": [{"name": CPU_POOL}, {"name": GPU_POOL, "concurrency_limit": 1}, {"name": SPARE_POOL}],
+        "pull": [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}],
         "deployments": [
             nightly,
-            _entry(TRAINING, "flows/train.py:train", GPU_POOL, small),
+            _entry(TRAINING, "flows.train.train", GPU_POOL, small),
             _entry(LONG, _ROUND, CPU_POOL, long),
             _entry(REMOTE, _ROUND, CPU_POOL, remote),
             _entry(CRASHING, _ROUND, SPARE_POOL, crashing),
-            _entry(BACKFILL, "flows/backfill.py:backfill", CPU_POOL, long),
+            _entry(BACKFILL, "flows.backfill.backfill", CPU_POOL, long),
         ],
     }
     file = folder / "deployments.yaml"

@@ -121,11 +121,19 @@ def may_be_rejected(candidate: Candidate, config: SelectionConfig) -> bool:
     return any(s < -config.v2_answer_threshold for s in candidate.answers)
 
 
+def _good_and_bad(candidates: list[Candidate], config: SelectionConfig) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the images that may be chosen and those that may be rejected, each of the side that `sides` allows."""
+    good = [c for c in candidates if may_be_chosen(c, config)]
+    bad = [c for c in candidates if may_be_rejected(c, config)]
+    if config.sides == "published":
+        return [c for c in good if c.side is Side.BASE], [c for c in bad if c.side is Side.NEGATIVE]
+    return good, bad
+
+
 def _select_v2(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
     """Apply v2: the best image against the hardest bad one, and the hardest wrong prompt."""
     threshold = config.v2_answer_threshold
-    good = [c for c in candidates if may_be_chosen(c, config)]
-    bad = [c for c in candidates if may_be_rejected(c, config)]
+    good, bad = _good_and_bad(candidates, config)
     if not good:
         return Dropped(NO_CHOSEN_CANDIDATE)
     if not bad:
@@ -148,8 +156,7 @@ def _select_v2(candidates: list[Candidate], variants: Sequence[int], config: Sel
 
 def _select_v3(candidates: list[Candidate], variants: Sequence[int], config: SelectionConfig) -> Selected | Dropped:
     """Apply v3: the best image whose own variant also has a rejected image, and that image."""
-    good = [c for c in candidates if may_be_chosen(c, config)]
-    bad = [c for c in candidates if may_be_rejected(c, config)]
+    good, bad = _good_and_bad(candidates, config)
     if not good:
         return Dropped(NO_CHOSEN_CANDIDATE)
     if not bad:

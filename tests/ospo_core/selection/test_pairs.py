@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.errors import StageError
-from ospo_core.schema import TABLES, Side, table_from_rows
-from ospo_core.selection import NO_CHOSEN_CANDIDATE, NO_IMAGES, NO_QUESTIONS, PairTables, build_pairs
+from ospo_core.schema import TABLES, Side
+from ospo_core.selection.rules import NO_CHOSEN_CANDIDATE, NO_IMAGES, NO_QUESTIONS, RULES
+from tests.support.candidates import Rows, pairs_of
 
 V2, V3 = SelectionConfig(rule="v2"), SelectionConfig(rule="v3")
 PLACES = [(variant, side) for variant in range(3) for side in Side]
-Rows = list[dict[str, Any]]
-
-
-def pairs_of(perturbed: Rows, drawn: Rows, scored: Rows, config: SelectionConfig) -> PairTables:
-    tables = {"perturbations": perturbed, "images": drawn, "scores": scored}
-    return build_pairs(*(table_from_rows(name, rows) for name, rows in tables.items()), config)
 
 
 def perturbations(item: str) -> Rows:
@@ -56,7 +49,7 @@ def images(item: str) -> Rows:
 
 
 def scores(item: str, p_yes: dict[tuple[int, Side], float], logprobs: dict[tuple[int, Side], float]) -> Rows:
-    """Return one row an image; the default image is unsure, and every negative prompt is clearly wrong about it."""
+    """Return one row per image; the default image is unsure, and every negative prompt is clearly wrong about it."""
     return [
         {
             "item_id": item,
@@ -156,3 +149,25 @@ def test_rows_out_of_order_are_an_error_and_no_silent_drop(order: str) -> None:
     shuffled = [row for item in order for row in images(item)]
     with pytest.raises(StageError, match="images"):
         pairs_of([row for item in "ab" for row in perturbations(item)], shuffled, [], V2)
+
+
+def test_the_rows_of_a_prompt_in_two_places_are_an_error() -> None:
+    scattered = [row for item in "aba" for row in perturbations(item)]
+    with pytest.raises(StageError, match="out of order"):
+        pairs_of(scattered, [], [], V2)
+
+
+def test_an_image_rendered_twice_is_an_error() -> None:
+    with pytest.raises(StageError, match="do not fit"):
+        pairs_of(perturbations("a"), [*images("a"), images("a")[2]], good_and_bad("a"), V2)
+
+
+def test_no_rows_give_no_pairs() -> None:
+    result = pairs_of([], [], [], V2)
+    assert (result.table.num_rows, result.drops, result.items) == (0, {}, 0)
+
+
+def test_a_rule_that_loses_a_prompt_without_a_reason_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "v2", lambda prompts, config: RULES["v3"](prompts, config).head(0))
+    with pytest.raises(StageError, match="do not add up"):
+        pairs_of(perturbations("a"), images("a"), good_and_bad("a"), V2)

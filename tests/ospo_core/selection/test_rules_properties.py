@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.selection import DROP_REASONS
-from tests.ospo_core.selection.candidates import BASE, NEGATIVE, image
-from tests.ospo_core.selection.one_prompt import select_pair
+from tests.support.candidates import BASE, NEGATIVE, image, select_pair
 from tests.support.simple_rules import Candidate, Dropped, Selected
 
-V2, V3 = SelectionConfig(rule="v2"), SelectionConfig(rule="v3")
+V2, V3 = ([SelectionConfig(rule=rule, sides=sides) for sides in ("published", "any")] for rule in ("v2", "v3"))
 UNFILTERED = SelectionConfig(filtering=False)
 VARIANTS = (0, 1, 2)
 ALL = {(variant, side) for variant in VARIANTS for side in (BASE, NEGATIVE)}
@@ -23,7 +22,7 @@ scores = st.one_of(st.sampled_from([-1.0, -0.6, -0.5, 0.0, 0.5, 0.6, 0.9, 1.0]),
 moods = st.sampled_from([st.floats(0.55, 1), st.floats(-1, -0.55), scores])
 """Answers of any kind, or all clearly yes, or all clearly no, so that pairs are not rare."""
 logprobs = st.floats(-12, 0)
-configs = st.sampled_from([V2, V3, UNFILTERED])
+configs = st.sampled_from([*V2, *V3, UNFILTERED])
 
 
 @st.composite
@@ -73,11 +72,11 @@ def test_the_order_of_the_rows_changes_nothing(
 
 
 @SOME
-@given(items())
-def test_v2_is_what_the_method_says(candidates: list[Candidate]) -> None:
-    outcome = select_pair(candidates, VARIANTS, V2)
-    good = [c for c in candidates if min(c.answers) > 0.5]
-    bad = [c for c in candidates if min(c.answers) < -0.5]
+@given(items(), st.sampled_from(V2))
+def test_v2_is_what_the_method_says(candidates: list[Candidate], config: SelectionConfig) -> None:
+    outcome = select_pair(candidates, VARIANTS, config)
+    good = [c for c in candidates if min(c.answers) > 0.5 and (config.sides == "any" or c.side is BASE)]
+    bad = [c for c in candidates if min(c.answers) < -0.5 and (config.sides == "any" or c.side is NEGATIVE)]
     if isinstance(outcome, Dropped):
         best = max((c.score for c in good), default=None)
         tops = [c for c in good if c.score == best]
@@ -96,15 +95,16 @@ def test_v2_is_what_the_method_says(candidates: list[Candidate]) -> None:
 
 
 @SOME
-@given(items())
-def test_v3_is_what_the_method_says(candidates: list[Candidate]) -> None:
-    outcome = select_pair(candidates, VARIANTS, V3)
+@given(items(), st.sampled_from(V3))
+def test_v3_is_what_the_method_says(candidates: list[Candidate], config: SelectionConfig) -> None:
+    outcome = select_pair(candidates, VARIANTS, config)
+    sides = {(BASE, NEGATIVE)} | ({(NEGATIVE, BASE)} if config.sides == "any" else set())
     possible = [
         (good, bad)
         for good in candidates
         for bad in candidates
         if good.variant == bad.variant
-        and good is not bad
+        and (good.side, bad.side) in sides
         and good.score >= 0.6
         and max(good.answers) > 0
         and min(bad.answers) <= 0
@@ -118,7 +118,7 @@ def test_v3_is_what_the_method_says(candidates: list[Candidate]) -> None:
 
 
 @SOME
-@given(items(), st.sampled_from([V2, V3]))
+@given(items(), st.sampled_from([*V2, *V3]))
 def test_a_clearly_worse_image_never_replaces_the_chosen_one(
     candidates: list[Candidate], config: SelectionConfig
 ) -> None:
@@ -130,4 +130,4 @@ def test_a_clearly_worse_image_never_replaces_the_chosen_one(
     again = select_pair([*candidates, worst], VARIANTS, config)
     assert isinstance(again, Selected)
     assert again.chosen.score >= outcome.chosen.score
-    assert config is V3 or again.chosen == outcome.chosen
+    assert config.rule == "v3" or again.chosen == outcome.chosen

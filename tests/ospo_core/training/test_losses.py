@@ -37,7 +37,7 @@ def test_the_conditional_loss_compares_two_prompts_of_one_image() -> None:
     torch.testing.assert_close(conditional_loss(t(-2.0), t(-2.5), beta=5.0, gamma=2.5), t(LN2))
 
 
-def test_sft_is_the_negative_log_likelihood_a_token() -> None:
+def test_sft_is_the_negative_log_likelihood_per_token() -> None:
     torch.testing.assert_close(sft_loss(t(-2.0, -3.0)), t(2.0, 3.0))
 
 
@@ -71,6 +71,21 @@ def test_only_the_total_carries_a_gradient() -> None:
     figures = (parts.simpo, parts.cond, parts.sft, parts.image_margin, parts.text_margin)
     assert parts.total.requires_grad
     assert not any(figure.requires_grad for figure in figures if figure is not None)
+
+
+def test_object_weights_change_the_preference_terms_and_not_the_sft_term() -> None:
+    # chosen tokens -1 -2 -3 -4, masked 1 1 0 0: plain -10 / 4, weighted (-2 - 4 - 3 - 4) / 6
+    # rejected tokens -3 -3 -3 -5, masked 1 1 1 0: weighted (-6 - 6 - 6 - 5) / 7
+    chosen, rejected = t(-1.0, -2.0, -3.0, -4.0)[None], t(-3.0, -3.0, -3.0, -5.0)[None]
+    weighted = weighted_mean_logprob(chosen, t(1.0, 1.0, 0.0, 0.0)[None], 1.0)
+    other = weighted_mean_logprob(rejected, t(1.0, 1.0, 1.0, 0.0)[None], 1.0)
+    config = LossConfig(w_simpo=1.0, w_cond=0.0, w_sft=2.0, beta_simpo=5.0, gamma_simpo=2.5)
+    parts = ospo_loss(weighted, other, None, config, sft=weighted_mean_logprob(chosen))
+    gap = -13.0 / 6.0 + 23.0 / 7.0
+    simpo = math.log1p(math.exp(-(5.0 * gap - 2.5)))
+    assert parts.simpo is not None and parts.simpo.item() == pytest.approx(simpo)
+    assert parts.sft.item() == pytest.approx(2.5)
+    assert parts.total.item() == pytest.approx(simpo + 2.0 * 2.5)
 
 
 def test_a_dropped_caption_changes_the_sft_term_alone() -> None:

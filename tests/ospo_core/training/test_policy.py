@@ -73,6 +73,18 @@ def test_a_dropped_caption_leaves_the_preference_terms_as_they_are(loaded: Janus
     assert (kept.sft - dropped.sft).abs().min() > 1e-4
 
 
+def test_object_weights_leave_the_sft_term_plain(model_folder: Path, pairs_path: Path) -> None:
+    parts = {}
+    for weight in (0.0, 1.0):
+        loaded = load_tiny_janus(model_folder)
+        options = config(lora=NO_DROPOUT, caption_dropout=0.4, loss=LossConfig(object_weight=weight))
+        batch = PairData(pairs_path, loaded, options, seed=3).micro_batch(0, 0)
+        parts[weight], _ = batch_loss(perturbed_policy(loaded, options), batch, options.loss)
+    torch.testing.assert_close(parts[0.0].sft, parts[1.0].sft)
+    for name in ("simpo", "cond"):
+        assert (getattr(parts[0.0], name) - getattr(parts[1.0], name)).abs().max() > 1e-4
+
+
 def test_only_the_adapter_of_the_language_model_is_trained(loaded: JanusModel) -> None:
     names = trainable(build_policy(loaded, config(), seed=0))
     assert names and all("lora_" in name and "language_model" in name for name in names)

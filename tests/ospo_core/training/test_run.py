@@ -54,7 +54,7 @@ def test_a_run_leaves_an_adapter_a_merged_model_metrics_and_a_result(
     before = base.state_dict()[layer].clone()
     assert PeftModel.from_pretrained(base, result.adapter).peft_config["default"].to_dict()["r"] == 4
     merged = load_model(result.merged, training.model)
-    assert not merged.model.state_dict()[layer].equal(before)
+    assert not merged.network.state_dict()[layer].equal(before)
 
     written = files.result.stat().st_mtime_ns
     assert start(training) == 0

@@ -1,31 +1,34 @@
-"""The rules for many prompts at once decide what the rules for one prompt say, to the byte of the table."""
+"""The rules for many prompts at once decide what the rules written prompt by prompt say, to the byte of the table."""
 
 from __future__ import annotations
 
 import math
-import tracemalloc
+import random
+from typing import Any
 
-import numpy as np
+import psutil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.synthetic import selection_shards, selection_tables
 from ospo_core.artifacts.tables import encode_table
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.schema import Side, table_from_rows
 from ospo_core.selection import build_pairs
-from tests.ospo_core.selection.candidates import image
-from tests.ospo_core.selection.one_prompt import Rows, rows_of
+from tests.support.candidates import Rows, image, pairs_of, rows_of
 from tests.support.simple_pairs import simple_pairs
 from tests.support.simple_rules import Candidate
 
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"v2_rejected": "same_noise"},
+    {"v2_answer_threshold": 0.0},
+    {"v2_answer_threshold": -0.5},
+    {"v2_answer_threshold": -0.5, "v2_rejected": "same_noise"},
+    {"rule": "v3"},
+    {"rule": "v3", "v3_score_threshold": 0.0},
+]
 CONFIGS = [
-    SelectionConfig(),
-    SelectionConfig(v2_rejected="same_noise"),
-    SelectionConfig(v2_answer_threshold=0.0),
-    SelectionConfig(v2_answer_threshold=-0.5),
-    SelectionConfig(rule="v3"),
-    SelectionConfig(rule="v3", v3_score_threshold=0.0),
+    *(SelectionConfig(sides=sides, **options) for sides in ("published", "any") for options in OPTIONS),
     SelectionConfig(rule="best_of_n"),
     SelectionConfig(filtering=False),
 ]
@@ -72,37 +75,61 @@ def test_pairs_and_drops_are_those_of_the_simple_rules(
 ) -> None:
     perturbed, images, scores = ([row for item in items for row in item[place]] for place in range(3))
     simple = simple_pairs(perturbed, images, scores, config)
-    made = build_pairs(
-        table_from_rows("perturbations", perturbed),
-        table_from_rows("images", images),
-        table_from_rows("scores", scores),
-        config,
-    )
+    made = pairs_of(perturbed, images, scores, config)
     assert (made.items, made.drops) == (simple.items, simple.drops)
     assert encode_table(made.table) == encode_table(table_from_rows("pairs", simple.rows))
 
 
+def shard(count: int, rng: random.Random, picture: bytes = b"") -> tuple[Rows, Rows, Rows]:
+    """Return the rows of many prompts with three variants each; answers are sure of themselves as often as not."""
+
+    def answers() -> list[float]:
+        return [rng.choice((1, 1, -1)) * rng.uniform(0.3, 1) for _ in range(rng.choice((1, 3)))]
+
+    def candidate(variant: int, side: Side) -> Candidate:
+        negatives = [rng.gauss(-4, 1) for _ in range(3)]
+        return image(variant, side, answers(), rng.gauss(-3, 1), negatives, {v: answers() for v in range(3)})
+
+    perturbed, images, scores = Rows(), Rows(), Rows()
+    for number in range(count):
+        candidates = [candidate(variant, side) for variant in range(3) for side in Side]
+        rows = rows_of(f"item{number}", candidates, range(3))
+        for whole, part in zip((perturbed, images, scores), rows, strict=True):
+            whole.extend(part)
+    for row in images:
+        row["image"] = {"bytes": picture, "path": row["image"]["path"]}
+    return perturbed, images, scores
+
+
 def test_a_large_shard_gives_the_same_bytes() -> None:
-    made_of = selection_tables([f"item{number}" for number in range(500)], np.random.default_rng(0))
-    given_rows = [made_of.perturbations.to_pylist(), made_of.images.to_pylist(), made_of.scores.to_pylist()]
+    rows = shard(300, random.Random(0))
     for config in CONFIGS:
-        made = build_pairs(made_of.perturbations, made_of.images, made_of.scores, config)
-        simple = simple_pairs(*given_rows, config)
+        made, simple = pairs_of(*rows, config), simple_pairs(*rows, config)
         assert made.drops == simple.drops
         assert encode_table(made.table) == encode_table(table_from_rows("pairs", simple.rows))
         assert made.table.num_rows > 0
 
 
-def test_memory_does_not_grow_with_the_number_of_shards() -> None:
-    def peak(shards: int) -> int:
-        tracemalloc.start()
-        for tables_of_shard in selection_shards(shards * 64, 64):
-            build_pairs(
-                tables_of_shard.perturbations, tables_of_shard.images, tables_of_shard.scores, SelectionConfig()
-            )
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
+def test_the_order_of_a_prompts_rows_changes_nothing() -> None:
+    rng = random.Random(0)
+    rows = shard(50, rng)
 
-    peak(1)  # what is made once, at the first use
-    assert peak(16) < 1.5 * peak(2)
+    def shuffled(table: Rows) -> Rows:
+        return sorted(table, key=lambda row: (int(row["item_id"].removeprefix("item")), rng.random()))
+
+    others = shuffled(rows[0]), shuffled(rows[1]), shuffled(rows[2])
+    for config in CONFIGS:
+        assert pairs_of(*rows, config).table.equals(pairs_of(*others, config).table)
+
+
+def test_memory_does_not_grow_with_the_number_of_shards() -> None:
+    rows = shard(64, random.Random(0), picture=bytes(20_000))
+    perturbations, images, scores = map(table_from_rows, ("perturbations", "images", "scores"), rows)
+
+    def resident_mib(shards: int) -> float:
+        for _ in range(shards):
+            assert build_pairs(perturbations, images, scores, SelectionConfig()).table.nbytes > 1_000_000
+        return float(psutil.Process().memory_info().rss / 2**20)
+
+    settled = resident_mib(20)
+    assert resident_mib(80) < settled + 40  # the pairs of 80 shards have 100 MiB and more

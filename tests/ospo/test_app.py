@@ -6,45 +6,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ospo import main
 from ospo_core.artifacts.storage import Storage
-from tests.support.fake_stages import NumbersStage, two_stages_only
-from tests.support.rounds import bound, finished, model_files, small_round
+from tests.support.fake_stages import NumbersStage
+from tests.support.rounds import bound, finished, small_round
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process; give exit code, standard output and standard error."""
-
-    def run_main(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run_main
-
-
-@pytest.fixture
-def profile(tmp_path: Path) -> str:
-    """A profile of a small round, with a model folder that looks right."""
-    model_files(tmp_path / "model")
-    path = tmp_path / "small.yaml"
-    path.write_text(small_round(tmp_path).model_dump_json(), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture
-def fakes() -> Iterator[NumbersStage]:
-    with two_stages_only() as numbers:
-        yield numbers
 
 
 def check_message(result: tuple[int, str, str], code: int, *words: str) -> None:
@@ -66,8 +37,8 @@ def test_help_lists_the_commands(run: Run) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom ospo import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    sys.stdout.write(' '.join(sys.modules))"
+        "import sys\nfrom ospo.app import run\n"
+        "try:\n    run(['--help'])\nexcept SystemExit:\n    sys.stdout.write(' '.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -112,37 +83,37 @@ def test_model_that_is_not_a_janus_is_refused(run: Run, profile: str, tmp_path: 
     check_message(run("plan", "--profile", profile, "--set", "model.path=/nowhere"), 1, "/nowhere")
 
 
-def test_plan_status_and_report_show_a_round(run: Run, profile: str, fakes: NumbersStage, tmp_path: Path) -> None:
+def test_plan_status_and_report_show_a_round(run: Run, profile: str, numbers: NumbersStage, tmp_path: Path) -> None:
     code, out, _ = run("plan", "--profile", profile)
     assert code == 0 and "waits" in out
-    check_message(run("report", "--profile", profile), 1, "nothing of this round")
+    check_message(run("report", "--profile", profile), 1, "no stage of this round is cached")
     config = small_round(tmp_path)
     from ospo_core.stages.model_ref import starting_model
 
     ref = starting_model(config, Storage(config.storage.root))
-    finished(bound(fakes, config, model=ref))
+    finished(bound(numbers, config, model=ref))
     code, out, _ = run("status", "--profile", profile)
     assert code == 0 and ref.digest[:12] in out and "none promoted yet" in out and "prompts 1" in out
     code, out, _ = run("plan", "--profile", profile, "--refresh", "prompts")
     assert code == 0 and "to be refreshed" in out
-    assert sum(fakes.computed.values()) == 3
+    assert sum(numbers.computed.values()) == 3
 
 
 @pytest.mark.usefixtures("prefect_server")
 class TestWithPrefect:
     """Commands that run a flow."""
 
-    def test_second_run_is_cached_and_quick(self, run: Run, profile: str, fakes: NumbersStage) -> None:
+    def test_second_run_is_cached_and_quick(self, run: Run, profile: str, numbers: NumbersStage) -> None:
         code, out, err = run("stage", "perturbations", "--profile", profile)
         assert code == 0 and "run" in out and "prompts: 2 to do" in err, err
         start = time.process_time()
         code, out, err = run("stage", "perturbations", "--profile", profile)
         assert code == 0 and "cached" in out and "perturbations: cached" in err
         assert time.process_time() - start < 5
-        assert sum(fakes.computed.values()) == 3
+        assert sum(numbers.computed.values()) == 3
 
     def test_damaged_shard_is_named_and_refresh_mends_it(
-        self, run: Run, profile: str, fakes: NumbersStage, tmp_path: Path
+        self, run: Run, profile: str, numbers: NumbersStage, tmp_path: Path
     ) -> None:
         run("stage", "perturbations", "--profile", profile)
         shard = next((tmp_path / "store" / "prompts").rglob("part-00001-*.parquet"))
@@ -165,7 +136,7 @@ class TestWithPrefect:
         check_message(run("stage", "prompts", "--profile", profile, *overrides), 1, "unreachable", "127.0.0.1:9")
 
     def test_full_disk_is_one_message(
-        self, run: Run, profile: str, fakes: NumbersStage, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, profile: str, numbers: NumbersStage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from tasks.stage_tasks import compute_shard
 
@@ -173,6 +144,6 @@ class TestWithPrefect:
             raise OSError(28, "No space left on device", "part-00000.parquet")
 
         monkeypatch.setattr(compute_shard, "retries", 0)
-        fakes.trouble = full
+        numbers.trouble = full
         code, _, err = run("stage", "prompts", "--profile", profile)
         assert code == 1 and "disk full" in err and "Traceback" not in err

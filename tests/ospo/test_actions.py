@@ -1,42 +1,29 @@
-"""`ospo rounds`, `ospo backfill`, `ospo gc` and the times of `ospo plan`, on a round of two stages."""
+"""Commands on rounds of two stages: list, recompute, clean up, estimate; lineage and cost of two generations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ospo import main
+from ospo_core.artifacts.manifest import publish_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.rounds.records import round_ids
-from tests.support.fake_stages import NumbersStage, two_stages_only
-from tests.support.rounds import model_files, small_round
+from tests.support.fake_stages import NumbersStage
+from tests.support.manifests import generation
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
 Ospo = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def numbers() -> Iterator[NumbersStage]:
-    with two_stages_only() as stage:
-        yield stage
+def ospo(run: Ospo, profile: str, numbers: NumbersStage, prefect_server: str) -> Ospo:
+    """Run a command with the small round's profile."""
 
+    def run_with_profile(*arguments: str) -> tuple[int, str, str]:
+        return run(*arguments, "--profile", profile)
 
-@pytest.fixture
-def ospo(tmp_path: Path, capsys: pytest.CaptureFixture[str], numbers: NumbersStage) -> Ospo:
-    """Run a command with the small round's profile; give exit code, standard output and standard error."""
-    model_files(tmp_path / "model")
-    profile = tmp_path / "small.yaml"
-    profile.write_text(small_round(tmp_path).model_dump_json(), encoding="utf-8")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--profile", str(profile)])
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
+    return run_with_profile
 
 
 def test_a_round_is_listed_done_over_and_cleaned_up(ospo: Ospo, numbers: NumbersStage, tmp_path: Path) -> None:
@@ -44,17 +31,17 @@ def test_a_round_is_listed_done_over_and_cleaned_up(ospo: Ospo, numbers: Numbers
     (identity,) = round_ids(Storage(str(tmp_path / "store")))
     code, out, _ = ospo("rounds")
     assert code == 0 and identity in out and "2 of 2 stages" in out
-    assert "0 results, 0.0 MB would go" in ospo("gc", "--keep-hours", "0")[1]
+    assert "Would be deleted: 0 results, 0.0 MB" in ospo("gc", "--keep-hours", "0")[1]
 
     numbers.offset = 5
     code, out, _ = ospo("backfill", "prompts", "--refresh", "--round", identity[:5])
-    assert code == 0 and f"Round {identity}: out of date now: perturbations" in out, out
+    assert code == 0 and f"Round {identity}: now out of date: perturbations" in out, out
     assert "1 of 2 stages" in ospo("rounds")[1]
     code, out, _ = ospo("backfill", "prompts", "--cascade")
     assert code == 0 and "no later stage is out of date" in out
 
     code, out, _ = ospo("backfill", "perturbations", "--where", "item_id = 'item0'")
-    assert code == 0 and "1 rows done over, 2 kept" in out
+    assert code == 0 and "1 rows recomputed, 2 kept" in out
 
     kept = len(Storage(str(tmp_path / "store")).list())
     assert "3 results" in ospo("gc", "--keep-hours", "0")[1]
@@ -85,8 +72,30 @@ def test_mistakes_are_one_message(ospo: Ospo) -> None:
 
 def test_plan_says_how_long_by_past_results(ospo: Ospo) -> None:
     code, out, _ = ospo("plan")
-    assert code == 0 and sum("no past result" in line for line in out.splitlines() if line.startswith("│")) == 2
+    assert code == 0 and sum("unknown" in line for line in out.splitlines() if line.startswith("│")) == 2
     ospo("stage", "perturbations")
-    assert "Nothing is to be computed" in ospo("plan")[1]
+    assert "Everything is cached" in ospo("plan")[1]
     code, out, _ = ospo("plan", "--set", "seed=3")
-    assert code == 0 and out.count("about 0.") == 2 and "of work; starting" in out
+    assert code == 0 and out.count("about 0.") == 2 and "of work, plus" in out
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    storage = Storage(str(tmp_path))
+    for one in (*generation(1, "0" * 64), *generation(2, "1" * 64)):
+        publish_manifest(storage, one)
+    return f"storage.root={tmp_path}"
+
+
+def test_lineage_names_every_generation_and_its_stages(root: str, run: Ospo) -> None:
+    lines = run("lineage", "222222", "--set", root)[1].splitlines()
+    words = [line.split()[0] for line in lines]
+    assert words == ["model", "training", "pairs", "images", "prompts"] * 2 + ["model"]
+    assert "222222222222" in lines[0] and "111111111111" in lines[5] and "not trained in this storage" in lines[-1]
+
+
+def test_cost_adds_up_by_stage_and_by_model(root: str, run: Ospo) -> None:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in run("cost", "--set", root)[1].splitlines()]
+    figures = {row[0]: row[1:] for row in rows if len(row) == 8}
+    assert figures["prompts"] == ["2", "30", "3", "6", "2", "6", "100"]
+    assert figures["2" * 12] == ["4", "80", "8", "16", "4", "12", "200"]

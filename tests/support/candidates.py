@@ -1,31 +1,46 @@
-"""One prompt's candidates put through the rules for many, so that a test can say its case in a few words."""
+"""One prompt's candidates, written briefly, and put through `build_pairs` as the tables of a shard with one prompt."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.schema import Side, table_from_rows
-from ospo_core.selection import build_pairs
+from ospo_core.selection import PairTables, build_pairs, image_score
 from tests.support.simple_rules import Candidate, Dropped, Selected
 
+BASE, NEGATIVE = Side.BASE, Side.NEGATIVE
 Rows = list[dict[str, Any]]
+
+
+def image(
+    variant: int,
+    side: Side,
+    answers: Sequence[float],
+    logprob: float = -3.0,
+    negatives: Sequence[float] = (-3.0, -3.0, -3.0),
+    about: Mapping[int, Sequence[float]] | None = None,
+) -> Candidate:
+    """Return a candidate whose score is the mean of its answers; `about` are answers to the negatives' questions."""
+    return Candidate(
+        variant=variant,
+        side=side,
+        answers=tuple(answers),
+        score=image_score(answers),
+        logprob_base=logprob,
+        logprob_negatives=tuple(negatives),
+        negative_answers={key: tuple(value) for key, value in (about or {}).items()},
+    )
 
 
 def select_pair(
     candidates: Sequence[Candidate], variants: Sequence[int], config: SelectionConfig, draw: int = 0
 ) -> Selected | Dropped:
     """Return what `build_pairs` makes of these candidates; `draw` is the number drawn, for up to three variants."""
-    perturbations, images, scores = rows_of(_item_that_draws(draw), candidates, variants)
-    made = build_pairs(
-        table_from_rows("perturbations", perturbations),
-        table_from_rows("images", images),
-        table_from_rows("scores", scores),
-        config,
-    )
+    made = pairs_of(*rows_of(_item_that_draws(draw), candidates, variants), config)
     assert made.items == made.table.num_rows + made.drops.total() == 1
     if made.drops:
         return Dropped(next(iter(made.drops)))
@@ -40,10 +55,14 @@ def select_pair(
     )
 
 
-def _item_that_draws(draw: int) -> str:
-    """Return an item for which the number drawn picks the same of one, two or three variants as `draw` does."""
-    names = (f"item{number}" for number in itertools.count())
-    return next(name for name in names if derive_seed("unfiltered pair", name) % 6 == draw % 6)
+def pairs_of(perturbations: Rows, images: Rows, scores: Rows, config: SelectionConfig) -> PairTables:
+    """Return what `build_pairs` makes of these rows."""
+    return build_pairs(
+        table_from_rows("perturbations", perturbations),
+        table_from_rows("images", images),
+        table_from_rows("scores", scores),
+        config,
+    )
 
 
 def rows_of(item: str, candidates: Sequence[Candidate], variants: Sequence[int]) -> tuple[Rows, Rows, Rows]:
@@ -51,6 +70,12 @@ def rows_of(item: str, candidates: Sequence[Candidate], variants: Sequence[int])
     texts = dict.fromkeys(("category", "sub_category", "kind", "prompt", "dense_prompt", "dense_negative_prompt"), "")
     perturbed = [{"item_id": item, "variant": v, "seed": v, **texts, "negative_prompt": str(v)} for v in variants]
     return perturbed, [_image(item, one) for one in candidates], [_scores(item, one) for one in candidates]
+
+
+def _item_that_draws(draw: int) -> str:
+    """Return an item for which the number drawn picks the same of one, two or three variants as `draw` does."""
+    names = (f"item{number}" for number in itertools.count())
+    return next(name for name in names if derive_seed("unfiltered pair", name) % 6 == draw % 6)
 
 
 def _image(item: str, candidate: Candidate) -> dict[str, Any]:

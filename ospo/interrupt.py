@@ -1,0 +1,176 @@
+"""Ctrl-C and other ends from outside: the process is gone within seconds, and leaves nothing running.
+
+Python alone does not manage that. Prefect waits for the thread that computes a shard, which may take minutes, and
+replaces the handler of SIGTERM while a flow runs. So a thread learns of signals through Python's wake-up pipe, gives
+the main thread a moment to unwind, and then ends the process whatever it is doing. Nothing is lost by that: results
+are published atomically, as a killed process requires anyway.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    import psutil
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MESSAGE = "Interrupted. Everything finished is kept; run the same command again to continue."
+_GRACE_S = 2.0
+"""Time for the main thread to unwind, and for a training process to write its checkpoint."""
+_REPORT_S = 0.8
+"""Time to tell the Prefect server which runs have ended."""
+_SERVER_S = 0.7
+"""Time for the embedded server to end by itself."""
+
+
+@contextmanager
+def quick_end() -> Iterator[None]:
+    """End this process quickly when a signal asks for it; the exit code is 128 + the signal's number, as in shells.
+
+    Signals that are ignored stay ignored, such as SIGHUP under nohup. What is set up here stays until the process
+    ends, since the time after the block, when exit handlers run, is also covered.
+    """
+    _hold_signals()
+    ending = _Ending()
+    _handle(ending.on_signal)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_leave_to_parent)
+    try:
+        _release_signals()
+        yield
+    finally:
+        ending.unwound.set()
+        if ending.begun.is_set():
+            threading.Event().wait()  # the other thread ends the process
+
+
+_held = threading.local()
+
+
+def _hold_signals() -> None:
+    """Let signals to this thread wait."""
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _release_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+
+
+def _leave_to_parent() -> None:
+    """Undo `quick_end` in a forked process, such as a worker of a pool: a signal to it does not concern this one."""
+    signal.set_wakeup_fd(-1)
+    _handle(signal.SIG_DFL)
+    _release_signals()
+
+
+def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+class _Ending:
+    """The end of this process on a signal: `begun` when one has come, `unwound` when the main thread is out of work."""
+
+    def __init__(self) -> None:
+        self.begun, self.unwound = threading.Event(), threading.Event()
+        self._context: contextvars.Context | None = None
+        self._signals, wake_up = os.pipe()
+        os.set_blocking(wake_up, False)
+        signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
+        threading.Thread(target=self._wait_for_signal, name="signals", daemon=True).start()
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the main thread, once; further signals must not disturb how it unwinds."""
+        self.begun.set()
+        if self._context is None and not self.unwound.is_set():
+            self._context = contextvars.copy_context()
+            raise KeyboardInterrupt
+
+    def _wait_for_signal(self) -> None:
+        number = 0
+        while number not in _SIGNALS:
+            number = os.read(self._signals, 1)[0]
+        self.begun.set()
+        sys.unraisablehook = lambda unraisable: None  # an interrupted destructor is no news
+        threading.excepthook = lambda failure: None  # nor is a thread whose process has ended
+        try:
+            self._end()
+        finally:
+            os._exit(128 + number)
+
+    def _end(self) -> None:
+        """End everything but this thread, the embedded server last, since runs that end still talk to it."""
+        from flows import prefect_server  # not above: a signal may come before anything is imported
+
+        deadline = time.monotonic() + _GRACE_S
+        _end_children(deadline)
+        if not self.unwound.wait(max(0.0, deadline - time.monotonic())) and self._context is not None:
+            report = threading.Thread(target=self._context.run, args=(_report_crash,), daemon=True)
+            report.start()
+            report.join(_REPORT_S)
+        prefect_server.stop(_SERVER_S)
+        _end_children(time.monotonic())
+        os.write(sys.stderr.fileno(), _last_words())
+
+
+def _last_words() -> bytes:
+    """Return the message; on a terminal, on a line of its own, with the cursor that a progress bar may have hidden."""
+    prefix = "\r\x1b[?25h\x1b[J" if sys.stderr.isatty() else ""
+    return f"{prefix}{_MESSAGE}\n".encode()
+
+
+def _end_children(deadline: float) -> None:
+    """End all processes below this one but the embedded server: ask, wait until `deadline`, kill."""
+    import psutil
+
+    from flows import prefect_server
+
+    spared = prefect_server.process_ids()
+    children = [one for one in psutil.Process().children(recursive=True) if one.pid not in spared]
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+    while any(_is_running(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _is_running(process: psutil.Process) -> bool:
+    """Tell whether a process runs, without collecting it: whoever started it may be waiting for it."""
+    import psutil
+
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _report_crash() -> None:
+    """Tell the Prefect server that the flow run of this context has crashed, and the runs that it is part of."""
+    if "prefect.context" not in sys.modules:
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+    from prefect.states import Crashed
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    with get_client(sync_client=True) as client:
+        identity: UUID | None = context.flow_run.id
+        while identity is not None:
+            client.set_flow_run_state(identity, Crashed(message="Execution was interrupted."), force=True)
+            parent = client.read_flow_run(identity).parent_task_run_id
+            identity = client.read_task_run(parent).flow_run_id if parent is not None else None
