@@ -1,4 +1,7 @@
-"""Stage `images`: for every variant an image of the prompt and one of its negative, with the same noise (method, 2)."""
+"""Stage `images`: for every variant an image of the prompt and one of its negative, with the same noise.
+
+See docs/method.md, section 2.3.
+"""
 
 from __future__ import annotations
 

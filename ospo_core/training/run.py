@@ -33,6 +33,7 @@ from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJo
 from ospo_core.training.loop import Outcome, Trainer
 from ospo_core.training.metrics import MetricsWriter, read_metrics
 from ospo_core.training.policy import Policy, build_policy
+from ospo_core.training.process import visible_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def run_job(job: TrainingJob, stop: StopRequest) -> bool:
     began, files = time.monotonic(), JobFiles(job.out_dir)
     files.error.unlink(missing_ok=True)
     files.heartbeat.write_text(str(os.getpid()), encoding="utf-8")
-    accelerator = Accelerator(cpu=job.model.device == "cpu", mixed_precision="no")
+    accelerator = Accelerator(cpu=visible_gpus(job.model.device) == 0, mixed_precision="no")
     loaded = load_model(job.model_folder, job.model.model_copy(update={"dtype": job.training.dtype}))
     identity = job.identity(loaded.digest)
     if _is_done(files, identity):
