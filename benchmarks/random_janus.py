@@ -22,10 +22,12 @@ from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
 
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.prompts.families import family
-from ospo_core.prompts.janus_seeds import SEEDS
+from ospo_core.schema import SubCategory
 
-PROMPTS = [example.prompt for examples in SEEDS.values() for example in examples]
-CONCEPTS = [concept for examples in SEEDS.values() for example in examples for concept in example.concepts]
+_FAMILY = family("janus_pro")
+_EXAMPLES = [example for kind in SubCategory for example in _FAMILY.seed_examples(kind)]
+PROMPTS = [example.prompt for example in _EXAMPLES]
+CONCEPTS = [concept for example in _EXAMPLES for concept in example.concepts]
 _BOS, _EOS, _PAD = "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<pad>"
 _TAGS = ["<image_placeholder>", "<begin_of_image>", "<end_of_image>", "<|User|>", "<|Assistant|>"]
 PATCH = 16
@@ -75,7 +77,7 @@ def random_janus(size: Size, device: torch.device, dtype: torch.dtype, seed: int
         torch.manual_seed(seed)
         network = JanusForConditionalGeneration(janus_config(size, tokenizer))
     network.requires_grad_(False)
-    return JanusModel(network, tokenizer, family("janus_pro"))
+    return JanusModel(network, tokenizer, _FAMILY)
 
 
 def janus_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> JanusConfig:
