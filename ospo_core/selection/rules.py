@@ -2,7 +2,7 @@
 
 A rule is one function: it filters, sorts and joins the images of all prompts at once and returns one row per pair. To
 add a rule, write such a function, enter it in `RULES`, and add its name to `SelectionConfig.rule`. docs/method.md,
-section 3, states the same rules in prose. Where the paper leaves a choice open:
+section 3.2, states the same rules in prose. Where the paper leaves a choice open:
 
 - `selection.sides` says which prompt must have rendered an image. `published`, as in the code of both versions: the
   base prompt for a chosen image, a perturbed prompt for a rejected one. `any`: either, for both. An image of the wrong
