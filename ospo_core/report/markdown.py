@@ -17,7 +17,7 @@ from ospo_core.report import collect, formats
 from ospo_core.report.formats import escaped, markdown_table
 from ospo_core.report.pictures import thumbnail
 from ospo_core.report.stages import stage_line, stage_lines, total_seconds
-from ospo_core.schema import StageName
+from ospo_core.schema import ALL, StageName
 
 Floats = NDArray[np.float64]
 _STEPS_DRAWN = 240
@@ -170,7 +170,7 @@ def _verdict(manifest: Manifest) -> str:
     if decision := manifest.extra.get("decision"):
         return f"{'promoted' if decision['promote'] else 'refused'}: {decision['reason']}"
     if accuracy := manifest.extra.get("accuracy"):
-        whole = accuracy["groups"]["all"]
+        whole = accuracy["groups"][ALL]
         low, high = (formats.percent(whole[end]) for end in ("low", "high"))
         return f"{formats.percent(whole['accuracy'])} right ({low} to {high}) by {accuracy['metric']}"
     return ""

@@ -15,7 +15,7 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.tables import iter_rows
 from ospo_core.config import RoundConfig
 from ospo_core.evaluation import CHILD, PARENT, load_evaluation_prompts, metric_column, wilson_interval
-from ospo_core.schema import StageName, table_from_rows
+from ospo_core.schema import ALL, StageName, table_from_rows
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.run import StageRun
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 """Label of a model that is evaluated alone."""
-
-ALL = "all"
-"""Name of the group of all prompts, beside the categories."""
 
 _VERDICTS = (
     "item_id",
