@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation.prompts import load_evaluation_prompts
-from ospo_core.prompts.janus_seeds import SEEDS
+from ospo_core.prompts.families.janus_pro_texts import SEEDS
 from ospo_core.prompts.shingles import shingles
 from ospo_core.schema import TABLES
 

@@ -236,9 +236,9 @@ def pretrain(
     ] = False,
 ) -> None:
     """Train the embedded model from scratch."""
-    from ospo_core.shapes import cli_actions
+    from ospo_core.shapes.pretraining import commands
 
-    typer.echo(f"Written to {cli_actions.pretrain(out, steps, device, resume, compiled)}")
+    typer.echo(f"Written to {commands.pretrain(out, steps, device, resume, compiled)}")
 
 
 @shapes.command()
@@ -264,9 +264,9 @@ def draw(
     guidance: Annotated[float, typer.Option("--guidance", min=0, help="Scale of classifier-free guidance.")] = 1.0,
 ) -> None:
     """Draw pictures of a prompt."""
-    from ospo_core.shapes import cli_actions
+    from ospo_core.shapes.pretraining import commands
 
-    typer.echo(f"Written to {cli_actions.draw(prompt, out, model, n, guidance)}")
+    typer.echo(f"Written to {commands.draw(prompt, out, model, n, guidance)}")
 
 
 @experiments.command("run")

@@ -44,7 +44,7 @@ def show_round(
     report: str,
 ) -> None:
     """Show the stages, accuracy before and after, the decision, and the address of the report."""
-    from ospo_core.report.summary import round_summary
+    from ospo_core.report.stages import round_summary
 
     screen = console()
     screen.print(round_summary(manifests, ran))

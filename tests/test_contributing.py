@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,8 @@ from ospo_core.selection import rules
 from tests.support.candidates import BASE, NEGATIVE, image, select_pair
 from tests.support.simple_rules import Dropped, Selected
 
-GUIDE = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -38,3 +44,61 @@ def test_the_example_rule_pairs_the_best_image_with_the_worst(config: SelectionC
 def test_the_example_rule_counts_what_it_drops(config: SelectionConfig) -> None:
     good, not_bad = image(0, BASE, [0.9]), image(0, NEGATIVE, [0.4])
     assert select_pair([good, not_bad], [0, 1, 2], config) == Dropped(rules.NO_REJECTED_CANDIDATE)
+
+
+ROUND = """
+import json, sys
+from pathlib import Path
+from ospo_core.artifacts.model_digest import model_digest
+from ospo_core.schema import StageName
+from ospo_core.stages import STAGES
+from ospo_core.stages.model_ref import ModelRef
+from tests.support.rounds import ScriptedResources, run_stages, small_round
+from tests.support.tiny_janus import make_tiny_janus
+
+root = Path(sys.argv[1])
+make_tiny_janus(root / "model")
+model = ModelRef(digest=model_digest(root / "model"), source=str(root / "model"))
+config = small_round(root, contrast={"blank_below": float(sys.argv[2])})
+made = run_stages(config, ScriptedResources(), StageName.CONTRAST, model)[StageName.CONTRAST]
+sys.stdout.write(json.dumps([list(STAGES), made.rows, made.drops, made.items_in]))
+"""
+
+
+@pytest.fixture(scope="module")
+def with_example_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of ospo_core to which the example stage was added as the guide says."""
+    copy = tmp_path_factory.mktemp("guide")
+    shutil.copytree(ROOT / "ospo_core", copy / "ospo_core", ignore=shutil.ignore_patterns("__pycache__"))
+    for block in re.findall(r"^```diff\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL):
+        name = re.search(r"^\+\+\+ b/(.*)$", block, re.MULTILINE)
+        assert name is not None
+        apply_hunks(copy / name[1], block.split("@@\n")[1:])
+    [stage] = re.findall(r"^```python\n(\"\"\"Stage `contrast`.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    (copy / "ospo_core" / "stages" / "contrast.py").write_text(stage, encoding="utf-8")
+    return copy
+
+
+def apply_hunks(path: Path, hunks: list[str]) -> None:
+    """Apply hunks without line numbers; the lines around each must stand in the file exactly once."""
+    text = path.read_text(encoding="utf-8")
+    for hunk in hunks:
+        lines = hunk.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if line.startswith(" "))
+        after = "".join(line[1:] if line.strip() else line for line in lines)
+        assert text.count(before) == 1, f"{before!r} in {path.name}"
+        text = text.replace(before, after)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(("blank_below", "kept"), [(0.0, True), (256.0, False)])
+def test_the_example_stage_runs_in_its_place(
+    with_example_stage: Path, tmp_path: Path, blank_below: float, kept: bool
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (with_example_stage, ROOT)))}
+    command = [sys.executable, "-c", ROUND, str(tmp_path), str(blank_below)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    stages, rows, drops, items_in = json.loads(done.stdout)
+    assert stages[3:6] == ["images", "contrast", "scores"]
+    assert (rows, drops) == ((items_in, {}) if kept else (0, {"blank": items_in})) and items_in > 0

@@ -1,7 +1,7 @@
-"""Configuration: frozen sections, and the profile that puts them together."""
+"""Configuration: immutable sections, profiles of rounds, and experiments."""
 
 from ospo_core.config.experiment import Arm, ExperimentConfig, experiment_names, load_experiment
-from ospo_core.config.profile import RoundConfig, change_config, load_profile, profile_names, profiles_dir
+from ospo_core.config.profile import change_config, load_profile, profile_names, profiles_dir
 from ospo_core.config.sections import (
     EngineConfig,
     EvaluationConfig,
@@ -14,6 +14,7 @@ from ospo_core.config.sections import (
     PromotionConfig,
     PromptsConfig,
     QuestionsConfig,
+    RoundConfig,
     ScoresConfig,
     Section,
     SelectionConfig,

@@ -1,7 +1,7 @@
 """An experiment: one profile, several arms that change a few options of it, several seeds and guidance scales.
 
-A folder holds it: `experiment.yaml`, and beside it one file an arm. An arm's file is a fragment of a profile with a
-`title`; what it leaves out is as in the experiment's `common` section, and else as in the profile.
+An experiment is a folder with `experiment.yaml` and one file per arm. An arm's file is a fragment of a profile with a
+`title`; options that it omits are those of the experiment's `common` section, then those of the profile.
 """
 
 from __future__ import annotations
@@ -14,50 +14,53 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from ospo_core.config.problems import config_error
-from ospo_core.config.profile import RoundConfig, load_profile, profiles_dir, read_yaml
-from ospo_core.config.sections import Section
+from ospo_core.config.profile import load_profile, profiles_dir, read_yaml
+from ospo_core.config.sections import RoundConfig, Section
 from ospo_core.errors import ConfigError
 
 EXPERIMENT_FILE = "experiment.yaml"
 SEED_STEP = 1000
-"""Added to the seed in every further round, so that no round of one seed is the first round of another."""
+"""Added to the seed in every further round, so that no round of one seed repeats the first round of another."""
 
-_Seeds = Annotated[tuple[int, ...], Field(min_length=1, description="Seeds of whole rounds: prompts to training.")]
-_Guidances = Annotated[tuple[float, ...], Field(min_length=1, description="Guidance scales of the evaluation.")]
-_Rounds = Annotated[int, Field(ge=1, description="Rounds of each arm, each from the model that the last one trained.")]
-_Reference = Annotated[str | None, Field(description="Arm with which the others are compared too, beside the base.")]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
 class Arm(Section):
-    """One configuration that is compared with the others."""
+    """One of the configurations that are compared."""
 
     name: _Name
-    title: str = Field(min_length=1, description="How the tables call it.")
+    title: str = Field(min_length=1, description="Name in the tables.")
     config: RoundConfig
 
 
-class ExperimentConfig(Section):
-    """What is compared, how often, and how it is measured."""
+class _Comparison(Section):
+    """What an experiment file and the experiment read from it have in common."""
+
+    title: str = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1, description="Seeds of complete rounds.")
+    guidances: tuple[float, ...] = Field(min_length=1, description="Guidance scales of the evaluation.")
+    rounds: int = Field(
+        1, ge=1, description="Rounds per arm; each starts from the model that the previous one trained."
+    )
+    reference: str | None = Field(None, description="Arm that the others are compared with, in addition to the base.")
+
+
+class ExperimentConfig(_Comparison):
+    """The arms to compare, their seeds, and the evaluation."""
 
     name: _Name
-    title: str = Field(min_length=1)
-    seeds: _Seeds
-    guidances: _Guidances
-    rounds: _Rounds = 1
-    reference: _Reference = None
     arms: tuple[Arm, ...] = Field(min_length=1)
 
     def arm_config(self, arm: Arm, seed: int, number: int = 0) -> RoundConfig:
-        """Return the configuration of an arm's round `number` (from 0); every round has a seed of its own."""
+        """Return the configuration of round `number` (from 0) of an arm; every round has its own seed."""
         return arm.config.model_copy(update={"seed": seed + SEED_STEP * number})
 
     def label(self, arm: Arm, number: int) -> str:
-        """Return the name of what round `number` (from 0) of an arm trains: the arm's, if there is one round only."""
+        """Return the label of the model trained in round `number` (from 0) of an arm; with one round the arm's name."""
         return arm.name if self.rounds == 1 else f"{arm.name}-round-{number + 1}"
 
     def titles(self) -> dict[str, str]:
-        """Return how the tables call each label."""
+        """Return the title of each label in the tables."""
         return {
             self.label(arm, number): arm.title if self.rounds == 1 else f"{arm.title}, round {number + 1}"
             for arm in self.arms
@@ -65,15 +68,10 @@ class ExperimentConfig(Section):
         }
 
 
-class _Document(Section):
-    """The file `experiment.yaml` as it is written."""
+class _Document(_Comparison):
+    """The content of `experiment.yaml`."""
 
-    title: str
     profile: str
-    seeds: _Seeds
-    guidances: _Guidances
-    rounds: _Rounds = 1
-    reference: _Reference = None
     arms: tuple[_Name, ...] = Field(min_length=1)
     common: dict[str, Any] = Field(default_factory=dict)
 
@@ -89,14 +87,14 @@ def experiment_names() -> list[str]:
 
 
 def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
-    """Read an experiment: a shipped one's name, or the path of a folder with `experiment.yaml` and its arms.
+    """Read an experiment.
 
     Args:
-        name_or_path: see above.
-        overrides: `dotted.option=value` of the profile, applied to every arm, last.
+        name_or_path: name of a shipped experiment, or path of a folder with `experiment.yaml` and its arms.
+        overrides: `dotted.option=value` of the profile, applied last, to every arm.
 
     Raises:
-        ConfigError: it is missing, or some option is unknown or unusable.
+        ConfigError: the experiment is missing, or an option is unknown or invalid.
     """
     folder = Path(name_or_path).expanduser() if "/" in name_or_path else experiments_dir() / name_or_path
     if not (folder / EXPERIMENT_FILE).is_file():
@@ -113,53 +111,46 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
     _check_reference(document, folder / EXPERIMENT_FILE)
     arms = tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms)
     _check_comparable(arms)
-    return ExperimentConfig(
-        name=folder.name,
-        title=document.title,
-        seeds=document.seeds,
-        guidances=document.guidances,
-        rounds=document.rounds,
-        reference=document.reference,
-        arms=arms,
-    )
+    shared = {name: getattr(document, name) for name in _Comparison.model_fields}
+    return ExperimentConfig(name=folder.name, arms=arms, **shared)
 
 
 def _check_reference(document: _Document, source: Path) -> None:
-    """Refuse a reference that is no arm, or of which several rounds would be meant."""
+    """Refuse a reference that is not an arm, or is ambiguous because there are several rounds."""
     if document.reference is not None and (document.reference not in document.arms or document.rounds > 1):
         raise ConfigError(
-            "is not an arm of one round",
+            "is not an arm with one round",
             field=f"{source}: reference",
             value=document.reference,
-            remedy=f"Give one of {', '.join(document.arms)} with rounds: 1, or leave it away",
+            remedy=f"Give one of {', '.join(document.arms)} with rounds: 1, or omit it",
         )
 
 
 def _check_comparable(arms: tuple[Arm, ...]) -> None:
-    """Refuse arms that do not start from one model, or are not measured alike: there is one base for all."""
+    """Refuse arms that differ in their starting model or in their evaluation: all are compared with one base."""
     first = arms[0]
     for arm in arms[1:]:
         for section in ("storage", "model", "evaluation", "promotion"):
             if getattr(arm.config, section) != getattr(first.config, section):
                 raise ConfigError(
-                    f"differs from that of arm {first.name!r}, so that the two cannot be compared",
+                    f"differs from that of arm {first.name!r}, so the two cannot be compared",
                     field=f"{arm.name}.yaml: {section}",
                     remedy=f"Put it under `common` of {EXPERIMENT_FILE}",
                 )
 
 
 def _load_arm(path: Path, document: _Document, overrides: tuple[str, ...]) -> Arm:
-    """Read an arm's file and put its options over those common to all arms, and these over the profile."""
+    """Read an arm's file; its options override those common to all arms, which override the profile."""
     fragment = read_yaml(path)
     title = fragment.pop("title", None)
     if not isinstance(title, str) or not title:
-        raise ConfigError("an arm needs a title", field=f"{path}: title", value=title, remedy="Say what it compares")
+        raise ConfigError("an arm needs a title", field=f"{path}: title", value=title, remedy="Add `title: ...`")
     chosen = [*_flat(document.common), *_flat(fragment), *overrides]
     return Arm(name=path.stem, title=title, config=load_profile(document.profile, chosen))
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield nested options as `a.b.c=value`, values in JSON, which YAML can read."""
+    """Yield nested options as `a.b.c=value`; values are JSON, which is also YAML."""
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")

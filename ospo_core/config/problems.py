@@ -1,4 +1,4 @@
-"""Pydantic's validation errors, retold for the person who wrote the profile: option, value seen, remedy."""
+"""Pydantic's validation errors as ConfigErrors that name option, value and remedy."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def config_error(error: ValidationError, model: type[BaseModel], *, source: str)
     """Return one ConfigError that names every problem in `error`.
 
     Args:
-        error: what pydantic found while building `model`.
-        model: the root of the configuration; dotted names start from its fields.
-        source: the profile's name or path, for the message.
+        error: raised by pydantic while validating `model`.
+        model: root of the configuration; dotted names start at its fields.
+        source: name or path of the profile, for the message.
     """
     return one_error(problems_in(error, model), f"options of profile {source!r}")
 
 
 def problems_in(error: ValidationError, model: type[BaseModel]) -> list[ConfigError]:
-    """Return one ConfigError for every problem in `error`; for the arguments see `config_error`."""
+    """Return one ConfigError per problem in `error`; arguments as for `config_error`."""
     return [_problem(details, model) for details in error.errors()]
 
 
 def one_error(problems: Sequence[ConfigError], what: str) -> ConfigError:
-    """Return the only problem, or one error that lists them all; `what` says what they are, in the plural."""
+    """Return the only problem, or one error that lists them all; `what` names them, in the plural."""
     if len(problems) == 1:
         return problems[0]
     lines = "\n".join(f"  {problem}" for problem in problems)
@@ -39,7 +39,7 @@ def one_error(problems: Sequence[ConfigError], what: str) -> ConfigError:
 
 
 def hide_userinfo(value: object) -> object:
-    """Return `value` with `user:secret@` taken out of an address, so that no credential reaches a message."""
+    """Return `value` without the `user:secret@` of an address, so that no credential reaches a message."""
     return redact(value) if isinstance(value, str) else value
 
 
@@ -61,17 +61,17 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> ConfigError:
 
 
 def _did_you_mean(name: str) -> str:
-    """Return the remedy that offers `name`."""
+    """Return the remedy that suggests `name`."""
     return f"Did you mean {name!r}? Correct the spelling"
 
 
 def _lower(message: str) -> str:
-    """Return `message` starting in lower case."""
+    """Return `message` with a lower-case first letter."""
     return message[:1].lower() + message[1:]
 
 
 def _unknown_option(location: Sequence[str], value: object, model: type[BaseModel]) -> ConfigError:
-    """Return the error of an option that does not exist, with the nearest one that does."""
+    """Return the error for an unknown option; its remedy names the closest known option."""
     known = _fields_at(location[:-1], model)
     close = difflib.get_close_matches(location[-1], known, n=1)
     elsewhere = [dotted for dotted in _all_options(model) if dotted.endswith(f".{location[-1]}")]
@@ -85,16 +85,16 @@ def _unknown_option(location: Sequence[str], value: object, model: type[BaseMode
 
 
 def _choices(location: Sequence[str], details: ErrorDetails) -> list[str]:
-    """Return the words that pydantic says it expected, in an enum or literal error."""
+    """Return the expected values of an enum or literal error."""
     if details["type"] not in {"enum", "literal_error"}:
         return []
     return re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
 
 
 def _fields_at(location: Sequence[str], model: type[BaseModel]) -> list[str]:
-    """Return the options of the section at `location`, or none where there is no section."""
+    """Return the options of the section at `location`; empty if there is no such section."""
     for name in location:
-        if name.isdigit():  # a place in a list: its section is that of the list's field
+        if name.isdigit():  # an index into a list: the section is that of the list's field
             continue
         field = model.model_fields.get(name)
         below = _section_of(field.annotation) if field else None
@@ -115,7 +115,7 @@ def _all_options(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
 
 
 def _section_of(annotation: object) -> type[BaseModel] | None:
-    """Return the section class that `annotation` stands for, if it is one."""
+    """Return the section class in `annotation`, if there is one."""
     candidates = get_args(annotation) if get_origin(annotation) else (annotation,)
     for candidate in candidates:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel) and not issubclass(candidate, Enum):

@@ -1,4 +1,7 @@
-"""A round's whole configuration, read from a profile (YAML) and overrides such as `training.steps=50`."""
+"""The configuration of a round, read from a profile (YAML) and overrides such as `training.steps=50`.
+
+Overrides are applied here, not by pydantic-settings, which would read flags and environment variables of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,53 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from ospo_core.config.problems import config_error
-from ospo_core.config.sections import (
-    EngineConfig,
-    EvaluationConfig,
-    ExecutionConfig,
-    ImagesConfig,
-    ModelConfig,
-    PerturbationsConfig,
-    PromotionConfig,
-    PromptsConfig,
-    QuestionsConfig,
-    ScoresConfig,
-    Section,
-    SelectionConfig,
-    StorageConfig,
-    TrainingConfig,
-)
+from ospo_core.config.sections import RoundConfig
 from ospo_core.errors import ConfigError
 
 
-class RoundConfig(Section):
-    """Everything that one round of self-improvement needs to know."""
-
-    name: str = Field(min_length=1, description="Name of the profile, shown in reports and the Prefect UI.")
-    seed: int = Field(0, description="Seed of the round: every item's seed is derived from it.")
-    storage: StorageConfig = StorageConfig()
-    model: ModelConfig = ModelConfig()
-    engine: EngineConfig = EngineConfig()
-    prompts: PromptsConfig = PromptsConfig()
-    perturbations: PerturbationsConfig = PerturbationsConfig()
-    questions: QuestionsConfig = QuestionsConfig()
-    images: ImagesConfig = ImagesConfig()
-    scores: ScoresConfig = ScoresConfig()
-    selection: SelectionConfig = SelectionConfig()
-    training: TrainingConfig = TrainingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    promotion: PromotionConfig = PromotionConfig()
-    execution: ExecutionConfig = ExecutionConfig()
-
-
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, with a key given twice being an error instead of the last one winning."""
+    """YAML's safe loader, except that a repeated key is an error; by default the last one would win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of `node`; raise yaml.YAMLError where one of its keys is repeated."""
+        """Return the mapping of `node`; raises yaml.YAMLError if a key is repeated."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -63,7 +31,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def profiles_dir() -> Path:
-    """Return the folder of the shipped profiles, found relative to the installed project."""
+    """Return the folder of the shipped profiles, relative to the installed project."""
     return Path(__file__).resolve().parents[2] / "deployments" / "profiles"
 
 
@@ -80,7 +48,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> RoundConfi
         overrides: `dotted.option=value`; the value is read as YAML, and later ones win.
 
     Raises:
-        ConfigError: the profile is missing or not YAML, or options are unknown or unusable; all of them are listed.
+        ConfigError: the profile is missing or not YAML, or options are unknown or invalid; all of them are listed.
     """
     path = _find(name_or_path)
     document = {"name": path.stem, **read_yaml(path)}
@@ -93,7 +61,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> RoundConfi
 
 
 def change_config(config: RoundConfig, overrides: Sequence[str]) -> RoundConfig:
-    """Return a configuration with `dotted.option=value` applied.
+    """Return the configuration with overrides (`dotted.option=value`) applied.
 
     Raises:
         ConfigError: as `load_profile`.
@@ -108,7 +76,7 @@ def change_config(config: RoundConfig, overrides: Sequence[str]) -> RoundConfig:
 
 
 def _find(name_or_path: str) -> Path:
-    """Return the file meant by `name_or_path`."""
+    """Return the file that `name_or_path` refers to."""
     is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
     path = Path(name_or_path).expanduser() if is_path else profiles_dir() / f"{name_or_path}.yaml"
     if path.is_file():
@@ -127,7 +95,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in the YAML file `path`.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or holds something else.
+        ConfigError: it cannot be read, is not YAML, or is not a mapping.
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
@@ -137,10 +105,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot be read: {error.strerror}", field=str(path), remedy="Check the path") from None
     if not isinstance(document, dict):
         raise ConfigError(
-            "a profile is a mapping of sections",
+            "not a mapping of sections",
             field=str(path),
             value=document,
-            remedy="Write `section:` lines with indented options under them",
+            remedy="Write `section:` lines with indented options below",
         )
     return document
 
@@ -151,7 +119,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     keys = dotted.strip().split(".")
     if not separator or not all(keys):
         raise ConfigError(
-            "an override reads section.option=value",
+            "not of the form section.option=value",
             field="--set",
             value=override,
             remedy="For example: --set training.steps=50",
@@ -167,10 +135,10 @@ def _apply(document: dict[str, Any], override: str) -> None:
         below = place.setdefault(key, dict(defaults) if isinstance(defaults, Mapping) else {})
         if not isinstance(below, dict):
             raise ConfigError(
-                "is a value, not a section",
+                "is an option, not a section",
                 field=".".join(keys[: depth + 1]),
                 value=below,
-                remedy=f"Override it as a whole, not {dotted!r}",
+                remedy=f"Override it as a whole instead of {dotted!r}",
             )
         place = below
     place[keys[-1]] = value

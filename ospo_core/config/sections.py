@@ -1,4 +1,4 @@
-"""The sections of a round's configuration; every default says where it comes from."""
+"""The configuration of a round, by section; the source of a default is given in its description."""
 
 from __future__ import annotations
 
@@ -8,50 +8,55 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ospo_core.schema import SubCategory
 
+EMBEDDED = "embedded:shapes"
+"""Name of the model and of the held-out prompts that are shipped with the package."""
+
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, and an unknown option is an error."""
+    """Base of every section: immutable; unknown options are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StorageConfig(Section):
-    """Where artifacts live and how they are cut into shards."""
+    """Where artifacts are stored, and how they are sharded."""
 
-    root: str = Field("runs/shapes", description="A local folder or s3://bucket/prefix.")
-    endpoint_url: str | None = Field(None, description="S3-compatible endpoint; credentials come from the environment.")
+    root: str = Field("runs/shapes", description="Local folder or s3://bucket/prefix.")
+    endpoint_url: str | None = Field(
+        None, description="S3-compatible endpoint; credentials are read from the environment."
+    )
     credentials_block: str | None = Field(
-        None, description="Prefect Secret block whose JSON holds the credentials (AWS_ACCESS_KEY_ID and so on)."
+        None, description="Prefect Secret block with the credentials as JSON (AWS_ACCESS_KEY_ID and so on)."
     )
-    shard_size: Positive = Field(256, description="Items (prompts) a shard: the unit of work, retry and resume.")
-    scratch: str = Field(
-        ".ospo/scratch", description="Local folder for models in use, exports and training checkpoints."
-    )
+    shard_size: Positive = Field(256, description="Prompts per shard, the unit of work, retry and resume.")
+    scratch: str = Field(".ospo/scratch", description="Local folder for models, exports and training checkpoints.")
 
 
 class ModelConfig(Section):
     """The unified model that a round starts from."""
 
-    path: str = Field("embedded:shapes", description="`embedded:shapes`, or a local folder in transformers' format.")
+    path: str = Field(EMBEDDED, description="`embedded:shapes`, or a local folder in the format of transformers.")
     family: Literal["shapes", "janus_pro"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 on GPUs, as Janus-Pro was trained.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 on GPUs: Janus-Pro was trained in it."
+    )
 
 
 class EngineConfig(Section):
-    """How text is generated."""
+    """The engine that generates text."""
 
     kind: Literal["vllm", "transformers", "endpoint"] = "vllm"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: Positive = 256
-    max_num_seqs: Positive = Field(256, description="Sequences decoded together.")
-    kv_cache_gib: float = Field(0.5, gt=0, description="Memory for the key-value cache (CPU: exactly this much).")
-    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="vLLM on a GPU.")
-    base_url: str | None = Field(None, description="Endpoint engine: an OpenAI-compatible server's address.")
-    served_model: str | None = Field(None, description="Endpoint engine: the model's name on that server.")
+    max_num_seqs: Positive = Field(256, description="Sequences decoded at the same time.")
+    kv_cache_gib: float = Field(0.5, gt=0, description="Memory for the key-value cache; on a CPU exactly this much.")
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
+    base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
+    served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
 
     @model_validator(mode="after")
     def _endpoint_has_address(self) -> EngineConfig:
@@ -61,34 +66,40 @@ class EngineConfig(Section):
 
 
 class PromptsConfig(Section):
-    """Initial prompts (method, section 1)."""
+    """Base prompts (docs/method.md, section 1)."""
 
     quotas: dict[SubCategory, Annotated[int, Field(ge=0)]] = Field(
-        default_factory=lambda: dict(_SHAPES_QUOTAS), description="Prompts wanted per sub-category."
+        default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
     )
     temperature: float = Field(1.0, ge=0, description="Paper: 1.0.")
-    examples: Positive = Field(3, description="Few-shot examples a call; paper: 3.")
-    examples_complex: Positive = Field(5, description="The same for complex prompts; paper: 5.")
-    redraw_every: Positive = Field(100, description="Calls after which examples are drawn anew; paper: 100.")
-    attempts_per_prompt: Positive = Field(8, description="Calls allowed per wanted prompt before the quota is unmet.")
-    on_unmet_quota: Literal["fail", "warn"] = Field("fail", description="What an unmet quota does to the round.")
+    examples: Positive = Field(3, description="Few-shot examples per call; paper: 3.")
+    examples_complex: Positive = Field(5, description="Few-shot examples per call for complex prompts; paper: 5.")
+    redraw_every: Positive = Field(100, description="Calls after which the examples are redrawn; paper: 100.")
+    attempts_per_prompt: Positive = Field(8, description="Calls allowed per prompt of the quota.")
+    on_unmet_quota: Literal["fail", "warn"] = Field(
+        "fail", description="What to do about an unmet quota: fail the round, or warn."
+    )
     max_tokens: Positive = 64
-    near_duplicate_similarity: Fraction = Field(0.9, description="Jaccard of word 3-shingles; 1 = exact only.")
-    contamination_lists: tuple[str, ...] = Field((), description="Files of evaluation prompts to keep out, one a line.")
+    near_duplicate_similarity: Fraction = Field(
+        0.9, description="Jaccard similarity of word 3-shingles; 1: exact duplicates only."
+    )
+    contamination_lists: tuple[str, ...] = Field(
+        (), description="Files of evaluation prompts to exclude, one per line."
+    )
 
 
 class PerturbationsConfig(Section):
-    """Perturbation and densification (method, section 2)."""
+    """Perturbation and densification (docs/method.md, section 2)."""
 
     temperature: float = Field(1.0, ge=0)
-    dense_temperature: float = Field(1.0, ge=0, description="Shared scene is imagined by sampling.")
+    dense_temperature: float = Field(1.0, ge=0, description="The scene shared by both dense prompts is sampled.")
     attempts: Positive = Field(4, description="Calls per variant before it is dropped.")
-    densify: bool = Field(True, description="False renders the short prompts (ablation).")
+    densify: bool = Field(True, description="False: render the short prompts (ablation).")
     max_tokens: Positive = 96
 
 
 class QuestionsConfig(Section):
-    """Decomposition of a prompt into yes/no questions (method, section 3)."""
+    """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
     temperature: float = Field(0.0, ge=0)
     attempts: Positive = 3
@@ -97,7 +108,7 @@ class QuestionsConfig(Section):
 
 
 class ImagesConfig(Section):
-    """Rendering of the pairs."""
+    """Rendering of the pictures of all prompts and negatives."""
 
     guidance: float = Field(1.0, ge=0, description="Paper: 5 for Janus-Pro; 1.0 for shapes, see docs/lab-notes.md.")
     temperature: float = Field(1.0, gt=0, description="Paper: 1.0.")
@@ -105,7 +116,7 @@ class ImagesConfig(Section):
 
 
 class ScoresConfig(Section):
-    """Self-scoring of the images."""
+    """Scoring of the pictures by the model itself."""
 
     batch_size: Positive = 256
 
@@ -138,7 +149,7 @@ class LoraSettings(Section):
 
 
 class LossConfig(Section):
-    """Weights and temperatures of the loss (method, section 4; paper v2)."""
+    """Weights and temperatures of the loss (docs/method.md, section 4; paper v2)."""
 
     w_simpo: float = Field(0.8, ge=0)
     w_cond: float = Field(0.5, ge=0)
@@ -147,11 +158,11 @@ class LossConfig(Section):
     gamma_simpo: float = 1.5
     beta_cond: float = Field(5.0, gt=0)
     gamma_cond: float = 2.5
-    object_weight: float = Field(0.0, ge=0, description="a of v3's w_t = 1 + a m_t; 0 = no object masks.")
+    object_weight: float = Field(0.0, ge=0, description="a in w_t = 1 + a m_t of v3; 0: no object masks.")
 
 
 class TrainingConfig(Section):
-    """Optimisation (method, section 4)."""
+    """Optimisation (docs/method.md, section 4)."""
 
     loss: LossConfig = LossConfig()
     lora: LoraSettings = LoraSettings()
@@ -160,37 +171,45 @@ class TrainingConfig(Section):
     warmup_fraction: Fraction = 0.0
     min_learning_rate: float = Field(1e-7, ge=0)
     steps: Positive = Field(500, description="Optimiser steps; paper v2: 500.")
-    max_pairs: Positive | None = Field(None, description="Train on so many pairs, drawn by the seed; None: on all.")
-    batch_size: Positive = Field(32, description="Pairs a forward pass.")
-    accumulation: Positive = Field(4, description="Forward passes a step: global batch = batch_size x accumulation.")
-    caption_dropout: Fraction = Field(0.1, description="Share of SFT terms trained unconditionally, to keep guidance.")
+    max_pairs: Positive | None = Field(None, description="Train on this many pairs, drawn with the seed; None: on all.")
+    batch_size: Positive = Field(32, description="Pairs per forward pass.")
+    accumulation: Positive = Field(
+        4, description="Forward passes per step; the global batch is batch_size x accumulation."
+    )
+    caption_dropout: Fraction = Field(
+        0.1, description="Share of SFT terms trained without the prompt, to preserve classifier-free guidance."
+    )
     max_grad_norm: float = Field(1.0, gt=0)
     adam_betas: tuple[float, float] = (0.9, 0.95)
     dtype: Literal["float32", "bfloat16"] = "float32"
     checkpoint_every: Positive = 50
-    collapse_drop: float = Field(1.0, gt=0, description="Alarm when chosen log-prob falls this far (nats a token).")
-    collapse_patience: Positive = Field(20, description="Steps in a row below that line before training stops.")
+    collapse_drop: float = Field(
+        1.0, gt=0, description="Drop of the chosen log-probability that raises an alarm (nats per token)."
+    )
+    collapse_patience: Positive = Field(20, description="Consecutive alarms before training stops.")
 
 
 class EvaluationConfig(Section):
-    """Held-out evaluation of parent and child."""
+    """Held-out evaluation of the parent and the child model."""
 
-    prompts: str = Field("embedded:shapes", description="`embedded:shapes`, or a file of prompts, JSON lines.")
-    limit: Positive = Field(300, description="Prompts used, spread evenly over the categories.")
-    samples: Positive = Field(1, description="Images a prompt.")
+    prompts: str = Field(EMBEDDED, description="`embedded:shapes`, or a file of prompts (JSON lines or plain text).")
+    limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
+    samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: float = Field(1.0, ge=0)
     temperature: float = Field(1.0, gt=0)
     batch_size: Positive = 256
-    bootstrap: Positive = Field(2000, description="Resamples for the confidence interval.")
-    seed: int = Field(2026, description="Same for every round, so that rounds are comparable.")
+    bootstrap: Positive = Field(2000, description="Bootstrap resamples for the confidence interval.")
+    seed: int = Field(2026, description="The same in every round, so that rounds can be compared.")
 
 
 class PromotionConfig(Section):
-    """When the child becomes the current model (design, decision 8)."""
+    """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
-    metric: Literal["auto", "oracle", "vqa"] = Field("auto", description="auto: the oracle where one exists.")
-    margin: float = Field(0.0, ge=0, description="The interval's lower end must exceed this.")
-    max_category_drop: float = Field(0.1, ge=0, description="No category may fall by more (point estimate).")
+    metric: Literal["auto", "oracle", "vqa"] = Field(
+        "auto", description="auto: the oracle if there is one, otherwise the model's own answers."
+    )
+    margin: float = Field(0.0, ge=0, description="The lower end of the 95 % interval of the gain must exceed this.")
+    max_category_drop: float = Field(0.1, ge=0, description="Largest drop allowed in any category (point estimate).")
 
 
 _SHAPES_QUOTAS: dict[SubCategory, int] = {
@@ -210,13 +229,34 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 
 
 class ExecutionConfig(Section):
-    """Where the work of a round is done; it changes no result."""
+    """Where a round runs; it changes no result."""
 
     runner: Literal["local", "ray"] = Field(
-        "local", description="Shards are mapped in this process, or over the nodes of a Ray cluster (prefect-ray)."
+        "local", description="Process shards here, or on the nodes of a Ray cluster (prefect-ray)."
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
-    ray_cpus: Positive = Field(1, description="Ray: CPUs a shard; bounds how many run on a node at once.")
+    ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")
     training_deployment: str | None = Field(
-        None, description="Deployment (`flow/name`) that trains, e.g. on a GPU work pool; None: where the flow is."
+        None,
+        description="Deployment (`flow/name`) that trains, e.g. in a GPU work pool; None: train where the flow runs.",
     )
+
+
+class RoundConfig(Section):
+    """The configuration of one round of self-improvement."""
+
+    name: str = Field(min_length=1, description="Name of the profile, shown in reports and the Prefect UI.")
+    seed: int = Field(0, description="Seed of the round; the seeds of all items are derived from it.")
+    storage: StorageConfig = StorageConfig()
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    perturbations: PerturbationsConfig = PerturbationsConfig()
+    questions: QuestionsConfig = QuestionsConfig()
+    images: ImagesConfig = ImagesConfig()
+    scores: ScoresConfig = ScoresConfig()
+    selection: SelectionConfig = SelectionConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    execution: ExecutionConfig = ExecutionConfig()

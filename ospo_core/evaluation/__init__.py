@@ -1,12 +1,10 @@
 """Held-out evaluation: prompts, judges, statistics and the promotion gate.
 
-Everything re-exported here is pure (no torch). Drawing is in `ospo_core.evaluation.run`, which loads torch.
+Everything re-exported here works without torch; `ospo_core.evaluation.run`, which renders pictures, imports it.
 """
 
-from ospo_core.evaluation.judge_quality import JudgeQuality, judge_quality
+from ospo_core.evaluation.judges import JudgeQuality, judge_quality
 from ospo_core.evaluation.promotion import (
-    CHILD,
-    PARENT,
     Decision,
     GroupFigures,
     decide,
@@ -15,6 +13,7 @@ from ospo_core.evaluation.promotion import (
 )
 from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
 from ospo_core.evaluation.statistics import Interval, paired_bootstrap, wilson_interval
+from ospo_core.schema import CHILD, PARENT
 
 __all__ = [
     "CHILD",

@@ -1,7 +1,7 @@
-"""Several trained models against the one they started from: means over seeds, and intervals of the gain.
+"""Comparison of several trained models with the model they started from: means over seeds, and intervals of the gain.
 
-The interval draws seeds and prompts again, both: a gain has to hold for other rounds and for other prompts. With few
-seeds the share of the seeds is underestimated, so the accuracy of every seed is kept beside it.
+The intervals resample both seeds and prompts: a gain must hold for other rounds and for other prompts. With few
+seeds the variance between seeds is underestimated, so the accuracy of every seed is reported as well.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ospo_core.evaluation.statistics import Interval
+from ospo_core.schema import ALL
 
-ALL = "all"
 Floats = NDArray[np.float64]
 
 
@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What one model drew right: prompt to share of its samples, and prompt to category."""
+    """Results of one model: prompt to share of its samples that are correct, and prompt to category."""
 
     right: Mapping[str, float]
     category: Mapping[str, str]
@@ -43,7 +43,7 @@ class Gain:
 
     Attributes:
         accuracy: mean over prompts and seeds; by_seed: the same for each seed.
-        gain: mean difference from the base at the same guidance, with its 95 % interval.
+        gain, interval: mean difference from the base at the same guidance, and its 95 % interval.
     """
 
     arm: str
@@ -66,16 +66,16 @@ def verdicts(rows: Iterable[Mapping[str, Any]], column: str) -> Verdicts:
 
 
 def compare(measured: Mapping[Key, Verdicts], base: str, resamples: int = 2000, seed: int = 0) -> list[Gain]:
-    """Return the gains of all arms, in the order of `measured`; the base itself gains nothing.
+    """Return the gains of all arms, in the order of `measured`; the gain of the base itself is 0.
 
     Raises:
-        ValueError: an arm lacks its base, or was evaluated on other prompts.
+        ValueError: an arm has no base, or was evaluated on other prompts.
     """
     gains: list[Gain] = []
     for arm, guidance in dict.fromkeys((key.arm, key.guidance) for key in measured):
         keys = [key for key in measured if (key.arm, key.guidance) == (arm, guidance)]
         if missing := [key for key in keys if Key(base, key.seed, guidance) not in measured]:
-            raise ValueError(f"no base was measured for {missing[0]}")
+            raise ValueError(f"no base was evaluated for {missing[0]}")
         category = measured[keys[0]].category
         items = sorted(category)
         after = np.stack([_values(measured[key], items) for key in keys])
@@ -90,10 +90,10 @@ def compare(measured: Mapping[Key, Verdicts], base: str, resamples: int = 2000, 
 
 
 def two_level_interval(gains: Floats, resamples: int, seed: int) -> Interval:
-    """Return the 95 % percentile interval of the mean of `gains` [seeds, prompts], drawing both again.
+    """Return the 95 % percentile bootstrap interval of the mean of `gains` [seeds, prompts], resampling both.
 
     Raises:
-        ValueError: there are no gains, or no resample is asked for.
+        ValueError: there are no gains, or no resamples.
     """
     seeds, prompts = gains.shape
     if not gains.size or resamples < 1:
@@ -107,7 +107,7 @@ def two_level_interval(gains: Floats, resamples: int, seed: int) -> Interval:
 
 
 def _values(one: Verdicts, items: Sequence[str]) -> Floats:
-    """Return the shares in the order of `items`; raises ValueError where the prompts are others."""
+    """Return the shares in the order of `items`; raises ValueError if the prompts differ."""
     if sorted(one.right) != list(items):
         raise ValueError("the models were evaluated on different prompts")
     return np.array([one.right[item] for item in items], dtype=np.float64)

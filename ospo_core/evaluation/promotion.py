@@ -1,4 +1,4 @@
-"""The promotion gate: is the child better than its parent on the same prompts and seeds (design, decision 8)?"""
+"""The promotion gate: is the child better than its parent on the same prompts (docs/architecture.md, decision 8)?"""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig, PromotionConfig
 from ospo_core.errors import StageError
-from ospo_core.evaluation.judge_quality import judge_quality
+from ospo_core.evaluation.judges import judge_quality
 from ospo_core.evaluation.statistics import paired_bootstrap, wilson_interval
-
-PARENT = "parent"
-"""Value of the column `model` for the checkpoint that the round started from."""
-CHILD = "child"
-"""Value of the column `model` for the checkpoint that the round trained."""
+from ospo_core.schema import ALL, CHILD, PARENT
 
 _COLUMNS = {"oracle": "oracle_correct", "vqa": "vqa_correct"}
 
@@ -25,9 +21,9 @@ Row = Mapping[str, Any]
 
 
 class GroupFigures(BaseModel):
-    """Accuracy before and after in one group of prompts; shares from 0 to 1 with 95 % intervals.
+    """Accuracy before and after training in one group of prompts; shares from 0 to 1 with 95 % intervals.
 
-    The intervals of `parent` and `child` are Wilson's with one observation a prompt (several samples of a prompt are
+    The intervals of `parent` and `child` are Wilson's with one observation per prompt (several samples of a prompt are
     not independent); that of `difference` is a paired bootstrap over prompts.
     """
 
@@ -47,7 +43,7 @@ class GroupFigures(BaseModel):
 
 
 class Decision(BaseModel):
-    """The gate's verdict, the sentence that explains it and the figures it rests on."""
+    """The gate's verdict, the sentence that explains it, and the figures it is based on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,15 +70,15 @@ class _Prompt(BaseModel):
 
 
 def metric_column(rows: Sequence[Row], metric: str) -> tuple[str, str]:
-    """Return (metric, column) that decides: `auto` is the oracle where every row has its verdict, otherwise self-VQA.
+    """Return (metric, column) of the deciding verdict: `auto` is the oracle if it judged every row, otherwise self-VQA.
 
     Raises:
-        StageError: the oracle was asked for and has not judged every picture.
+        StageError: `metric` is `oracle`, but the oracle did not judge every picture.
     """
     complete = bool(rows) and all(row["oracle_correct"] is not None for row in rows)
     if metric == "oracle" and not complete:
         raise StageError(
-            "no oracle has judged every picture",
+            "the oracle did not judge every picture",
             field="promotion.metric",
             value=metric,
             remedy="Use promotion.metric=vqa (or auto) for models and prompts outside the embedded world",
@@ -98,13 +94,13 @@ def decide(
     resamples: int = 2000,
     seed: int = 2026,
 ) -> Decision:
-    """Compare two evaluations paired by prompt, sample and seed, and decide whether the child is promoted.
+    """Compare two evaluations paired by prompt, sample and seed, and decide whether to promote the child.
 
     The child is promoted if the lower end of the difference's 95 % interval exceeds `config.margin` and no category's
     accuracy falls by more than `config.max_category_drop`.
 
     Raises:
-        StageError: nothing to compare, the two evaluations are not of the same pictures' seeds, or a missing oracle.
+        StageError: there are no rows, the evaluations differ in prompts or seeds, or the oracle is missing.
     """
     parents, children = list(parent_rows), list(child_rows)
     metric, column = metric_column([*parents, *children], config.metric)
@@ -113,7 +109,7 @@ def decide(
     def figures(name: str, members: Sequence[_Prompt]) -> GroupFigures:
         return _group_figures(name, members, resamples, seed)
 
-    overall = figures("all", prompts)
+    overall = figures(ALL, prompts)
     categories = _grouped(prompts, lambda prompt: prompt.category, figures)
     reason = _refusal(overall, categories, config)
     return Decision(
@@ -133,9 +129,9 @@ def decide(
 def evaluation_extra(
     parent_rows: Iterable[Row], child_rows: Iterable[Row], evaluation: EvaluationConfig, promotion: PromotionConfig
 ) -> dict[str, Any]:
-    """Return what an evaluation manifest's `extra` holds: `decision`, and `judge` per model label where an oracle is.
+    """Return the `extra` of an evaluation manifest: `decision`, and `judge` per model if there is an oracle.
 
-    The report and the summary read exactly these keys.
+    The report reads exactly these keys.
     """
     parents, children = list(parent_rows), list(child_rows)
     decision = decide(parents, children, promotion, evaluation.bootstrap, evaluation.seed)

@@ -1,10 +1,10 @@
-"""Held-out prompts: the embedded set, a user's JSON lines, or the published formats of T2I-CompBench and GenEval.
+"""Held-out prompts: the embedded set, JSON lines, or the published formats of T2I-CompBench and GenEval.
 
-Formats, told apart by what a line holds:
+The format is recognised by the content of a line:
 
 - JSON lines with `prompt` and optionally `item_id`, `category`, `sub_category`, `questions`;
-- GenEval's `evaluation_metadata.jsonl` (`tag`, `include`, `prompt`): questions are made from `include`;
-- plain text, one prompt a line (T2I-CompBench's `color_val.txt`): the category is the file's name without `_val`.
+- GenEval's `evaluation_metadata.jsonl` (`tag`, `include`, `prompt`): questions are derived from `include`;
+- plain text, one prompt per line (T2I-CompBench's `color_val.txt`): the category is the file's name without `_val`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,19 +19,17 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ospo_core.artifacts.ids import item_id
-from ospo_core.config.sections import EvaluationConfig
+from ospo_core.config.sections import EMBEDDED, EvaluationConfig
 from ospo_core.errors import ConfigError
 from ospo_core.schema import SubCategory, category_of
-
-EMBEDDED = "embedded:shapes"
-"""The name of the held-out prompts that come with the embedded world."""
+from ospo_core.shapes import HELDOUT_FILE
 
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 _GENEVAL_KEYS = {"tag", "include", "exclude"}
 
 
 class EvalPrompt(BaseModel):
-    """One held-out prompt; `questions` may be empty, then the judge asks about the whole prompt."""
+    """One held-out prompt; if `questions` is empty, the judge asks about the whole prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,15 +41,17 @@ class EvalPrompt(BaseModel):
 
 
 def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
-    """Read the prompts that `config.prompts` names and return `config.limit` of them, spread over sub-categories.
+    """Return `config.limit` of the prompts in `config.prompts`, spread over sub-categories.
 
     Raises:
-        ConfigError: the file is missing, empty, not in a known format, or holds one prompt twice; the line is named.
+        ConfigError: the file is missing, empty, in no known format, or contains a prompt twice; the line is given.
     """
     source, text = _read(config.prompts)
     prompts = _parse_lines(text, source)
     if not prompts:
-        raise ConfigError("no prompts in it", field="evaluation.prompts", value=source, remedy="Give one prompt a line")
+        raise ConfigError(
+            "contains no prompts", field="evaluation.prompts", value=source, remedy="Give one prompt per line"
+        )
     seen: dict[str, int] = {}
     for number, prompt in prompts:
         if prompt.item_id in seen:
@@ -62,7 +61,7 @@ def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
 
 
 def spread(prompts: Iterable[EvalPrompt], limit: int) -> list[EvalPrompt]:
-    """Return at most `limit` prompts, taken in turn from every sub-category in the order of the file."""
+    """Return at most `limit` prompts, one from each sub-category in turn, in the order of the file."""
     groups: dict[str, list[EvalPrompt]] = defaultdict(list)
     for prompt in prompts:
         groups[prompt.sub_category].append(prompt)
@@ -72,17 +71,7 @@ def spread(prompts: Iterable[EvalPrompt], limit: int) -> list[EvalPrompt]:
 
 def _read(source: str) -> tuple[str, str]:
     """Return (name, text) of the prompts file."""
-    if source == EMBEDDED:
-        held_out = resources.files("ospo_core") / "shapes" / "data" / "heldout.jsonl"
-        if not held_out.is_file():
-            raise ConfigError(
-                "the embedded held-out prompts are not in this installation",
-                field="evaluation.prompts",
-                value=source,
-                remedy="Reinstall the package, or name a file of prompts",
-            )
-        return "heldout.jsonl", held_out.read_text(encoding="utf-8")
-    path = Path(source).expanduser()
+    path = HELDOUT_FILE if source == EMBEDDED else Path(source).expanduser()
     try:
         return str(path), path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,7 +79,7 @@ def _read(source: str) -> tuple[str, str]:
             f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
             field="evaluation.prompts",
             value=source,
-            remedy=f"Give {EMBEDDED}, a JSON-lines file, or a text file with one prompt a line",
+            remedy=f"Give {EMBEDDED}, a JSON-lines file, or a text file with one prompt per line",
         ) from error
 
 
@@ -113,7 +102,7 @@ def _from_json(line: str, source: str, number: int) -> EvalPrompt:
     except json.JSONDecodeError as error:
         _refuse(source, number, f"not JSON: {error.msg}")
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-        _refuse(source, number, "no text under `prompt`")
+        _refuse(source, number, "`prompt` is missing or not a string")
     try:
         return EvalPrompt.model_validate(_geneval(record) if "tag" in record else _with_defaults(record))
     except (ValidationError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -121,7 +110,7 @@ def _from_json(line: str, source: str, number: int) -> EvalPrompt:
 
 
 def _with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill the identity and the categories that a user's line leaves out; without any, the category is `prompts`."""
+    """Fill in the id and the categories that a line omits; the default category is `prompts`."""
     sub_category = record.get("sub_category") or record.get("category") or "prompts"
     known = sub_category in {known.value for known in SubCategory}
     category = record.get("category") or (category_of(SubCategory(sub_category)).value if known else sub_category)
@@ -130,7 +119,7 @@ def _with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _geneval(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a line of GenEval's metadata into our fields, with one question an object and one a relation."""
+    """Convert a line of GenEval's metadata into our fields, with one question per object and per relation."""
     rest = {key: value for key, value in record.items() if key not in _GENEVAL_KEYS}
     included: Sequence[Mapping[str, Any]] = record.get("include", [])
     questions = [_object_question(entry) for entry in included]
@@ -155,7 +144,7 @@ def _first_problem(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"`{'.'.join(str(part) for part in first['loc'])}`: {first['msg']}"
-    return f"not understood ({type(error).__name__}: {error})"
+    return f"cannot be parsed ({type(error).__name__}: {error})"
 
 
 def _refuse(source: str, number: int, problem: str) -> NoReturn:
@@ -163,5 +152,5 @@ def _refuse(source: str, number: int, problem: str) -> NoReturn:
         problem,
         field="evaluation.prompts",
         value=f"{source}, line {number}",
-        remedy="Each line: prompt, and optionally item_id, category, sub_category, questions",
+        remedy="Give each line `prompt`, and optionally item_id, category, sub_category, questions",
     )

@@ -1,20 +1,18 @@
-"""Draw and judge the pictures of one checkpoint: rows of the table `evaluation`."""
+"""Render and judge the held-out pictures of one checkpoint: rows of table `evaluation`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation.judges import Judge, OracleJudge, SelfVqaJudge, all_yes
 from ospo_core.evaluation.prompts import EvalPrompt
-from ospo_core.models.pictures import decode_tokens
+from ospo_core.models.pictures import decode_tokens, encode_png
 from ospo_core.models.sampling import sample_images
 from ospo_core.selection.scoring import image_score
 
@@ -29,17 +27,17 @@ def evaluate_model(
     model_label: str,
     oracle: Judge | None = None,
 ) -> list[dict[str, Any]]:
-    """Draw `config.samples` pictures a prompt, judge them, and return rows of the table `evaluation`.
+    """Render `config.samples` pictures per prompt, judge them, and return rows of table `evaluation`.
 
-    Seeds depend on `config.seed`, the prompt's id and the sample only, so that two checkpoints draw with the same
-    noise and batches change nothing. The rows are in the order of the prompts, then of the samples.
+    Seeds depend only on `config.seed`, the prompt's id and the sample, so two checkpoints use the same noise, whatever
+    the batch size. The rows are in the order of the prompts, then of the samples.
 
     Args:
         loaded: the checkpoint.
-        prompts: what to draw.
+        prompts: what to render.
         config: samples, guidance, temperature, batch size and seed.
-        model_label: `parent` or `child` (`ospo_core.evaluation.PARENT`, `CHILD`), or any other name.
-        oracle: judge of the truth; by default the embedded oracle for models of the family "shapes", otherwise none.
+        model_label: `parent` or `child` (`ospo_core.schema.PARENT`, `CHILD`), or any other name.
+        oracle: exact judge; by default the embedded oracle for models of the family "shapes", otherwise none.
     """
     if oracle is None and loaded.family.name == "shapes":
         oracle = OracleJudge()
@@ -59,15 +57,8 @@ def picture_seed(config: EvaluationConfig, item_id: str, sample: int) -> int:
     return derive_seed("evaluation", config.seed, item_id, sample)
 
 
-def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """Return the picture [H, W, 3] (RGB, uint8) as PNG."""
-    buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def _batches(prompts: Sequence[EvalPrompt], config: EvaluationConfig) -> Iterator[list[tuple[EvalPrompt, int]]]:
-    """Cut (prompt, sample) into batches of `config.batch_size`, so that few pictures are in memory at once."""
+    """Yield (prompt, sample) in batches of `config.batch_size`, so that few pictures are in memory at once."""
     pictures = [(prompt, sample) for prompt in prompts for sample in range(config.samples)]
     for start in range(0, len(pictures), config.batch_size):
         yield pictures[start : start + config.batch_size]
@@ -76,7 +67,7 @@ def _batches(prompts: Sequence[EvalPrompt], config: EvaluationConfig) -> Iterato
 def _draw(
     loaded: UnifiedModel, batch: Sequence[tuple[EvalPrompt, int]], config: EvaluationConfig, model_label: str
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8], list[dict[str, Any]]]:
-    """Return tokens [B, T], pictures [B, H, W, 3] and the rows' columns that are known before judging."""
+    """Return tokens [B, T], pictures [B, H, W, 3] and the columns that are known before judging."""
     base: list[dict[str, Any]] = [
         {
             "item_id": prompt.item_id,
@@ -98,7 +89,7 @@ def _draw(
 def _judged(
     codes: NDArray[np.uint16], picture: NDArray[np.uint8], scores: Sequence[float], verdict: bool | None, name: str
 ) -> dict[str, Any]:
-    """Return the columns that a drawn and judged picture adds to its row."""
+    """Return the columns that rendering and judging add to a row."""
     return {
         "tokens": codes.tolist(),
         "image": {"bytes": encode_png(picture), "path": name},

@@ -1,4 +1,4 @@
-"""How good the embedded model is at each of its jobs, by the oracle; the figures of its model card."""
+"""How good the embedded model is at each of its tasks, by the oracle: the figures of its model card."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ import numpy as np
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EngineConfig, EvaluationConfig, ModelConfig
 from ospo_core.engines.base import Request, TextEngine, build_engine
-from ospo_core.evaluation.judge_quality import area_under_curve, judge_quality
+from ospo_core.evaluation.judges import area_under_curve, judge_quality
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.evaluation.run import evaluate_model
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.export import export_text_backbone
 from ospo_core.models.loading import load_model
 from ospo_core.models.pictures import decode_tokens, encode_pictures, to_pixels
-from ospo_core.prompts.answers import ParseError
+from ospo_core.prompts.families import ParseError
 from ospo_core.schema import PERTURBATIONS, SubCategory
 from ospo_core.shapes.grammar import GrammarError, is_drawable, parse
-from ospo_core.shapes.heldout import heldout_texts, invent_for_training
-from ospo_core.shapes.lessons import SHAPES_FAMILY, pick_perturbation
-from ospo_core.shapes.oracle import read_grids
+from ospo_core.shapes.oracle import questions_of, read_grids, shows
 from ospo_core.shapes.perturb import is_valid_perturbation
 from ospo_core.shapes.placement import paint, place
+from ospo_core.shapes.pretraining.lessons import SHAPES_FAMILY, pick_perturbation
 from ospo_core.shapes.render import render
-from ospo_core.shapes.truth import questions_of, shows
+from ospo_core.shapes.sentences import heldout_texts, random_training_sentence
 from ospo_core.shapes.world import read_scene
 
 Figures = dict[str, float]
@@ -40,8 +39,8 @@ def measure_model(folder: Path, count: int, guidances: Sequence[float] = (1.0, 2
 
     Args:
         folder: the model.
-        count: held-out prompts to draw, and examples of each text task.
-        guidances: guidance scales to draw with.
+        count: number of held-out prompts to render, and of examples per text task.
+        guidances: guidance scales.
         device: auto, cpu or cuda.
     """
     loaded = load_model(folder, ModelConfig.model_validate({"path": str(folder), "device": device}))
@@ -92,7 +91,7 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> float:
     return float(np.mean([bool(row["oracle_correct"]) for row in rows])) if rows else 0.0
 
 
-def _ask(engine: TextEngine, instructions: Sequence[str], temperature: float, tag: str) -> list[str]:
+def _answers(engine: TextEngine, instructions: Sequence[str], temperature: float, tag: str) -> list[str]:
     requests = [
         Request(SHAPES_FAMILY.chat_text(text), derive_seed("measure", tag, k), temperature, 128)
         for k, text in enumerate(instructions)
@@ -104,7 +103,7 @@ def text_figures(engine: TextEngine, count: int) -> Figures:
     """Return the shares of valid answers of the four text tasks."""
     rng = random.Random(5)
     subjects = [
-        (sub_category, invent_for_training(sub_category, rng))
+        (sub_category, random_training_sentence(sub_category, rng))
         for sub_category in SubCategory
         for _ in range(max(1, count // len(SubCategory)))
     ]
@@ -124,13 +123,13 @@ def _writing_figures(engine: TextEngine, each: int, rng: random.Random) -> Figur
         instructions += [
             SHAPES_FAMILY.write_prompt(sub_category, rng.sample(pool, min(shown, len(pool)))) for _ in range(each)
         ]
-    written = [_written(answer) for answer in _ask(engine, instructions, 1.0, "write")]
+    written = [_written(answer) for answer in _answers(engine, instructions, 1.0, "write")]
     valid = [text for text in written if text is not None]
     return {"prompts/valid": len(valid) / len(written), "prompts/distinct": len(set(valid)) / max(1, len(valid))}
 
 
 def _written(answer: str) -> str | None:
-    """Return the prompt of an answer if it parses and can be drawn."""
+    """Return the prompt in an answer if it can be parsed and drawn, otherwise None."""
     try:
         prompt = SHAPES_FAMILY.parse_prompt(answer).prompt
         return prompt if is_drawable(parse(prompt)) else None
@@ -148,7 +147,7 @@ def _perturbing_figures(engine: TextEngine, subjects: Subjects, rng: random.Rand
         SHAPES_FAMILY.perturb(kind, text, sub_category)
         for kind, text, (sub_category, _) in zip(kinds, texts, subjects, strict=True)
     ]
-    answers = _ask(engine, asked, 1.0, "perturb")
+    answers = _answers(engine, asked, 1.0, "perturb")
     good = [is_valid_perturbation(*case) for case in zip(texts, answers, kinds, strict=True)]
     return {"perturbations/valid": float(np.mean(good))}
 
@@ -159,13 +158,13 @@ def _densifying_figures(engine: TextEngine, subjects: Subjects, rng: random.Rand
         made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
         if made is not None:
             pairs.append((sentence.text(), made.sentence.text()))
-    answers = _ask(engine, [SHAPES_FAMILY.densify(*pair) for pair in pairs], 1.0, "dense")
+    answers = _answers(engine, [SHAPES_FAMILY.densify(*pair) for pair in pairs], 1.0, "dense")
     good = [_keeps_meaning(answer, pair) for answer, pair in zip(answers, pairs, strict=True)]
     return {"dense/keeps_meaning": float(np.mean(good))}
 
 
 def _keeps_meaning(answer: str, pair: tuple[str, str]) -> bool:
-    """Whether both dense prompts say what the short ones say."""
+    """Whether both dense prompts mean the same as the short ones."""
     try:
         dense = SHAPES_FAMILY.parse_dense(answer)
         return all(parse(long).meaning() == parse(short).meaning() for long, short in zip(dense, pair, strict=True))
@@ -174,7 +173,7 @@ def _keeps_meaning(answer: str, pair: tuple[str, str]) -> bool:
 
 
 def _decomposing_figures(engine: TextEngine, subjects: Subjects) -> Figures:
-    answers = _ask(engine, [SHAPES_FAMILY.decompose(sentence.text()) for _, sentence in subjects], 0.0, "ask")
+    answers = _answers(engine, [SHAPES_FAMILY.decompose(sentence.text()) for _, sentence in subjects], 0.0, "ask")
     good = []
     for answer, (_, sentence) in zip(answers, subjects, strict=True):
         try:

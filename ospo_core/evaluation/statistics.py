@@ -1,4 +1,4 @@
-"""Intervals for accuracies and for their paired differences; numpy only, every draw from a given seed."""
+"""Intervals for accuracies and for their paired differences; numpy only, all resampling is seeded."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""
 
-_CELLS_A_CHUNK = 4_000_000
+_CELLS_PER_CHUNK = 4_000_000
 
 
 class Interval(NamedTuple):
-    """A 95 % interval: its two ends, in the unit of what was measured (accuracies: shares from 0 to 1)."""
+    """The ends of a 95 % interval, in the unit of the measured quantity (accuracies: shares from 0 to 1)."""
 
     low: float
     high: float
 
 
 def wilson_interval(share: float, count: float) -> Interval:
-    """Return the Wilson score interval of a share (Wilson 1927), which stays in [0, 1] even at 0 and 1.
+    """Return the Wilson score interval of a share (Wilson 1927), which is within [0, 1] even for shares of 0 and 1.
 
     Args:
         share: observed share of successes, from 0 to 1.
@@ -47,11 +47,11 @@ def wilson_interval(share: float, count: float) -> Interval:
 def bootstrap_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Return the means of `resamples` draws with replacement from `values` [P], as an array [resamples].
 
-    The draws are made in chunks, so that memory does not grow with the number of resamples.
+    Draws are made in chunks, so memory does not grow with the number of resamples.
     """
     generator = np.random.default_rng(seed)
     count = len(values)
-    chunk = max(1, _CELLS_A_CHUNK // count)
+    chunk = max(1, _CELLS_PER_CHUNK // count)
     means = [
         values[generator.integers(0, count, size=(min(chunk, resamples - start), count))].mean(axis=1)
         for start in range(0, resamples, chunk)
@@ -60,16 +60,16 @@ def bootstrap_means(values: NDArray[np.float64], resamples: int, seed: int) -> N
 
 
 def paired_bootstrap(parent: Sequence[float], child: Sequence[float], resamples: int, seed: int) -> Interval:
-    """Return the 95 % percentile interval of mean(child - parent), by drawing whole prompts again.
+    """Return the 95 % percentile bootstrap interval of mean(child - parent), resampling whole prompts.
 
     Args:
-        parent: one mean accuracy a prompt, from 0 to 1.
+        parent: one mean accuracy per prompt, from 0 to 1.
         child: the same prompts in the same order, with the same seeds.
         resamples: number of bootstrap draws.
-        seed: seed of the draws; the same seed gives the same interval.
+        seed: of the draws; the same seed gives the same interval.
 
     Raises:
-        ValueError: the two have different lengths, or are empty, or no resample is asked for.
+        ValueError: the lists have different lengths or are empty, or there are no resamples.
     """
     if len(parent) != len(child) or not len(parent) or resamples < 1:
         raise ValueError(f"need equal, non-empty lists and resamples >= 1: {len(parent)}, {len(child)}, {resamples}")

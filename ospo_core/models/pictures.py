@@ -6,9 +6,12 @@ A picture that was sampled need not encode to the tokens it was sampled from: ke
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
@@ -75,3 +78,10 @@ def decode_tokens(
     for part in batches(len(codes), batch_size):
         pictures.append(from_pixels(model.decode_image(codes[part].to(model.device))))
     return np.concatenate(pictures)
+
+
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
+    """Return the picture `uint8 [H, W, 3]` (RGB) as PNG."""
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
+    return buffer.getvalue()

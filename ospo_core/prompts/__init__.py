@@ -1,1 +1,1 @@
-"""The text of the method: instructions, answer formats, filters and the stages that write text. No torch."""
+"""The text of the method: instructions, answer formats, filters, and the functions that generate text. No torch."""

@@ -1,4 +1,4 @@
-"""Filters of written text: each answers `None`, or the reason why the text is dropped (OSPO, section 3.1)."""
+"""Filters of generated text: each returns `None`, or the reason for dropping the text (OSPO, section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from ospo_core.prompts.answers import EQUAL_TO_BASE, UNPARSABLE
 from ospo_core.prompts.shingles import ShingleIndex
 
+# The reasons for which a text stage drops an answer; they are the keys of `drops` in its manifest.
+UNPARSABLE = "unparsable"
+EQUAL_TO_BASE = "equal_to_base"
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 NUMBER_ABOVE_FOUR = "number_above_four"
@@ -18,27 +20,12 @@ DENSE_EQUAL = "dense_equal"
 TRUNCATED = "truncated"
 TOO_MANY_QUESTIONS = "too_many_questions"
 SURPLUS = "surplus"
-"""An answer that came in the same pass as the one that met the quota."""
-
-REASONS = (
-    UNPARSABLE,
-    TRUNCATED,
-    NUMBER_ABOVE_FOUR,
-    CONTAMINATED,
-    DUPLICATE,
-    NEAR_DUPLICATE,
-    EQUAL_TO_BASE,
-    SAME_AS_EARLIER_VARIANT,
-    DENSE_EQUAL,
-    TOO_MANY_QUESTIONS,
-    SURPLUS,
-)
-"""Every reason for which a text stage drops an answer."""
+"""An answer generated in the same pass as the one that met the quota."""
 
 CONTAMINATION_SIMILARITY = 0.9
-"""Jaccard similarity of word 3-shingles from which a prompt counts as taken from an evaluation list.
+"""Jaccard similarity of word 3-shingles at which a prompt counts as copied from an evaluation list.
 
-At 0.9, one changed word in a prompt of up to 20 words makes it another prompt.
+At 0.9, changing one word in a prompt of up to 20 words makes it a different prompt.
 """
 
 _SMALL_NUMBERS = frozenset({"zero", "one", "two", "three", "four"})
@@ -55,15 +42,15 @@ _EDGES = ".,;:!?\"'()[]"
 
 
 def normalise(prompt: str) -> str:
-    """Return the text in lower case, in one Unicode form, as words separated by single spaces, without punctuation."""
-    if prompt.isascii():  # the same, and several times faster
+    """Return the text in lower case and one Unicode form, without punctuation, with single spaces between words."""
+    if prompt.isascii():  # same result, several times faster
         return " ".join(prompt.translate(_ASCII_WORDS).split())
     text = unicodedata.normalize("NFKC", prompt).casefold()
     return " ".join(_WORD.findall(text.replace("'", "").replace("\u2019", "")))
 
 
 def _above_four(word: str) -> bool:
-    """Return whether one word, which may be hyphenated (`twenty-five`, but not `five-pointed`), is such a number."""
+    """Return whether a word is a number above four; `twenty-five` is one, `five-pointed` is not."""
     if word.replace(",", "").isdecimal():
         return int(word.replace(",", "")) > 4
     parts = word.split("-")
@@ -73,18 +60,18 @@ def _above_four(word: str) -> bool:
 
 
 def number_above_four(prompt: str) -> str | None:
-    """Return NUMBER_ABOVE_FOUR when a prompt counts further than four, in words or digits."""
+    """Return NUMBER_ABOVE_FOUR if a prompt contains a number above four, in words or digits."""
     words = (word.strip(_EDGES) for word in prompt.casefold().split())
     return NUMBER_ABOVE_FOUR if any(word and _above_four(word) for word in words) else None
 
 
 def same_meaning(first: str, second: str) -> bool:
-    """Return whether two prompts say the same: equal words, or the same parts around `and` in another order."""
+    """Return whether two prompts mean the same: equal words, or the same parts around `and` in another order."""
     return sorted(normalise(first).split(" and ")) == sorted(normalise(second).split(" and "))
 
 
 def perturbation_problem(negative: str, base: str, earlier: Iterable[str]) -> str | None:
-    """Return why a perturbed prompt cannot be used: it says the same as its base or as an earlier variant."""
+    """Return why a perturbed prompt is unusable: same meaning as its base or an earlier variant, or a large number."""
     if same_meaning(negative, base):
         return EQUAL_TO_BASE
     if any(same_meaning(negative, text) for text in earlier):
@@ -93,18 +80,18 @@ def perturbation_problem(negative: str, base: str, earlier: Iterable[str]) -> st
 
 
 def dense_problem(dense: str, dense_negative: str) -> str | None:
-    """Return DENSE_EQUAL when two dense prompts say the same, so that their images would differ by nothing."""
+    """Return DENSE_EQUAL if two dense prompts have the same words: nothing would distinguish their images."""
     return DENSE_EQUAL if normalise(dense) == normalise(dense_negative) else None
 
 
 class Deduplicator:
-    """Keeps the first of texts that are equal (normalised) or nearly so, in the order in which they are shown.
+    """Keeps the first of several texts that are equal (after normalisation) or nearly so.
 
     Args:
-        similarity: Jaccard similarity of word 3-shingles from which two texts count as near duplicates; 1 turns the
-            near check off. Texts of at most five words are only compared exactly.
-        taken: texts that are there already.
-        earlier: one whose texts are there already, too; it is only asked, so that several can share it.
+        similarity: Jaccard similarity of word 3-shingles at which two texts count as near duplicates; 1 turns the
+            near check off. Texts of at most five words are only compared for equality.
+        taken: texts that exist already.
+        earlier: a deduplicator whose texts exist already; it is only read, so several can share it.
     """
 
     def __init__(self, similarity: float = 1.0, taken: Iterable[str] = (), earlier: Deduplicator | None = None) -> None:
@@ -115,11 +102,11 @@ class Deduplicator:
             self.add(prompt)
 
     def check(self, prompt: str) -> str | None:
-        """Return DUPLICATE or NEAR_DUPLICATE, or None; nothing is kept."""
+        """Return DUPLICATE, NEAR_DUPLICATE or None, without keeping the text."""
         return self._problem(normalise(prompt))
 
     def add(self, prompt: str) -> None:
-        """Keep a text, so that later ones are compared with it."""
+        """Keep a text; later ones are compared with it."""
         text = normalise(prompt)
         if text not in self._exact:
             self._exact.add(text)
@@ -127,7 +114,7 @@ class Deduplicator:
                 self._near.add(text)
 
     def __call__(self, prompt: str) -> str | None:
-        """Return the reason to drop the text, or keep it and return None."""
+        """Return the reason to drop the text; if there is none, keep it and return None."""
         text = normalise(prompt)
         known = self._known(text)
         if known is not None:
@@ -138,7 +125,7 @@ class Deduplicator:
         return None
 
     def _known(self, text: str) -> str | None:
-        """Return why a normalised text is dropped, its near ones among this one's own texts apart."""
+        """Return why a normalised text is dropped, without the near check among this one's own texts."""
         reason = self._earlier._problem(text) if self._earlier is not None else None
         return reason or (DUPLICATE if text in self._exact else None)
 
@@ -151,11 +138,11 @@ class Deduplicator:
 
 
 class ContaminationCheck:
-    """Finds prompts that are in, or nearly in, a list of evaluation prompts (method, trap 10).
+    """Finds prompts that are equal or nearly equal to an evaluation prompt (docs/method.md, trap 10).
 
     Args:
         prompts: the evaluation prompts.
-        similarity: Jaccard similarity of word 3-shingles that counts as nearly.
+        similarity: Jaccard similarity of word 3-shingles that counts as nearly equal.
     """
 
     def __init__(self, prompts: Iterable[str] = (), similarity: float = CONTAMINATION_SIMILARITY) -> None:

@@ -1,4 +1,4 @@
-"""Asking for many answers at once, and again for those that could not be used."""
+"""Generation with retries: many instructions in one call of the engine, then only those whose answers are unusable."""
 
 from __future__ import annotations
 
@@ -9,39 +9,45 @@ from typing import Any, Generic, TypeVar
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.engines.base import Completion, Request, TextEngine
-from ospo_core.prompts.answers import ParseError
-from ospo_core.prompts.base_family import PromptFamily
+from ospo_core.prompts.families import ParseError, PromptFamily
 from ospo_core.prompts.filters import TRUNCATED
 
 RETRY_TEMPERATURE = 0.7
-"""A greedy answer would only repeat itself, so that its retries are sampled at this temperature."""
+"""Retries of a greedy answer are sampled at this temperature: greedy decoding would repeat the same answer."""
 
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One instruction with the parts of its identity, from which its seeds are derived."""
+class Instruction:
+    """One instruction; its seeds are derived from `key`."""
 
     key: tuple[str | int, ...]
-    instruction: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are sampled: round seed, temperature, longest answer in tokens, calls allowed an instruction."""
+    """How answers are sampled.
+
+    Args:
+        seed: of the round.
+        temperature: of the first attempt; 0 is greedy.
+        max_tokens: longest answer, in tokens.
+        attempts: calls allowed per instruction.
+    """
 
     seed: int
     temperature: float
     max_tokens: int
     attempts: int
 
-    def request(self, family: PromptFamily, ask: Ask, attempt: int = 0) -> Request:
-        """Return the request of one attempt; its seed depends on round, key and attempt alone."""
+    def request(self, family: PromptFamily, instruction: Instruction, attempt: int = 0) -> Request:
+        """Return the request of one attempt; its seed depends only on round, key and attempt."""
         retried_greedy = attempt > 0 and self.temperature == 0
         return Request(
-            prompt=family.chat_text(ask.instruction),
-            seed=derive_seed(self.seed, *ask.key, attempt),
+            prompt=family.chat_text(instruction.text),
+            seed=derive_seed(self.seed, *instruction.key, attempt),
             temperature=RETRY_TEMPERATURE if retried_greedy else self.temperature,
             max_tokens=self.max_tokens,
             stop=family.stop,
@@ -49,15 +55,16 @@ class Sampling:
 
 
 @dataclass
-class Asked(Generic[_Value]):
-    """What came back: a value or, where every attempt failed, the reason of the last; and the cost.
+class Answers(Generic[_Value]):
+    """The parsed answers to a list of instructions, and what they cost.
 
     Args:
-        values: one an instruction, None where there is none.
-        reasons: one an instruction, empty where there is a value.
-        calls: answers asked for, retries included.
-        retries: answers asked for again.
+        values: one per instruction; None if every attempt failed.
+        reasons: one per instruction: why the last attempt failed; empty if there is a value.
+        calls: requests made, retries included.
+        retries: requests made again.
         tokens: tokens generated.
+        failures: reason to number of failed answers.
     """
 
     values: list[_Value | None]
@@ -68,56 +75,56 @@ class Asked(Generic[_Value]):
     failures: dict[str, int] = field(default_factory=dict)
 
 
-def complete_text(completion: Completion) -> str:
-    """Return the text of an answer; raises ParseError(TRUNCATED) when it was cut at its limit of tokens."""
-    if completion.finish == "length":
-        raise ParseError(TRUNCATED, completion.text, "the answer did not end within its limit of tokens")
-    return completion.text
-
-
-def ask_all(
+def generate_with_retries(
     engine: TextEngine,
     family: PromptFamily,
-    asks: Sequence[Ask],
+    instructions: Sequence[Instruction],
     sampling: Sampling,
-    read: Callable[[int, str], _Value],
-) -> Asked[_Value]:
-    """Ask all instructions in one call of the engine, then only the failed ones again, until attempts are spent.
+    parse: Callable[[int, str], _Value],
+) -> Answers[_Value]:
+    """Answer all instructions in one call of the engine, then retry those that failed until no attempt is left.
 
     Args:
         engine: answers the requests.
         family: chat format and stop strings.
-        asks: the instructions.
+        instructions: what to answer.
         sampling: temperature, limits and seed.
-        read: turns (index of the instruction, answer) into a value or raises ParseError; called in order of index.
+        parse: turns (index of the instruction, answer) into a value or raises ParseError; called in order of index.
     """
-    asked: Asked[_Value] = Asked([None] * len(asks), [""] * len(asks))
-    pending = list(range(len(asks)))
+    answers: Answers[_Value] = Answers([None] * len(instructions), [""] * len(instructions))
+    pending = list(range(len(instructions)))
     for attempt in range(sampling.attempts):
         if not pending:
             break
-        requests = [sampling.request(family, asks[index], attempt) for index in pending]
+        requests = [sampling.request(family, instructions[index], attempt) for index in pending]
         completions = engine.generate(requests)
-        asked.calls += len(pending)
-        asked.retries += len(pending) if attempt else 0
+        answers.calls += len(pending)
+        answers.retries += len(pending) if attempt else 0
         for index, completion in zip(pending, completions, strict=True):
-            _keep(asked, index, completion, read)
-        pending = [index for index in pending if asked.values[index] is None]
-    return asked
+            _record(answers, index, completion, parse)
+        pending = [index for index in pending if answers.values[index] is None]
+    return answers
 
 
-def _keep(asked: Asked[_Value], index: int, completion: Completion, read: Callable[[int, str], _Value]) -> None:
-    """Store what one answer says, or why it says nothing."""
-    asked.tokens += completion.tokens
+def _record(answers: Answers[_Value], index: int, completion: Completion, parse: Callable[[int, str], _Value]) -> None:
+    """Store the value of one answer, or the reason why it has none."""
+    answers.tokens += completion.tokens
     try:
-        asked.values[index] = read(index, complete_text(completion))
-        asked.reasons[index] = ""
+        answers.values[index] = parse(index, finished_text(completion))
+        answers.reasons[index] = ""
     except ParseError as error:
-        asked.reasons[index] = error.reason
-        asked.failures[error.reason] = asked.failures.get(error.reason, 0) + 1
+        answers.reasons[index] = error.reason
+        answers.failures[error.reason] = answers.failures.get(error.reason, 0) + 1
 
 
-def costs(*parts: Asked[Any]) -> dict[str, float]:
+def finished_text(completion: Completion) -> str:
+    """Return the text of an answer; raises ParseError(TRUNCATED) if it was cut off at the token limit."""
+    if completion.finish == "length":
+        raise ParseError(TRUNCATED, completion.text, "the answer was cut off at its limit of tokens")
+    return completion.text
+
+
+def generation_counts(*parts: Answers[Any]) -> dict[str, float]:
     """Add up calls, retries, tokens and failed answers by reason (`failed_<reason>`)."""
     counts: Counter[str] = Counter()
     for part in parts:

@@ -1,4 +1,4 @@
-"""Hard negatives: each prompt is perturbed in one detail, then expanded with its negative (OSPO, section 3.2)."""
+"""Hard negatives: one detail of each prompt is changed, then both are expanded together (OSPO, section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,96 +10,12 @@ from typing import Any
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import PerturbationsConfig
 from ospo_core.engines.base import TextEngine
-from ospo_core.prompts.answers import ParseError
-from ospo_core.prompts.base_family import PromptFamily
+from ospo_core.prompts.families import ParseError, PromptFamily
 from ospo_core.prompts.filters import dense_problem, perturbation_problem
-from ospo_core.prompts.generation import Ask, Asked, Sampling, ask_all, costs
+from ospo_core.prompts.generation import Answers, Instruction, Sampling, generate_with_retries, generation_counts
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """One of the three perturbations of a prompt."""
-
-    row: Mapping[str, Any]
-    variant: int
-    kind: PerturbationKind
-
-    @property
-    def sub_category(self) -> SubCategory:
-        return SubCategory(self.row["sub_category"])
-
-    def ask(self, what: str, instruction: str) -> Ask:
-        """Return the instruction with this variant's identity."""
-        return Ask((str(self.row["item_id"]), self.variant, what), instruction)
-
-
-def _variants(prompt_rows: Sequence[Mapping[str, Any]]) -> list[_Variant]:
-    """Return the three perturbations of every prompt, as its sub-category has them."""
-    return [
-        _Variant(row, number, kind)
-        for row in prompt_rows
-        for number, kind in enumerate(PERTURBATIONS[SubCategory(row["sub_category"])])
-    ]
-
-
-def _perturb(engine: TextEngine, family: PromptFamily, variants: Sequence[_Variant], sampling: Sampling) -> Asked[str]:
-    """Ask for every variant's negative prompt; no two of one prompt are the same."""
-    accepted: defaultdict[str, list[str]] = defaultdict(list)
-
-    def read(index: int, answer: str) -> str:
-        row = variants[index].row
-        negative = family.parse_perturbation(answer, row["prompt"])
-        if reason := perturbation_problem(negative, row["prompt"], accepted[row["item_id"]]):
-            raise ParseError(reason, negative, "the perturbed prompt cannot be a hard negative")
-        accepted[row["item_id"]].append(negative)
-        return negative
-
-    asks = [
-        variant.ask("perturb", family.perturb(variant.kind, variant.row["prompt"], variant.sub_category))
-        for variant in variants
-    ]
-    return ask_all(engine, family, asks, sampling, read)
-
-
-def _densify(
-    engine: TextEngine,
-    family: PromptFamily,
-    pairs: Sequence[tuple[_Variant, str]],
-    config: PerturbationsConfig,
-    seed: int,
-) -> Asked[tuple[str, str]]:
-    """Ask for the dense prompts of (variant, negative prompt); without `densify` they are the short prompts."""
-    if not config.densify:
-        return Asked([(variant.row["prompt"], negative) for variant, negative in pairs], [""] * len(pairs))
-
-    def read(index: int, answer: str) -> tuple[str, str]:
-        dense, dense_negative = family.parse_dense(answer)
-        if reason := dense_problem(dense, dense_negative):
-            raise ParseError(reason, answer, "both dense prompts say the same")
-        return dense, dense_negative
-
-    asks = [variant.ask("densify", family.densify(variant.row["prompt"], negative)) for variant, negative in pairs]
-    sampling = Sampling(seed, config.dense_temperature, config.max_tokens, config.attempts)
-    return ask_all(engine, family, asks, sampling, read)
-
-
-def _row(variant: _Variant, negative: str, dense: tuple[str, str], seed: int) -> Row:
-    """Return the row of table `perturbations`; its `seed` is the noise that both images of the variant share."""
-    return {
-        "item_id": variant.row["item_id"],
-        "variant": variant.variant,
-        "category": variant.row["category"],
-        "sub_category": variant.row["sub_category"],
-        "kind": variant.kind.value,
-        "prompt": variant.row["prompt"],
-        "negative_prompt": negative,
-        "dense_prompt": dense[0],
-        "dense_negative_prompt": dense[1],
-        "seed": derive_seed(seed, variant.row["item_id"], variant.variant),
-    }
 
 
 def perturb_prompts(
@@ -109,13 +25,13 @@ def perturb_prompts(
     config: PerturbationsConfig,
     seed: int,
 ) -> tuple[list[Row], Counter[str], dict[str, float]]:
-    """Perturb every prompt three times and densify what came out.
+    """Perturb every prompt three times and densify the results.
 
     Args:
-        engine: answers the calls; all open ones go in one call of it.
+        engine: answers the instructions, all that are open in one call.
         family: instructions and answer formats.
         prompt_rows: rows of table `prompts`.
-        config: temperatures and limits; `densify=False` takes the short prompts as the dense ones.
+        config: temperatures and limits; `densify=False` uses the short prompts as the dense ones.
         seed: of the round.
 
     Returns:
@@ -134,6 +50,93 @@ def perturb_prompts(
     ]
     drops = Counter(filter(None, (*negatives.reasons, *dense.reasons)))
     kept = {row["item_id"] for row in rows}
-    counts = costs(negatives, dense)
+    counts = generation_counts(negatives, dense)
     counts["items_without_variants"] = float(sum(row["item_id"] not in kept for row in prompt_rows))
     return rows, drops, counts
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One of the three perturbations of a prompt."""
+
+    row: Mapping[str, Any]
+    variant: int
+    kind: PerturbationKind
+
+    @property
+    def sub_category(self) -> SubCategory:
+        return SubCategory(self.row["sub_category"])
+
+    def instruction(self, task: str, text: str) -> Instruction:
+        """Return the instruction of a task, keyed by this variant."""
+        return Instruction((str(self.row["item_id"]), self.variant, task), text)
+
+
+def _variants(prompt_rows: Sequence[Mapping[str, Any]]) -> list[_Variant]:
+    """Return the three perturbations of every prompt, of the kinds that its sub-category prescribes."""
+    return [
+        _Variant(row, number, kind)
+        for row in prompt_rows
+        for number, kind in enumerate(PERTURBATIONS[SubCategory(row["sub_category"])])
+    ]
+
+
+def _perturb(
+    engine: TextEngine, family: PromptFamily, variants: Sequence[_Variant], sampling: Sampling
+) -> Answers[str]:
+    """Generate every variant's negative prompt; those of one prompt all differ."""
+    accepted: defaultdict[str, list[str]] = defaultdict(list)
+
+    def parse(index: int, answer: str) -> str:
+        row = variants[index].row
+        negative = family.parse_perturbation(answer, row["prompt"])
+        if reason := perturbation_problem(negative, row["prompt"], accepted[row["item_id"]]):
+            raise ParseError(reason, negative, "the perturbed prompt cannot be a hard negative")
+        accepted[row["item_id"]].append(negative)
+        return negative
+
+    instructions = [
+        variant.instruction("perturb", family.perturb(variant.kind, variant.row["prompt"], variant.sub_category))
+        for variant in variants
+    ]
+    return generate_with_retries(engine, family, instructions, sampling, parse)
+
+
+def _densify(
+    engine: TextEngine,
+    family: PromptFamily,
+    pairs: Sequence[tuple[_Variant, str]],
+    config: PerturbationsConfig,
+    seed: int,
+) -> Answers[tuple[str, str]]:
+    """Generate the dense prompts of (variant, negative prompt); without `densify` they are the short prompts."""
+    if not config.densify:
+        return Answers([(variant.row["prompt"], negative) for variant, negative in pairs], [""] * len(pairs))
+
+    def parse(index: int, answer: str) -> tuple[str, str]:
+        dense, dense_negative = family.parse_dense(answer)
+        if reason := dense_problem(dense, dense_negative):
+            raise ParseError(reason, answer, "both dense prompts mean the same")
+        return dense, dense_negative
+
+    instructions = [
+        variant.instruction("densify", family.densify(variant.row["prompt"], negative)) for variant, negative in pairs
+    ]
+    sampling = Sampling(seed, config.dense_temperature, config.max_tokens, config.attempts)
+    return generate_with_retries(engine, family, instructions, sampling, parse)
+
+
+def _row(variant: _Variant, negative: str, dense: tuple[str, str], seed: int) -> Row:
+    """Return the row of table `perturbations`; `seed` gives the noise shared by both images of the variant."""
+    return {
+        "item_id": variant.row["item_id"],
+        "variant": variant.variant,
+        "category": variant.row["category"],
+        "sub_category": variant.row["sub_category"],
+        "kind": variant.kind.value,
+        "prompt": variant.row["prompt"],
+        "negative_prompt": negative,
+        "dense_prompt": dense[0],
+        "dense_negative_prompt": dense[1],
+        "seed": derive_seed(seed, variant.row["item_id"], variant.variant),
+    }

@@ -1,38 +1,38 @@
-"""Initial prompts, written few-shot until a quota is met or its attempts are spent (OSPO, section 3.1)."""
+"""Base prompts, generated few-shot until a quota is met or its attempts are used up (OSPO, section 3.1)."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ospo_core.artifacts.ids import item_id
+from ospo_core.artifacts.ids import derive_seed, item_id
 from ospo_core.config.sections import PromptsConfig
 from ospo_core.engines.base import Completion, TextEngine
-from ospo_core.prompts.answers import ParseError, PromptAnswer
-from ospo_core.prompts.base_family import PromptFamily
-from ospo_core.prompts.examples import ExamplePool
+from ospo_core.prompts.families import ParseError, PromptAnswer, PromptFamily
 from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator, number_above_four
-from ospo_core.prompts.generation import Ask, Sampling, complete_text
+from ospo_core.prompts.generation import Instruction, Sampling, finished_text
 from ospo_core.schema import SubCategory, category_of
 
 OVERSAMPLING = 1.5
-"""Calls of a pass for each prompt that is still missing; what is too much is dropped as surplus."""
+"""Calls per prompt still missing in a pass; what exceeds the quota is dropped as surplus."""
 SMALLEST_PASS = 16
-"""Calls of a pass at least, so that the last missing prompts are not asked for one by one."""
+"""Minimum calls per pass, so that the last missing prompts are not requested one by one."""
 
 
 @dataclass
 class GeneratedPrompts:
-    """The prompts of one sub-category and what became of the rest.
+    """The accepted prompts of one sub-category, and why the other answers were dropped.
 
     Args:
         sub_category: of the prompts.
         quota: prompts wanted.
         rows: rows of table `prompts`, in order of acceptance.
         drops: answers dropped, by reason; with the rows they add up to `calls`.
-        calls: answers asked for.
+        calls: requests made.
         tokens: tokens generated.
     """
 
@@ -48,18 +48,9 @@ class GeneratedPrompts:
         """Prompts short of the quota."""
         return self.quota - len(self.rows)
 
-    @property
-    def shortfall(self) -> str:
-        """Return one line that says how far short the sub-category fell and why; empty when the quota is met."""
-        if not self.missing:
-            return ""
-        reasons = ", ".join(f"{reason} {count}" for reason, count in self.drops.most_common())
-        kept = f"{len(self.rows)} of {self.quota} prompts after {self.calls} calls"
-        return f"{self.sub_category.value}: {kept} ({reasons})"
-
 
 def prompt_row(answer: PromptAnswer, sub_category: SubCategory) -> dict[str, Any]:
-    """Return the row of table `prompts`; its id depends on sub-category and text alone."""
+    """Return the row of table `prompts`; its id depends only on sub-category and text."""
     return {
         "item_id": item_id(sub_category.value, answer.prompt),
         "category": category_of(sub_category).value,
@@ -70,8 +61,8 @@ def prompt_row(answer: PromptAnswer, sub_category: SubCategory) -> dict[str, Any
     }
 
 
-class _Gate:
-    """Lets a written prompt through, or raises ParseError with the reason why not."""
+class _PromptFilter:
+    """Parses a generated prompt and checks it; raises ParseError with the reason for dropping it."""
 
     def __init__(
         self, family: PromptFamily, similarity: float, contamination: ContaminationCheck, taken: Deduplicator | None
@@ -80,10 +71,10 @@ class _Gate:
         self._duplicates = Deduplicator(similarity, earlier=taken)
 
     def __call__(self, completion: Completion) -> PromptAnswer:
-        answer = self._family.parse_prompt(complete_text(completion))
+        answer = self._family.parse_prompt(finished_text(completion))
         for check in (number_above_four, self._contamination, self._duplicates):
             if reason := check(answer.prompt):
-                raise ParseError(reason, answer.prompt, "the prompt is not wanted")
+                raise ParseError(reason, answer.prompt, "the prompt was filtered out")
         return answer
 
 
@@ -97,52 +88,99 @@ def write_prompts(
     contamination: ContaminationCheck | None = None,
     taken: Deduplicator | None = None,
 ) -> GeneratedPrompts:
-    """Write prompts until `quota` are accepted or `quota x attempts_per_prompt` calls are spent.
+    """Generate prompts until `quota` are accepted or `quota x attempts_per_prompt` calls have been made.
 
-    A call's seed comes from (seed, sub-category, number of the call), so that nothing depends on how many calls the
-    engine takes at once. An unmet quota is for the caller to judge: `GeneratedPrompts.missing` and `.shortfall`.
+    A call's seed depends on (seed, sub-category, index of the call), so the result does not depend on how many calls
+    the engine handles at once. The caller decides what an unmet quota means: see `GeneratedPrompts.missing`.
 
     Args:
         engine: answers the calls.
         family: instruction, answer format and seeds.
         sub_category: what to write about.
-        quota: prompts wanted; 0 gives none.
+        quota: prompts wanted; may be 0.
         config: temperatures, limits and filters.
         seed: of the round.
         contamination: evaluation prompts to keep out.
-        taken: knows the prompts that are there already; none of them is written again.
+        taken: prompts that exist already; none of them is accepted again.
     """
     size = config.examples_complex if sub_category is SubCategory.COMPLEX else config.examples
     pool = ExamplePool(family, sub_category, size, seed, config.redraw_every)
-    gate = _Gate(family, config.near_duplicate_similarity, contamination or ContaminationCheck(), taken)
+    prompt_filter = _PromptFilter(
+        family, config.near_duplicate_similarity, contamination or ContaminationCheck(), taken
+    )
     sampling = Sampling(seed, config.temperature, config.max_tokens, attempts=1)
     result, accepted = GeneratedPrompts(sub_category, quota), list[PromptAnswer]()
     limit = quota * config.attempts_per_prompt
     while result.missing > 0 and result.calls < limit:
-        instruction = family.write_prompt(sub_category, pool.at(result.calls, accepted))
+        text = family.write_prompt(sub_category, pool.at(result.calls, accepted))
         end = min(_end_of_pass(result), limit, pool.next_redraw(result.calls))
-        asks = [Ask((sub_category.value, call), instruction) for call in range(result.calls, end)]
-        for completion in engine.generate([sampling.request(family, ask) for ask in asks]):
-            _take(completion, gate, result, accepted)
+        instructions = [Instruction((sub_category.value, call), text) for call in range(result.calls, end)]
+        for completion in engine.generate([sampling.request(family, one) for one in instructions]):
+            _accept_or_drop(completion, prompt_filter, result, accepted)
     return result
 
 
 def _end_of_pass(result: GeneratedPrompts) -> int:
-    """Return the call before which the next pass ends, limits apart."""
+    """Return the call before which the next pass ends, ignoring the limits."""
     return result.calls + max(SMALLEST_PASS, math.ceil(result.missing * OVERSAMPLING))
 
 
-def _take(completion: Completion, gate: _Gate, result: GeneratedPrompts, accepted: list[PromptAnswer]) -> None:
-    """Accept one answer or count why it is dropped."""
+def _accept_or_drop(
+    completion: Completion, prompt_filter: _PromptFilter, result: GeneratedPrompts, accepted: list[PromptAnswer]
+) -> None:
+    """Accept one answer, or count the reason for dropping it."""
     result.calls += 1
     result.tokens += completion.tokens
     if not result.missing:
         result.drops[SURPLUS] += 1
         return
     try:
-        answer = gate(completion)
+        answer = prompt_filter(completion)
     except ParseError as error:
         result.drops[error.reason] += 1
         return
     accepted.append(answer)
     result.rows.append(prompt_row(answer, result.sub_category))
+
+
+class ExamplePool:
+    """Few-shot examples, redrawn every `redraw_every` calls from accepted prompts so that prompts do not collapse.
+
+    While there are too few accepted prompts, the family's hand-written seeds fill the gap.
+
+    Args:
+        family: provides the seeds.
+        sub_category: of the prompts.
+        size: examples per call.
+        seed: of the round; the seed of each draw is derived from it.
+        redraw_every: calls that share one draw.
+    """
+
+    def __init__(
+        self, family: PromptFamily, sub_category: SubCategory, size: int, seed: int, redraw_every: int
+    ) -> None:
+        self._seeds = family.seed_examples(sub_category)
+        self._sub_category, self._size, self._seed = sub_category, size, seed
+        self.redraw_every = redraw_every
+        self._drawn: dict[int, list[PromptAnswer]] = {}
+
+    def next_redraw(self, call: int) -> int:
+        """Return the first call after `call` that uses other examples."""
+        return (call // self.redraw_every + 1) * self.redraw_every
+
+    def at(self, call: int, accepted: Sequence[PromptAnswer]) -> list[PromptAnswer]:
+        """Return the examples for a call; `accepted` matters only for the first call of a draw."""
+        epoch = call // self.redraw_every
+        if epoch not in self._drawn:
+            self._drawn = {epoch: self._draw(epoch, accepted)}
+        return self._drawn[epoch]
+
+    def _draw(self, epoch: int, accepted: Sequence[PromptAnswer]) -> list[PromptAnswer]:
+        """Draw from the accepted prompts, then from the other seeds, and shuffle."""
+        noise = random.Random(derive_seed(self._seed, self._sub_category.value, "examples", epoch))
+        drawn = noise.sample(list(accepted), min(self._size, len(accepted)))
+        shown = {answer.prompt for answer in drawn}
+        spare = [answer for answer in self._seeds if answer.prompt not in shown]
+        drawn += noise.sample(spare, min(self._size - len(drawn), len(spare)))
+        noise.shuffle(drawn)
+        return drawn

@@ -1,5 +1,4 @@
-"""What a round leaves for people: one self-contained HTML file, and a table for the terminal.
+"""What people see of a round: an HTML report, Markdown pages, and a table for the terminal.
 
-The room is imported in parts, because the HTML needs matplotlib and jinja2 and the table only rich:
-`ospo_core.report.html.write_report` and `ospo_core.report.summary.round_summary`.
+Import its modules, not the package: `html` and `plots` need matplotlib and jinja2, `stages` only rich.
 """

@@ -1,4 +1,4 @@
-"""Reads from a round's tables what the report shows; pictures are loaded only for the rows that are chosen."""
+"""Reads what the report shows from a round's tables; pictures are loaded only for the rows that are shown."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import read_table, scan
-from ospo_core.prompts.diff import changed_words
+from ospo_core.report.formats import changed_words
 from ospo_core.report.pictures import Picture, embed
+from ospo_core.schema import CHILD, PARENT
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One yes/no question and the model's own p(yes), from 0 to 1, on the chosen and on the rejected picture."""
+    """A yes/no question, and the model's p(yes) in [0, 1] on the chosen and on the rejected picture."""
 
     text: str
     chosen: float | None
@@ -44,7 +45,7 @@ class PairExample:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two pictures of one prompt and seed, before and after, with their verdicts."""
+    """Two pictures of one prompt and seed, before and after training, with their verdicts."""
 
     prompt: str
     sub_category: str
@@ -57,33 +58,33 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ComparisonGroup:
-    """Pictures that share a fate (`improved`, ...): how many there are, and the few that the seed chose."""
+    """Pictures with the same change of verdict (`improved`, ...): their number, and a few random examples."""
 
     name: str
     count: int
     examples: list[Comparison]
 
 
-FATES: dict[tuple[bool, bool], str] = {
+GROUPS: dict[tuple[bool, bool], str] = {
     (False, True): "improved",
     (True, False): "worsened",
     (True, True): "right both times",
     (False, False): "wrong both times",
 }
-"""(right before, right after) to the name of the group."""
+"""(right before, right after) to name of the group."""
 
 
 def pair_examples(
     storage: Storage, manifest: Manifest, seed: int, count: int, show: Callable[[bytes, str], Picture] = embed
 ) -> list[PairExample]:
-    """Return `count` pairs chosen by the seed, from as many sub-categories as possible.
+    """Return `count` random pairs, from as many sub-categories as possible.
 
     Args:
         storage: where the pairs are.
         manifest: of the stage pairs.
-        seed: chooses the pairs: nobody picks them.
+        seed: chooses the pairs, so that nobody picks them by hand.
         count: pairs wanted.
-        show: makes a picture of encoded bytes and a name.
+        show: turns encoded bytes and a name into a picture.
     """
     keys = read_table(storage, manifest, columns=["item_id", "sub_category"]).to_pylist()
     chosen = _one_of_each(keys, derive_seed("report", "pairs", seed), count)
@@ -94,7 +95,7 @@ def pair_examples(
 
 
 def image_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
-    """Return the scores S in [-1, 1] of all pictures, by the side of the pair they were drawn for."""
+    """Return the scores S in [-1, 1] of all pictures, by the prompt that they were rendered from."""
     table = read_table(storage, manifest, columns=["side", "score"])
     return _by_label(table["side"].to_pylist(), _floats(table["score"]))
 
@@ -106,7 +107,7 @@ def pair_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.fl
 
 
 def training_series(storage: Storage, manifest: Manifest) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return the steps and values of every training metric, by its name; values that are not finite are left out."""
+    """Return the steps and values of every training metric by name; values that are not finite are omitted."""
     table = read_table(storage, manifest, columns=["step", "name", "value"])
     grouped: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in table.to_pylist():
@@ -117,36 +118,35 @@ def training_series(storage: Storage, manifest: Manifest) -> dict[str, tuple[NDA
 
 
 def verdict_scores(storage: Storage, manifest: Manifest) -> dict[bool, NDArray[np.float64]]:
-    """Return the VQA scores of the evaluated pictures by the oracle's verdict; empty where there is no oracle."""
+    """Return the VQA scores of the evaluated pictures by the oracle's verdict; empty without an oracle."""
     table = read_table(storage, manifest, columns=["vqa_score", "oracle_correct"])
     return _by_label(table["oracle_correct"].to_pylist(), _floats(table["vqa_score"]))
 
 
 def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, count: int) -> list[ComparisonGroup]:
-    """Return the four fates of the pictures of the same prompt and seed, with `count` examples each, by the seed.
+    """Return the four groups of pictures of the same prompt and seed, with up to `count` random examples each.
 
     Args:
         storage: where the evaluation is.
         manifest: of the stage evaluation, with rows of the models `parent` and `child`.
-        column: the verdict that decides: `oracle_correct` or `vqa_correct`.
-        seed: chooses the examples: nobody picks them.
-        count: examples a group.
+        column: the verdict to compare: `oracle_correct` or `vqa_correct`.
+        seed: chooses the examples, so that nobody picks them by hand.
+        count: examples per group.
     """
     keys = scan(storage, manifest).select(*_PICTURE, "model", column).collect()
-    before, after = (keys.filter(pl.col("model") == label) for label in (_PARENT, _CHILD))
+    before, after = (keys.filter(pl.col("model") == label) for label in (PARENT, CHILD))
     joined = before.join(after, on=_PICTURE, suffix="_after").sort(_PICTURE)
-    fates: dict[str, list[Row]] = {name: [] for name in FATES.values()}
+    groups: dict[str, list[Row]] = {name: [] for name in GROUPS.values()}
     for row in joined.iter_rows(named=True):
-        fates[FATES[bool(row[column]), bool(row[f"{column}_after"])]].append(row)
-    chosen = {name: _sample(members, derive_seed("report", name, seed), count) for name, members in fates.items()}
+        groups[GROUPS[bool(row[column]), bool(row[f"{column}_after"])]].append(row)
+    chosen = {name: _sample(members, derive_seed("report", name, seed), count) for name, members in groups.items()}
     pictures = _pictures(storage, manifest, [row["item_id"] for rows in chosen.values() for row in rows], column)
     return [
-        ComparisonGroup(name, len(fates[name]), [_comparison(row, pictures, column) for row in rows])
+        ComparisonGroup(name, len(groups[name]), [_comparison(row, pictures, column) for row in rows])
         for name, rows in chosen.items()
     ]
 
 
-_PARENT, _CHILD = "parent", "child"
 _PICTURE = ["item_id", "sample", "guidance"]
 
 
@@ -155,14 +155,14 @@ def _sample(members: Sequence[Row], seed: int, count: int) -> list[Row]:
 
 
 def _pictures(storage: Storage, manifest: Manifest, items: Sequence[str], column: str) -> dict[tuple[Any, ...], Row]:
-    """Return the full rows of some prompts by (item, sample, guidance, model), read in one go."""
+    """Return the full rows of some prompts by (item, sample, guidance, model), in one read."""
     columns = [*_PICTURE, "model", "prompt", "sub_category", "seed", "image", column]
     frame = scan(storage, manifest).filter(pl.col("item_id").is_in(list(items))).select(columns).collect()
     return {tuple(row[name] for name in (*_PICTURE, "model")): row for row in frame.iter_rows(named=True)}
 
 
 def _one_of_each(keys: Iterable[Row], seed: int, count: int) -> list[str]:
-    """Return up to `count` item ids: shuffled by the seed, then one of each sub-category in turn."""
+    """Return up to `count` item ids: shuffled with the seed, then one of each sub-category in turn."""
     shuffled = sorted(keys, key=lambda row: str(row["item_id"]))
     random.Random(seed).shuffle(shuffled)
     turns: dict[str, int] = defaultdict(int)
@@ -184,7 +184,7 @@ def _pair_example(row: Row, show: Callable[[bytes, str], Picture]) -> PairExampl
 
 
 def _questions(chosen: Sequence[Row], rejected: Sequence[Row]) -> list[Question]:
-    """Put the answers on both pictures side by side, by question, in the order in which they were asked."""
+    """Return the answers on both pictures side by side, by question, in the order in which they were asked."""
     asked = list(dict.fromkeys(answer["question"] for answer in [*chosen, *rejected]))
     yes, no = ({answer["question"]: answer["p_yes"] for answer in answers} for answers in (chosen, rejected))
     return [Question(text, yes.get(text), no.get(text)) for text in asked]
@@ -192,7 +192,7 @@ def _questions(chosen: Sequence[Row], rejected: Sequence[Row]) -> list[Question]
 
 def _comparison(key: Row, pictures: Mapping[tuple[Any, ...], Row], column: str) -> Comparison:
     identity = tuple(key[name] for name in _PICTURE)
-    before, after = pictures[*identity, _PARENT], pictures[*identity, _CHILD]
+    before, after = pictures[*identity, PARENT], pictures[*identity, CHILD]
     return Comparison(
         prompt=before["prompt"],
         sub_category=before["sub_category"],
@@ -205,7 +205,7 @@ def _comparison(key: Row, pictures: Mapping[tuple[Any, ...], Row], column: str) 
 
 
 def _by_label(labels: Sequence[Any], values: NDArray[np.float64]) -> dict[Any, NDArray[np.float64]]:
-    """Split values by their labels; a row without a label, or whose value is not finite, is left out."""
+    """Split values by label; rows without a label or with a value that is not finite are omitted."""
     kept = np.isfinite(values)
     names = sorted({label for label in labels if label is not None})
     marks = np.array(labels, dtype=object)

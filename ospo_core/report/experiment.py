@@ -1,4 +1,4 @@
-"""The results of an experiment for people: tables in Markdown, curves as a picture."""
+"""The results of an experiment: tables in Markdown and curves as SVG."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-ALL = "all"
+from ospo_core.report.formats import markdown_table
+from ospo_core.report.plots import moving_mean
+from ospo_core.schema import ALL
+
 CURVES = "guidance.svg"
 TRAINING = "training.svg"
 _WINDOW = 9
-"""Steps over which a training curve is averaged."""
+"""Window of the moving mean of a training curve, in steps."""
 
 Gain = Mapping[str, Any]
 """Fields of `evaluation.comparison.Gain`."""
 
 Curve = tuple[Sequence[int], Sequence[float]]
-"""Steps and values of one figure of a training."""
+"""Steps and values of one training metric."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,14 @@ class Results:
 
     Attributes:
         name, title: of the experiment.
-        titles: arm to how the tables call it, in the order of the tables.
-        gains: of every arm, guidance and category; prompts: held-out prompts; seeds: of the rounds.
+        titles: arm to its title in the tables, in the order of the tables.
+        gains: of every arm over the base, per guidance scale and category.
+        prompts: number of held-out prompts.
+        seeds: of the rounds.
         notes: arm to a few words about its training (pairs, steps).
-        reference: arm with which the others are compared too; empty is none.
-        against: the gains over it, as `gains` are those over the base.
-        curves: arm to the mean log-probability of the chosen image by step, a curve each seed.
+        reference: arm that the others are also compared with; empty for none.
+        against: gains over the reference.
+        curves: arm to the mean log-probability of the chosen image by step, one curve per seed.
     """
 
     name: str
@@ -50,7 +55,7 @@ class Results:
 
 
 def results_markdown(results: Results) -> str:
-    """Return the tables: all categories by guidance, then one table of categories a guidance scale."""
+    """Return the tables: all categories by guidance, then one table of categories per guidance scale."""
     scales = list(dict.fromkeys(gain["guidance"] for gain in results.gains))
     lines = [
         f"## {results.title}",
@@ -63,24 +68,26 @@ def results_markdown(results: Results) -> str:
         "",
     ]
     heads = [f"guidance {scale:g}" for scale in scales]
-    lines += _table(["", *heads, "each seed", "training"], [_overall(results, arm, scales) for arm in results.titles])
+    lines += markdown_table(
+        ["", *heads, "each seed", "training"], [_overall(results, arm, scales) for arm in results.titles]
+    )
     lines += _against(results, scales) if results.reference else []
     groups = [group for group in dict.fromkeys(gain["group"] for gain in results.gains) if group != ALL]
     for scale in scales:
         lines += ["", f"By category, guidance {scale:g}:", ""]
         found = _cells(results, scale)
         rows = [[title, *(found.get((arm, group), "") for group in groups)] for arm, title in results.titles.items()]
-        lines += _table(["", *groups], rows)
+        lines += markdown_table(["", *groups], rows)
     if results.curves:
         lines += ["", "Log-probability of the chosen images while training:", "", f"![Training]({TRAINING})"]
     return "\n".join(lines) + "\n"
 
 
 def _overall(results: Results, arm: str, scales: Sequence[float]) -> list[str]:
-    """Return an arm's row of the first table; the seeds are those of the first guidance scale."""
+    """Return an arm's row of the first table; the accuracy per seed is that of the first guidance scale."""
     own = {gain["guidance"]: gain for gain in results.gains if gain["arm"] == arm and gain["group"] == ALL}
     seeds = ", ".join(f"{100 * value:.1f}" for value in own[scales[0]]["by_seed"])
-    return [results.titles[arm], *(_words(own[scale]) for scale in scales), seeds, results.notes.get(arm, "")]
+    return [results.titles[arm], *(_accuracy_cell(own[scale]) for scale in scales), seeds, results.notes.get(arm, "")]
 
 
 def _against(results: Results, scales: Sequence[float]) -> list[str]:
@@ -89,7 +96,7 @@ def _against(results: Results, scales: Sequence[float]) -> list[str]:
     others = [arm for arm in results.titles if arm != results.reference]
     rows = [[results.titles[arm], *(_difference(cells[arm, scale]) for scale in scales)] for arm in others]
     words = f"Difference from {results.titles[results.reference]!r} in points, with its 95 % interval:"
-    return ["", words, "", *_table(["", *(f"guidance {scale:g}" for scale in scales)], rows)]
+    return ["", words, "", *markdown_table(["", *(f"guidance {scale:g}" for scale in scales)], rows)]
 
 
 def _difference(gain: Gain) -> str:
@@ -99,10 +106,10 @@ def _difference(gain: Gain) -> str:
 
 
 def _cells(results: Results, scale: float) -> dict[tuple[str, str], str]:
-    return {(gain["arm"], gain["group"]): _words(gain) for gain in results.gains if gain["guidance"] == scale}
+    return {(gain["arm"], gain["group"]): _accuracy_cell(gain) for gain in results.gains if gain["guidance"] == scale}
 
 
-def _words(gain: Gain) -> str:
+def _accuracy_cell(gain: Gain) -> str:
     """Return `57.3 (+12.1: +9.0 to +15.2)`; without a gain (the base) just the accuracy."""
     share, gained = 100 * gain["accuracy"], 100 * gain["gain"]
     low, high = (100 * end for end in gain["interval"])
@@ -111,12 +118,8 @@ def _words(gain: Gain) -> str:
     return f"{share:.1f} ({gained:+.1f}: {low:+.1f} to {high:+.1f})"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
-
-
 def guidance_figure(results: Results) -> Figure:
-    """Draw accuracy over guidance, a line an arm, the range of the seeds as a band."""
+    """Draw accuracy over guidance, one line per arm, with the range of the seeds as a band."""
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
     axes = figure.subplots()
     for arm, title in results.titles.items():
@@ -133,25 +136,24 @@ def guidance_figure(results: Results) -> Figure:
 
 
 def training_figure(results: Results) -> Figure:
-    """Draw the log-probability of the chosen image by step, smoothed, a line an arm: the mean over its seeds."""
+    """Draw the smoothed log-probability of the chosen image by step, one line per arm: the mean over its seeds."""
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
     axes = figure.subplots()
-    window = np.ones(_WINDOW) / _WINDOW
+    cut = _WINDOW // 2
     for arm, curves in results.curves.items():
-        mean = np.mean([values for _, values in curves], axis=0)
-        steps = np.asarray(curves[0][0], dtype=np.float64)
-        smooth = len(mean) >= 2 * _WINDOW
-        along = np.convolve(steps, window, "valid") if smooth else steps
-        axes.plot(along, np.convolve(mean, window, "valid") if smooth else mean, label=results.titles[arm])
+        steps, mean = np.asarray(curves[0][0], dtype=np.float64), np.mean([values for _, values in curves], axis=0)
+        if len(mean) >= 2 * _WINDOW:
+            steps, mean = steps[cut:-cut], moving_mean(mean, _WINDOW)[cut:-cut]
+        axes.plot(steps, mean, label=results.titles[arm])
     axes.set_xlabel("step")
-    axes.set_ylabel("nats a token")
+    axes.set_ylabel("nats per token")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
 def write_results(results: Results, folder: Path) -> Path:
-    """Write `results.md` and its pictures into a folder; return the path of the first."""
+    """Write `results.md` and its pictures into a folder; return the path of `results.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     guidance_figure(results).savefig(folder / CURVES, metadata={"Date": None})
     if results.curves:

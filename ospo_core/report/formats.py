@@ -1,14 +1,21 @@
-"""Numbers, durations and names as people read them; shared by the HTML report and the terminal."""
+"""Numbers, durations, names, differences of texts and Markdown tables, as people read them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import SequenceMatcher
+from typing import Literal, NamedTuple
+
+from ospo_core.schema import ALL
 
 DASH = "\N{EN DASH}"
 """Stands for a figure that is not defined."""
 MINUS = "\N{MINUS SIGN}"
-"""The typographic minus, as wide as a plus."""
+"""The typographic minus sign, as wide as a plus."""
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!])")
 
 
 def percent(share: float | None) -> str:
@@ -74,12 +81,12 @@ def human(name: str) -> str:
 
 
 def group_name(name: str) -> str:
-    """Return a group of held-out prompts in words; `all` is the whole set."""
-    return "all prompts" if name == "all" else human(name)
+    """Return the name of a group of held-out prompts in words; `all` is the whole set."""
+    return "all prompts" if name == ALL else human(name)
 
 
 def moment(timestamp: str) -> str:
-    """Return an ISO 8601 time as `2026-01-02 03:04 UTC`; anything else as it is."""
+    """Return an ISO 8601 time as `2026-01-02 03:04 UTC`; anything else unchanged."""
     try:
         return datetime.fromisoformat(timestamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
@@ -87,6 +94,51 @@ def moment(timestamp: str) -> str:
 
 
 def reasons(drops: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Return (reason, count) in words, the most frequent first, leaving out those that never happened."""
+    """Return (reason, count) in words, the most frequent first; reasons with no drops are omitted."""
     ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
     return [(human(reason), whole(count)) for reason, count in ordered if count]
+
+
+Op = Literal["same", "removed", "added"]
+
+
+class Change(NamedTuple):
+    """A run of consecutive words that is in both texts, only in the first, or only in the second."""
+
+    op: Op
+    words: str
+
+
+def changed_words(a: str, b: str) -> list[Change]:
+    """Return the word-level difference from text `a` to text `b`, in order, removed words before added ones.
+
+    `same` and `removed` together give the words of `a`, `same` and `added` those of `b`.
+    """
+    first, second = a.split(), b.split()
+    changes: list[Change] = []
+    for tag, i, j, k, end in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
+        if tag == "equal":
+            changes.append(Change("same", " ".join(first[i:j])))
+            continue
+        if j > i:
+            changes.append(Change("removed", " ".join(first[i:j])))
+        if end > k:
+            changes.append(Change("added", " ".join(second[k:end])))
+    return changes
+
+
+def escaped(text: str) -> str:
+    """Return a text on one line, with every character that has a meaning in Markdown escaped."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], figures: Collection[int] = ()) -> list[str]:
+    """Return the lines of a Markdown table.
+
+    Args:
+        heads: column headings.
+        rows: cells in Markdown: no line breaks, and `|` only escaped.
+        figures: indices of the columns that are aligned right.
+    """
+    rule = ["---:" if index in figures else "---" for index in range(len(heads))]
+    return [f"| {' | '.join(row)} |" for row in (heads, rule, *rows)]

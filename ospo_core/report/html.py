@@ -1,16 +1,16 @@
-"""The report of a round: one HTML file without any outside resource, every figure from the manifests and tables."""
+"""The report of a round: one self-contained HTML file; every figure comes from the manifests and tables."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel
 
-from ospo_core.artifacts.ids import canonical_json
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.report import collect, formats, plots, svg
@@ -19,8 +19,8 @@ from ospo_core.schema import StageName
 
 PAIR_EXAMPLES = 6
 """Preference pairs shown."""
-EXAMPLES_A_FATE = 6
-"""Before/after comparisons shown of each group."""
+EXAMPLES_PER_GROUP = 6
+"""Before/after comparisons shown per group."""
 
 Manifests = Mapping[StageName, Manifest]
 
@@ -36,10 +36,10 @@ def write_report(
 
     Args:
         storage: holds the tables, and receives the report.
-        manifests: of the round's stages; a stage that is absent leaves its section out.
+        manifests: of the round's stages; the section of an absent stage is omitted.
         config: the round's configuration (`RoundConfig`: `name` and `seed` are read, everything is shown).
         key: where to write, such as `reports/round-0001.html`.
-        ran: stages that were computed now and not taken from the cache; None when that is not known.
+        ran: stages computed now, rather than taken from the cache; None if that is not known.
     """
     storage.write(key, render_report(storage, manifests, config, ran).encode("utf-8"))
     return storage.uri(key)
@@ -48,7 +48,7 @@ def write_report(
 def render_report(
     storage: Storage, manifests: Manifests, config: BaseModel, ran: Collection[StageName] | None = None
 ) -> str:
-    """Return the report as HTML; arguments as of `write_report`."""
+    """Return the report as HTML; arguments as for `write_report`."""
     settings = config.model_dump(mode="json")
     seed = int(settings.get("seed", 0))
     view: dict[str, Any] = {
@@ -59,7 +59,7 @@ def render_report(
         "seconds": total_seconds(manifests),
         "settings": settings,
         "manifests": [_provenance(manifests[stage]) for stage in StageName if stage in manifests],
-        "outcome": _outcome(manifests),
+        "decision": _decision(manifests),
         "accuracy": _extra(manifests, StageName.EVALUATION).get("accuracy"),
         "pairs": _pairs(storage, manifests, seed),
         "histograms": _histograms(storage, manifests),
@@ -80,12 +80,12 @@ def _environment() -> Environment:
     )
     shared = ("percent", "points", "signed", "decimal", "whole", "duration", "human", "group_name", "moment")
     environment.filters.update({name: getattr(formats, name) for name in shared})
-    environment.filters["pretty"] = _pretty
+    environment.filters["pretty"] = partial(json.dumps, indent=2, sort_keys=True, ensure_ascii=False)
     return environment
 
 
-def _outcome(manifests: Manifests) -> dict[str, Any] | None:
-    """Return the promotion gate's decision with its chart, or None before the evaluation."""
+def _decision(manifests: Manifests) -> dict[str, Any] | None:
+    """Return the promotion gate's decision and its chart; None before the evaluation."""
     decision = _extra(manifests, StageName.EVALUATION).get("decision")
     if not decision:
         return None
@@ -102,7 +102,7 @@ def _pairs(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] 
 
 
 def _histograms(storage: Storage, manifests: Manifests) -> list[Markup]:
-    """Return the charts of the scores: of all pictures, and of those that were paired."""
+    """Return histograms of the scores: of all pictures, and of those in pairs."""
     charts: list[Markup] = []
     label = "score S: mean of p(yes) \N{MINUS SIGN} p(no) over the questions"
     if (scores := manifests.get(StageName.SCORES)) is not None and scores.rows:
@@ -129,18 +129,18 @@ def _training(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
 
 
 def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] | None:
-    """Return the pictures before and after by their fate, judged by what decided the promotion."""
+    """Return the pictures before and after, grouped by the verdicts of the metric that decided the promotion."""
     manifest = manifests.get(StageName.EVALUATION)
     decision = _extra(manifests, StageName.EVALUATION).get("decision")
     if manifest is None or not decision:
         return None
     column = f"{decision['metric']}_correct"
-    groups = collect.comparisons(storage, manifest, column, seed, EXAMPLES_A_FATE)
+    groups = collect.comparisons(storage, manifest, column, seed, EXAMPLES_PER_GROUP)
     return {"groups": groups, "total": sum(group.count for group in groups), "metric": decision["metric"]}
 
 
 def _judge(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
-    """Return how good a judge the model is, before and after, or None without an oracle."""
+    """Return how good a judge the model is, before and after training; None without an oracle."""
     qualities = _extra(manifests, StageName.EVALUATION).get("judge")
     if not qualities:
         return None
@@ -167,8 +167,3 @@ def _provenance(manifest: Manifest) -> dict[str, Any]:
         "created": manifest.created_at,
         "ingredients": manifest.ingredients,
     }
-
-
-def _pretty(value: Any) -> str:
-    """Return JSON over several lines, keys sorted."""
-    return json.dumps(json.loads(canonical_json(value)), indent=2, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Encoded pictures as data URIs, so that the report needs no other file."""
+"""Encoded pictures as data URIs, so that a report is a single file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _THUMBNAIL_SIDE = 160
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to show: its data URI, its size in pixels, and whether its pixels should stay visible squares."""
+    """A picture to show: its data URI, its size in pixels, and whether to enlarge it without smoothing."""
 
     uri: str
     width: int
@@ -27,7 +27,7 @@ class Picture:
 
 
 def embed(data: bytes, name: str) -> Picture:
-    """Return an encoded picture (PNG, WebP, JPEG) for the page; small ones as they are, large ones as WebP.
+    """Return an encoded picture (PNG, WebP, JPEG) for the page; small ones unchanged, large ones as WebP.
 
     Raises:
         StageError: the bytes are not a picture.
@@ -38,16 +38,16 @@ def embed(data: bytes, name: str) -> Picture:
             if len(data) > _LARGE_BYTES:
                 data, kind = _as_webp(image), "webp"
     except (UnidentifiedImageError, OSError) as error:
-        remedy = "Run the stage that made it again (--refresh)"
+        remedy = "Recompute the stage that made it (--refresh)"
         raise StageError("not a picture", field="report", value=name, remedy=remedy) from error
     uri = f"data:image/{kind};base64,{b64encode(data).decode('ascii')}"
     return Picture(uri=uri, width=width, height=height, pixelated=max(width, height) <= _PIXEL_ART_SIDE)
 
 
 def thumbnail(data: bytes, name: str) -> Picture:
-    """Return an encoded picture at a small size that needs no styling: 128 to 160 pixels on its longer side.
+    """Return an encoded picture at thumbnail size, 128 to 160 pixels on its longer side; no styling is needed.
 
-    Small pictures are enlarged by a whole factor with sharp pixels, large ones are shrunk; both weigh a few KB.
+    Small pictures are enlarged by an integer factor with sharp pixels, large ones are shrunk; both are a few KB.
 
     Raises:
         StageError: the bytes are not a picture.

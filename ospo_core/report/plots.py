@@ -26,7 +26,7 @@ _BINS = 40
 
 
 def accuracy_chart(groups: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw accuracy before and after with 95 % intervals, one line a group (fields of `evaluation.GroupFigures`)."""
+    """Draw accuracy before and after with 95 % intervals, one line per group (fields of `evaluation.GroupFigures`)."""
     with svg.chart_style():
         figure = Figure(figsize=(8.4, 0.9 + 0.52 * len(groups)), layout="constrained")
         axes = figure.subplots()
@@ -48,11 +48,11 @@ def accuracy_chart(groups: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def histogram(name: str, title: str, label: str, groups: Mapping[str, tuple[str, Values]]) -> Markup:
-    """Draw the distributions of scores in [-1, 1], one colour a group, each as a share of its own group.
+    """Draw the distributions of scores in [-1, 1], one colour per group, each as a share of its own group.
 
     Args:
-        name: unique name in the page.
-        title: heading, in the chart.
+        name: unique within the page.
+        title: heading of the chart.
         label: what the horizontal axis measures.
         groups: name in the legend to (placeholder colour of `svg`, values).
     """
@@ -78,7 +78,7 @@ def histogram(name: str, title: str, label: str, groups: Mapping[str, tuple[str,
 
 
 def curve_panels(metrics: Mapping[str, Series]) -> list[Markup]:
-    """Draw the training metrics as small panels, those that belong together in one."""
+    """Draw the training metrics as small panels; related metrics share one."""
     panels: dict[str, dict[str, Series]] = {}
     for name in sorted(name for name in metrics if _is_shown(name, metrics[name])):
         panels.setdefault(_panel_of(name), {})[name] = metrics[name]
@@ -87,15 +87,15 @@ def curve_panels(metrics: Mapping[str, Series]) -> list[Markup]:
 
 
 _PANELS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("Log-probabilities, nats a token", frozenset({"logprob", "logprobs"})),
+    ("Log-probabilities, nats per token", frozenset({"logprob", "logprobs"})),
     ("Preference margins", frozenset({"margin"})),
-    ("Share of pairs ranked right", frozenset({"accuracy"})),
+    ("Share of pairs ranked correctly", frozenset({"accuracy"})),
     ("Loss and its parts", frozenset({"loss", "simpo", "cond", "sft"})),
     ("Gradient norm", frozenset({"grad"})),
     ("Learning rate", frozenset({"rate"})),
-    ("Tokens a second", frozenset({"tokens"})),
+    ("Tokens per second", frozenset({"tokens"})),
 )
-"""Heading of a panel, and the words in a metric's name that bring it there, in the order of the page."""
+"""Heading of a panel, and the words in a metric's name that put it there, in the order of the page."""
 
 
 def _panel_of(name: str) -> str:
@@ -104,7 +104,7 @@ def _panel_of(name: str) -> str:
 
 
 def _is_shown(name: str, series: Series) -> bool:
-    """Return whether a metric is worth a curve: not the clock, and an alarm only if it ever rang."""
+    """Return whether a metric gets a curve: clocks do not, and an alarm only if it was ever raised."""
     return name not in {"step", "seconds"} and not ("alarm" in name and not series[1].any())
 
 
@@ -137,7 +137,7 @@ def _line(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64], c
 
 
 def moving_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Return the centred moving mean [N] of `values` [N]; at the ends it is the mean of what there is."""
+    """Return the centred moving mean [N] of `values` [N]; at the ends the window is cut off."""
     kernel = np.ones(window)
     return np.convolve(values, kernel, mode="same") / np.convolve(np.ones(len(values)), kernel, mode="same")
 

@@ -1,66 +1,90 @@
-"""The table of stages: what went in, what came out, what was dropped and why, and how long it took."""
+"""The table of stages: items in, rows out, drops by reason and time; as data, and for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from rich.table import Table
+from rich.text import Text
+
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.report.formats import duration, human, reasons, whole
 from ospo_core.schema import StageName
 
-_OUTPUT = {
-    StageName.PROMPTS: "prompts",
-    StageName.PERTURBATIONS: "hard negatives",
-    StageName.QUESTIONS: "question lists",
-    StageName.IMAGES: "pictures",
-    StageName.SCORES: "scored pictures",
-    StageName.PAIRS: "preference pairs",
-    StageName.TRAINING: "measurements",
-    StageName.EVALUATION: "judged pictures",
-}
-
 
 @dataclass(frozen=True)
 class StageLine:
-    """One line of the table, ready to be shown; `source` is empty when it is not known whether the stage was cached."""
+    """One line of the table, ready to show.
+
+    Attributes:
+        name: of the stage, in words.
+        items_in, rows: counts.
+        unit: what the rows are.
+        dropped: number of items dropped; reasons: (reason, count) in words.
+        time: wall time when the stage was computed.
+        source: `run` or `cached`; empty if that is not known.
+
+    """
 
     name: str
     items_in: str
     rows: str
-    output: str
+    unit: str
     dropped: int
     reasons: list[tuple[str, str]]
     time: str
     source: str
-    fingerprint: str
+
+    @property
+    def drops_in_words(self) -> str:
+        """The drops as `41 duplicate, 7 unparsable`."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons)
 
 
 def stage_lines(manifests: Mapping[StageName, Manifest], ran: Collection[StageName] | None = None) -> list[StageLine]:
-    """Return a line for every stage that has a manifest, in the order in which stages run.
+    """Return one line per stage that has a manifest, in the order in which stages run.
 
     Args:
         manifests: of one round.
-        ran: the stages that were computed now; the others came from the cache. None when that is not known.
+        ran: stages computed now; the others came from the cache. None if that is not known.
     """
-    return [_line(stage, manifests[stage], ran) for stage in StageName if stage in manifests]
+    return [stage_line(manifests[stage], ran) for stage in StageName if stage in manifests]
 
 
-def total_seconds(manifests: Mapping[StageName, Manifest]) -> float:
-    """Return the time that the stages took when they were computed, in seconds."""
-    return sum(manifest.seconds for manifest in manifests.values())
-
-
-def _line(stage: StageName, manifest: Manifest, ran: Collection[StageName] | None) -> StageLine:
+def stage_line(manifest: Manifest, ran: Collection[StageName] | None = None) -> StageLine:
+    """Return the line of one stage; `ran` as for `stage_lines`."""
+    stage = manifest.stage
     source = "" if ran is None else ("run" if stage in ran else "cached")
     return StageLine(
         name=human(stage.value),
         items_in=whole(manifest.items_in),
         rows=whole(manifest.rows),
-        output=_OUTPUT[stage],
+        unit=stage.unit,
         dropped=sum(manifest.drops.values()),
         reasons=reasons(manifest.drops),
         time=duration(manifest.seconds),
         source=source,
-        fingerprint=manifest.fingerprint[:12],
     )
+
+
+def total_seconds(manifests: Mapping[StageName, Manifest]) -> float:
+    """Return the total wall time of the stages when they were computed, in seconds."""
+    return sum(manifest.seconds for manifest in manifests.values())
+
+
+def round_summary(manifests: Mapping[StageName, Manifest], ran: Collection[StageName] | None = None) -> Table:
+    """Return the table of stages for the terminal; arguments as for `stage_lines`."""
+    known = ran is not None
+    table = Table(title="Round", title_justify="left", show_footer=True, highlight=False)
+    table.add_column("Stage", footer="total", no_wrap=True)
+    table.add_column("In", justify="right")
+    table.add_column("Out", justify="right")
+    table.add_column("Dropped, by reason")
+    table.add_column("Time", justify="right", footer=duration(total_seconds(manifests)), no_wrap=True)
+    if known:
+        table.add_column("Source")
+    for line in stage_lines(manifests, ran):
+        cells = [line.name, line.items_in, f"{line.rows} {line.unit}", line.drops_in_words, line.time]
+        table.add_row(*(Text(cell) for cell in [*cells, *([line.source] if known else [])]))
+    return table

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to inline SVG that takes its colours and fonts from the page, in light and in dark."""
+"""From a matplotlib figure to inline SVG that inherits colours and fonts from the page, in light and in dark mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID, PAPER = "#010203", "#010204", "#010205", "#010206"
 BEFORE, AFTER, GOOD, BAD = "#010207", "#010208", "#010209", "#01020a"
 EXTRA = "#01020b"
-"""Placeholder colours: each becomes the page's CSS variable of the same name (`var(--ink)` and so on)."""
+"""Placeholder colours; each is replaced by a CSS variable of the page, such as `var(--ink)`."""
 
 _VARIABLES = {
     INK: "ink",
@@ -42,7 +42,7 @@ LIGHT = {
     "bad": "#b8492a",
     "extra": "#7b4fa3",
 }
-"""The variables' values in the page's light colours, for charts outside the page."""
+"""Values of the variables in the page's light mode, for charts outside the page."""
 
 _GAP = 12.0
 _STYLE: Any = {
@@ -76,19 +76,19 @@ _STYLE: Any = {
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """Draw in the report's style; a missing glyph is no warning, because the page's own fonts show the text."""
+    """Draw in the report's style; missing glyphs cause no warning, because the page's own fonts show the text."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def to_svg(figure: Figure, name: str, description: str) -> Markup:
-    """Return the figure as an `<svg>` element; `name` (unique in the page) keeps its ids apart from other charts'.
+    """Return the figure as an `<svg>` element whose ids start with `name`.
 
     Args:
         figure: drawn within `chart_style`, in the placeholder colours of this module.
-        name: letters, digits and dashes.
-        description: read out in place of the picture.
+        name: unique within the page; letters, digits and dashes.
+        description: alternative text.
     """
     buffer = StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -110,10 +110,10 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
 
 
 def sheet(charts: Sequence[Markup], columns: int = 1) -> str:
-    """Return charts of `to_svg` as one SVG document of its own, in light colours on white.
+    """Return charts of `to_svg` as one standalone SVG document, in light colours on white.
 
     Args:
-        charts: at least one; in a row all are drawn as wide as the widest of all.
+        charts: at least one; every column is as wide as the widest chart.
         columns: charts side by side.
     """
     sizes = [_size(chart) for chart in charts]
@@ -135,12 +135,12 @@ def sheet(charts: Sequence[Markup], columns: int = 1) -> str:
 
 
 def data_uri(document: str) -> str:
-    """Return an SVG document as an address that an `<img>` can show."""
+    """Return an SVG document as a data URI."""
     return f"data:image/svg+xml;base64,{b64encode(document.encode('utf-8')).decode('ascii')}"
 
 
 def _size(chart: Markup) -> tuple[float, float]:
-    """Return width and height of a chart of `to_svg`."""
+    """Return the width and height of a chart of `to_svg`."""
     found = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', chart)
     if found is None:
         raise ValueError("not a chart of to_svg")

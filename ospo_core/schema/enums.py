@@ -1,21 +1,8 @@
-"""Names used by every table: categories of prompts, kinds of perturbation, sides of a pair, stages of a round."""
+"""Names that the tables share: categories of prompts, kinds of perturbation, sides of a pair, models compared."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-
-
-class StageName(StrEnum):
-    """The cached stages of a round, in the order in which they run."""
-
-    PROMPTS = "prompts"
-    PERTURBATIONS = "perturbations"
-    QUESTIONS = "questions"
-    IMAGES = "images"
-    SCORES = "scores"
-    PAIRS = "pairs"
-    TRAINING = "training"
-    EVALUATION = "evaluation"
 
 
 class Category(StrEnum):
@@ -28,7 +15,7 @@ class Category(StrEnum):
 
 
 class SubCategory(StrEnum):
-    """Sub-categories of prompts; the digit is the number of objects (attribute) or of kinds of object (numeracy)."""
+    """Sub-categories of prompts; the digit is the number of objects, or of kinds of object for numeracy."""
 
     COLOR_1 = "color_1"
     SHAPE_1 = "shape_1"
@@ -57,6 +44,14 @@ class Side(StrEnum):
 
     BASE = "base"
     NEGATIVE = "negative"
+
+
+PARENT = "parent"
+"""Value of column `model` of table `evaluation` for the checkpoint that the round started from."""
+CHILD = "child"
+"""Value of column `model` of table `evaluation` for the checkpoint that the round trained."""
+ALL = "all"
+"""Name of the group of all prompts, where figures are given by category."""
 
 
 _ATTRIBUTE = {
@@ -96,4 +91,4 @@ PERTURBATIONS: dict[SubCategory, tuple[PerturbationKind, ...]] = {
     SubCategory.NON_SPATIAL: (PerturbationKind.REPLACE, PerturbationKind.DROP, PerturbationKind.REPLACE),
     SubCategory.COMPLEX: _ALL_KINDS,
 }
-"""The kinds of perturbation made for a prompt, by variant 0, 1, 2 (method, section 2)."""
+"""The kind of perturbation of variants 0, 1 and 2 of a prompt (docs/method.md, section 2)."""

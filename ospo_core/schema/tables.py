@@ -1,15 +1,41 @@
-"""One pyarrow schema per table, all under one schema version; `item_id` means the same prompt in all of them."""
+"""The stages of a round and one pyarrow schema per table, all under one schema version.
+
+An `item_id` means the same prompt in every table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 
 import pyarrow as pa
 
 from ospo_core.errors import StageError
 
 SCHEMA_VERSION = 1
+
+
+class StageName(StrEnum):
+    """The stages of a round, in the order in which they run; `unit` is what the rows of their tables are."""
+
+    PROMPTS = "prompts", "prompts"
+    PERTURBATIONS = "perturbations", "hard negatives"
+    QUESTIONS = "questions", "question lists"
+    IMAGES = "images", "pictures"
+    SCORES = "scores", "scored pictures"
+    PAIRS = "pairs", "preference pairs"
+    TRAINING = "training", "measurements"
+    EVALUATION = "evaluation", "judged pictures"
+
+    unit: str
+
+    def __new__(cls, value: str, unit: str = "") -> Self:
+        """Return a member whose value is its name only; `StageName('pairs')` finds it without the unit."""
+        member = str.__new__(cls, value)
+        member._value_, member.unit = value, unit
+        return member
+
 
 _STRINGS = pa.list_(pa.string())
 _TOKENS = pa.list_(pa.uint16())
@@ -123,14 +149,14 @@ TABLES: dict[str, pa.Schema] = {
         ]
     ),
 }
-"""Table name to schema. Tokens are uint16 codes, row-major; `image` holds an encoded picture (PNG) and its name."""
+"""Table name to schema. Tokens are uint16 codes in row-major order; `image` is a picture (PNG) and its name."""
 
 
 def table_from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Build the pyarrow table `name` from row dictionaries.
 
     Raises:
-        StageError: a row has a field the schema does not know, or lacks one that it needs.
+        StageError: a row has a field that is not in the schema, or lacks one that is.
     """
     schema = TABLES[name]
     expected = set(schema.names)

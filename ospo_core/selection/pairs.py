@@ -70,14 +70,16 @@ def _read(perturbations: pa.Table, images: pa.Table, scores: pa.Table) -> Prompt
     """
     order = {prompt: place for place, prompt in enumerate(dict.fromkeys(_runs(perturbations)[0]))}
     texts = pl.DataFrame(perturbations.select(["variant"])).with_row_index("row_text")
-    texts = texts.with_columns(_items(perturbations, "perturbations", order)).sort("item", "variant")
+    texts = texts.with_columns(_items(perturbations, "perturbations", order))
+    lists = texts.group_by("item", maintain_order=True).agg(
+        pl.col("row_text").sort_by("variant"), pl.col("variant").sort().alias("variant_text")
+    )
     rendered = pl.DataFrame(images.select(["variant", "side"])).with_row_index("image")
     rendered = rendered.with_columns(_items(images, "images", order))
     scored = read_scores(scores).with_row_index("row")
     numbers = scored.select(pl.exclude("item_id", "logprob_negatives", "about"), _items(scores, "scores", order))
     candidates = numbers.join(rendered, on=["item", "variant", "side"]).sort("item", "variant", "side")
-    lists = texts.group_by("item", maintain_order=True).agg("row_text", pl.col("variant").alias("variant_text"))
-    prompts = Prompts(candidates, lists.drop("item"), scored)
+    prompts = Prompts(candidates, lists, scored)
     _check(prompts, texts)
     prompts.need(prompts.images, NO_IMAGES)
     broken = prompts.images.filter(~pl.col("finite"))

@@ -2,7 +2,7 @@
 
 A rule is one function: it filters, sorts and joins the images of all prompts at once and returns one row per pair. To
 add a rule, write such a function, enter it in `RULES`, and add its name to `SelectionConfig.rule`. docs/method.md,
-section 3, states the same rules in prose. Where the paper leaves a choice open:
+section 3.2, states the same rules in prose. Where the paper leaves a choice open:
 
 - `selection.sides` says which prompt must have rendered an image. `published`, as in the code of both versions: the
   base prompt for a chosen image, a perturbed prompt for a rejected one. `any`: either, for both. An image of the wrong
@@ -55,8 +55,8 @@ class Prompts:
         images: one row per image that was rendered and scored, sorted by `item` (a number), `variant` and `side`; with
             `score`, `logprob`, `lowest`, `highest` and `finite` as in `read_scores`, its `row` in `scores`, and its row
             in the images table, `image`.
-        texts: the perturbed prompts, one row per item: the lists `variant_text` and `row_text` (in the perturbations
-            table), by variant.
+        texts: the perturbed prompts, row i for item i: the lists `variant_text` and `row_text` (in the perturbations
+            table), sorted by variant.
         scores: what `read_scores` returns.
         drops: reason to number of prompts.
     """
@@ -171,8 +171,8 @@ def _pairs(chosen: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
 def _with_texts(prompts: Prompts, pairs: pl.DataFrame) -> pl.DataFrame:
     """Return every pair with every perturbed prompt of its item; `logprob_text` is `l(y_w|x~)`."""
     negatives = prompts.scores["logprob_negatives"][pairs["row"]].alias("logprob_text")
-    texts = prompts.texts[pairs["item"]]
-    return pairs.with_columns(*texts, negatives).explode("logprob_text", *texts.columns)
+    every = pairs.with_columns(negatives, *prompts.texts[pairs["item"]])
+    return every.explode("logprob_text", "row_text", "variant_text")
 
 
 def _with_own_text(prompts: Prompts, pairs: pl.DataFrame) -> pl.DataFrame:

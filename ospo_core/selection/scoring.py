@@ -1,4 +1,4 @@
-"""From the model's answers to the numbers that the rules compare (docs/method.md, section 3)."""
+"""From the model's answers to the numbers that the rules compare (docs/method.md, section 3.1)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The language of the shapes world: sentences as data, as text, and read back from text.
+"""The language of the shapes world: sentences as data, as text, and parsed from text.
 
-A sentence is a row of noun phrases; two neighbours are joined by a relation or by `and`:
+A sentence is a sequence of noun phrases; neighbours are joined by a relation or by `and`:
 `a striped red circle left of a blue square and two green hearts`. A dense sentence also names the cell of every thing,
 with a letter for the column and a digit for the row: `a red circle at b2 left of a blue square at d3`.
 """
@@ -28,7 +28,7 @@ Cell = tuple[int, int]
 
 
 class GrammarError(ValueError):
-    """A text that is no sentence of the shapes world; the message says which word."""
+    """A text that is not a sentence of the shapes world; the message names the offending word."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Noun:
         return f"{'an' if self.words[0] in 'aeiou' else 'a'} {self.words}"
 
     def matches(self, thing: Thing) -> bool:
-        """Whether a thing fits the description; what is not named may be anything."""
+        """Whether a thing fits the description; attributes that are not named may have any value."""
         return thing.shape == self.shape and self.color in (None, thing.color) and self.texture in (None, thing.texture)
 
     def overlaps(self, other: Noun) -> bool:
@@ -75,11 +75,11 @@ class Sentence:
 
     @property
     def total(self) -> int:
-        """Number of things in the picture."""
+        """Number of things that the sentence describes."""
         return sum(noun.count for noun in self.nouns)
 
     def text(self, cells: tuple[tuple[Cell, ...], ...] | None = None) -> str:
-        """Return the sentence in words; with `cells` (those of each noun's things) the dense one."""
+        """Return the sentence in words; with `cells` (those of each noun's things) the dense sentence."""
         joined = {i: relation for i, relation, _ in self.relations}
         words: list[str] = []
         for i, noun in enumerate(self.nouns):
@@ -93,7 +93,7 @@ class Sentence:
         return " ".join(words)
 
     def meaning(self) -> tuple[object, ...]:
-        """Return what the sentence says, the same for all ways to say it."""
+        """Return the meaning of the sentence, which is the same for all ways to express it."""
         related = set()
         for i, relation, j in self.relations:
             first, second = self.nouns[i], self.nouns[j]
@@ -112,7 +112,7 @@ def cell_name(cell: Cell) -> str:
 
 
 def is_drawable(sentence: Sentence) -> bool:
-    """Whether the world has pictures of this sentence and each thing answers to one noun only."""
+    """Whether the world has pictures of this sentence and each thing matches only one noun."""
     nouns = sentence.nouns
     if not 1 <= len(nouns) <= 4 or sentence.total > MAX_THINGS or (sentence.side and len(nouns) > 1):
         return False
@@ -137,7 +137,7 @@ def is_drawable(sentence: Sentence) -> bool:
 
 
 def parse(text: str) -> Sentence:
-    """Read a sentence, short or dense (its cells are skipped).
+    """Parse a sentence, short or dense (cells are ignored).
 
     Raises:
         GrammarError: the text is not a sentence of this world.
@@ -146,12 +146,12 @@ def parse(text: str) -> Sentence:
 
 
 def parse_dense(text: str) -> tuple[Sentence, tuple[tuple[Cell, ...], ...]]:
-    """Read a sentence with the cells of each noun's things (empty where none are named).
+    """Parse a sentence and the cells of each noun's things (empty where none are named).
 
     Raises:
         GrammarError: the text is not a sentence of this world.
     """
-    reader = _Reader(text.split())
+    reader = PhraseReader(text.split())
     nouns, cells = [reader.noun()], [reader.cells()]
     relations: list[tuple[int, str, int]] = []
     side = reader.one_of(SIDES)
@@ -168,14 +168,14 @@ def parse_dense(text: str) -> tuple[Sentence, tuple[tuple[Cell, ...], ...]]:
     return Sentence(tuple(nouns), tuple(relations), side), tuple(cells)
 
 
-class _Reader:
-    """Reads phrases off the front of a list of words."""
+class PhraseReader:
+    """Parses phrases from the front of a list of words."""
 
     def __init__(self, words: list[str]) -> None:
         self.left = words
 
     def one_of(self, phrases: tuple[str, ...]) -> str | None:
-        """Take the first of `phrases` that comes next, if any."""
+        """Consume the first of `phrases` that comes next, if any."""
         for phrase in phrases:
             words = phrase.split()
             if self.left[: len(words)] == words:
@@ -184,7 +184,7 @@ class _Reader:
         return None
 
     def noun(self) -> Noun:
-        """Take a noun phrase with its article or number."""
+        """Consume a noun phrase with its article or number."""
         number = self.one_of(("a", "an", *NUMBERS[2 : MAX_COUNT + 1]))
         if number is None:
             raise GrammarError(f"expected an article or a number at {' '.join(self.left[:2])!r}")
@@ -195,7 +195,7 @@ class _Reader:
         return noun
 
     def description(self, plural: bool = False) -> Noun:
-        """Take texture, colour and shape."""
+        """Consume texture, colour and shape."""
         texture, color = self.one_of(TEXTURES), self.one_of(COLORS)
         names = tuple(_PLURALS) if plural else (*SHAPES, *CONTAINERS)
         shape = self.one_of(names)
@@ -204,7 +204,7 @@ class _Reader:
         return Noun(_PLURALS.get(shape, shape), color, texture)
 
     def cells(self) -> tuple[Cell, ...]:
-        """Take `at` and the names of cells, if they come next."""
+        """Consume `at` and the names of cells, if they come next."""
         found: list[Cell] = []
         if self.one_of(("at",)) is None:
             return ()

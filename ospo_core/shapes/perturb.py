@@ -1,4 +1,4 @@
-"""All hard negatives of a sentence: every way to change one detail by replacing, swapping or dropping."""
+"""All hard negatives of a sentence: every way to replace, swap or drop one detail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Perturbed:
 
 
 def perturbations(base: Sentence, kind: PerturbationKind) -> list[Perturbed]:
-    """Return every valid perturbation of one kind: drawable, and not saying the same as the base."""
+    """Return every valid perturbation of one kind: drawable, and with another meaning than the base."""
     makers: dict[PerturbationKind, Callable[[Sentence], Iterator[Perturbed]]] = {
         PerturbationKind.REPLACE: _replaced,
         PerturbationKind.SWAP: _swapped,
@@ -50,7 +50,7 @@ def perturbations(base: Sentence, kind: PerturbationKind) -> list[Perturbed]:
 
 
 def is_valid_perturbation(base: str, negative: str, kind: PerturbationKind) -> bool:
-    """Whether a text is a perturbation of the asked kind that differs from the base in exactly one detail."""
+    """Whether a text is a perturbation of this kind: it differs from the base in exactly one detail."""
     try:
         sentence, wanted = parse(base), parse(negative).text()
     except GrammarError:
@@ -73,17 +73,17 @@ _PREFERRED: dict[SubCategory, tuple[str, ...]] = {
 
 
 def preferred_details(sub_category: SubCategory) -> tuple[str, ...]:
-    """Return the details that a sub-category's prompts are about; empty where any will do."""
+    """Return the details that a sub-category's prompts are about; empty if any detail will do."""
     return _PREFERRED.get(sub_category, ())
 
 
 def _with_noun(base: Sentence, index: int, noun: Noun) -> Sentence:
-    """Return the sentence with one noun exchanged."""
+    """Return the sentence with one noun replaced."""
     return replace(base, nouns=(*base.nouns[:index], noun, *base.nouns[index + 1 :]))
 
 
 def _replaced(base: Sentence) -> Iterator[Perturbed]:
-    """Yield sentences in which one attribute, number, relation or side is another."""
+    """Yield sentences in which one attribute, number, relation or side is replaced."""
     same = tuple(range(len(base.nouns)))
     for k, noun in enumerate(base.nouns):
         for detail, changed in _noun_changes(noun, may_count=not base.relations and not base.side):
@@ -99,7 +99,7 @@ def _replaced(base: Sentence) -> Iterator[Perturbed]:
 
 
 def _noun_changes(noun: Noun, may_count: bool) -> Iterator[tuple[str, Noun]]:
-    """Yield (detail, noun) with one attribute of a noun, or its number, exchanged."""
+    """Yield (detail, noun) with one attribute of a noun, or its number, replaced."""
     if noun.color:
         yield from (("color", replace(noun, color=color)) for color in COLORS)
     if noun.texture:
@@ -111,7 +111,7 @@ def _noun_changes(noun: Noun, may_count: bool) -> Iterator[tuple[str, Noun]]:
 
 
 def _swapped(base: Sentence) -> Iterator[Perturbed]:
-    """Yield sentences in which two nouns have exchanged an attribute, their numbers or their places in a relation."""
+    """Yield sentences in which two nouns swap an attribute, their numbers or their places in a relation."""
     same = tuple(range(len(base.nouns)))
     for i in range(len(base.nouns)):
         for j in range(i + 1, len(base.nouns)):
@@ -131,7 +131,7 @@ def _swapped(base: Sentence) -> Iterator[Perturbed]:
 
 
 def _dropped(base: Sentence) -> Iterator[Perturbed]:
-    """Yield sentences that lack one noun and the relations it stood in."""
+    """Yield sentences without one noun and its relations."""
     contained = {i for i, relation, _ in base.relations if relation == "inside"}
     for k in range(len(base.nouns)):
         if len(base.nouns) == 1:

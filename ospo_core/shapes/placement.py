@@ -1,4 +1,4 @@
-"""Where things go: cells for the nouns of a sentence, and the grid of glyphs that they make."""
+"""Placement: cells for the nouns of a sentence, and the resulting grid of glyphs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from ospo_core.shapes.grammar import RELATIONS_2D, RELATIONS_3D, Cell, Noun, Sentence
-from ospo_core.shapes.truth import direction, shows
+from ospo_core.shapes.oracle import direction, shows
 from ospo_core.shapes.world import (
     COLORS,
     FRAME_OFFSETS,
@@ -30,11 +30,11 @@ _TRIES = 120
 
 
 class PlacementError(ValueError):
-    """A sentence for which no arrangement was found."""
+    """No arrangement was found for a sentence."""
 
 
 def paint(sentence: Sentence, cells: Cells, rng: random.Random) -> Grid:
-    """Return the grid of a sentence whose things stand in given cells; unnamed colours are drawn at random."""
+    """Return the grid of a sentence with its things in the given cells; unnamed colours are random."""
     grid: Grid = np.zeros((GRID, GRID), dtype=np.int16)
     things = [Thing(n.color or rng.choice(COLORS), n.shape, n.texture or PLAIN) for n in sentence.nouns]
     for thing, spots in zip(things, cells, strict=True):
@@ -56,7 +56,7 @@ def paint(sentence: Sentence, cells: Cells, rng: random.Random) -> Grid:
 
 
 def _put(grid: Grid, thing: Thing, cell: Cell, pose: Pose) -> None:
-    """Write a thing into the grid: one cell, or the frame around it for a container."""
+    """Write a thing into the grid: into one cell, or a container into the frame around it."""
     if not thing.is_container:
         grid[cell] = glyph_number(Glyph(thing, pose))
         return
@@ -65,7 +65,7 @@ def _put(grid: Grid, thing: Thing, cell: Cell, pose: Pose) -> None:
 
 
 def fits(sentence: Sentence, cells: Cells) -> bool:
-    """Whether the cells are free of collisions and stand in the relations that the sentence names."""
+    """Whether the cells have no collisions and satisfy the relations of the sentence."""
     inside = [(i, j) for i, relation, j in sentence.relations if relation == "inside"]
     contained = {j for _, j in inside}
     spots = [spot for k, own in enumerate(cells) if k not in contained for spot in own]
@@ -89,10 +89,10 @@ def fits(sentence: Sentence, cells: Cells) -> bool:
 
 
 def place(sentence: Sentence, rng: random.Random) -> Cells:
-    """Return random cells for a sentence; what `and` joins stands in reading order, as people name things.
+    """Return random cells for a sentence; things joined by `and` are placed in reading order.
 
     Raises:
-        PlacementError: no arrangement was found in a fair number of tries.
+        PlacementError: no arrangement was found in 120 attempts.
     """
     for _ in range(_TRIES):
         proposed = _propose(sentence, rng)
@@ -103,33 +103,33 @@ def place(sentence: Sentence, rng: random.Random) -> Cells:
 
 
 def _in_reading_order(sentence: Sentence, cells: Cells) -> Cells | None:
-    """Return the same cells dealt out anew, so that what `and` joins stands in the order of the sentence.
+    """Return the same cells reassigned, so that things joined by `and` are in the order of the sentence.
 
-    Nouns without relations share out their cells in that order. Where a group of related nouns would begin after what
-    comes later in the sentence, there is no such arrangement of these cells: None.
+    Nouns without relations divide their cells among them in that order. The result is None if a group of related nouns
+    would still begin after something that comes later in the sentence.
     """
     related = {k for i, _, j in sentence.relations for k in (i, j)}
-    alone = [k for k in range(len(cells)) if k not in related]
-    spots = sorted(cell for k in alone for cell in cells[k])
-    dealt = list(cells)
-    for k in alone:
-        dealt[k], spots = tuple(spots[: len(cells[k])]), spots[len(cells[k]) :]
+    unrelated = [k for k in range(len(cells)) if k not in related]
+    spots = sorted(cell for k in unrelated for cell in cells[k])
+    assigned = list(cells)
+    for k in unrelated:
+        assigned[k], spots = tuple(spots[: len(cells[k])]), spots[len(cells[k]) :]
     second = {j for _, _, j in sentence.relations}
     groups = [k for k in range(len(cells)) if k not in second]
-    starts = [min((*dealt[k], *(dealt[k + 1] if k + 1 in second else ()))) for k in groups]
-    return tuple(dealt) if starts == sorted(starts) else None
+    starts = [min((*assigned[k], *(assigned[k + 1] if k + 1 in second else ()))) for k in groups]
+    return tuple(assigned) if starts == sorted(starts) else None
 
 
 @cache
 def _pairs(relation: str) -> list[tuple[Cell, Cell]]:
-    """Return the pairs of cells whose things can stand in a relation: by direction, or side by side."""
+    """Return the pairs of cells whose things can be in a relation: by direction, or side by side."""
     if relation in RELATIONS_2D:
         return [(a, b) for a in _ALL for b in _ALL if direction(a, b) == relation]
     return [(a, b) for a in _ALL for b in _ALL if a[0] == b[0] and abs(a[1] - b[1]) == 1]
 
 
 def _propose(sentence: Sentence, rng: random.Random) -> Cells | None:
-    """Draw cells in which related nouns stand as their relation says; None where they collide."""
+    """Draw cells in which related nouns satisfy their relation; None if they collide."""
     taken: set[Cell] = set()
     chosen: dict[int, tuple[Cell, ...]] = {}
     for i, relation, j in sentence.relations:
@@ -154,14 +154,14 @@ def _propose(sentence: Sentence, rng: random.Random) -> Cells | None:
 
 
 def place_alike(negative: Sentence, origin: tuple[int, ...], base: Sentence, cells: Cells, rng: random.Random) -> Cells:
-    """Return cells for a perturbed sentence that keep as much of the base's arrangement as they can.
+    """Return cells for a perturbed sentence that keep as much of the base's arrangement as possible.
 
     Args:
         negative: the perturbed sentence.
         origin: for each of its nouns, the noun of the base that it comes from.
         base: the base sentence.
         cells: the base's cells.
-        rng: source of what has to be drawn anew.
+        rng: source of the cells that must be redrawn.
     """
     kept = [_resize(cells[source], noun, cells, rng) for source, noun in zip(origin, negative.nouns, strict=True)]
     if fits(negative, tuple(kept)):
@@ -183,7 +183,7 @@ def place_alike(negative: Sentence, origin: tuple[int, ...], base: Sentence, cel
 
 
 def _resize(own: tuple[Cell, ...], noun: Noun, cells: Cells, rng: random.Random) -> tuple[Cell, ...]:
-    """Take away cells, or add free ones, until a noun has as many as it has things."""
+    """Remove cells, or add free ones, until a noun has one per thing."""
     if len(own) >= noun.count:
         return own[: noun.count]
     taken = {cell for spots in cells for cell in spots}

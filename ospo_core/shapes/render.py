@@ -1,4 +1,4 @@
-"""Drawing: one small picture per glyph, drawn once with anti-aliasing; a scene is their mosaic."""
+"""Rendering: one small anti-aliased picture per glyph, drawn once; a scene is a mosaic of them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _draw_thing(glyph: Glyph) -> Image.Image:
 
 
 def _draw_frame_piece(glyph: Glyph) -> Image.Image:
-    """Draw one piece of a container: the frame is drawn over three by three cells and cut."""
+    """Draw one piece of a container, cut from a frame of three by three cells."""
     side, width = 3 * CELL * _SCALE, 4 * _SCALE
     whole = Image.new("RGB", (side, side), BACKGROUND)
     pen, margin = ImageDraw.Draw(whole), 3 * _SCALE

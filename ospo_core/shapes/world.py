@@ -1,9 +1,9 @@
 """Things, cells and scenes of the shapes world.
 
-A picture is a 4 x 4 grid of 16-pixel cells, one cell per image token. A cell shows nothing, a thing in some pose, or
-one piece of a container's frame. Poses make relations visible: two things *touch* when they are pushed to a shared
-edge; a thing that *peeks* is half covered by its neighbour, so it lies behind it; a thing in the middle of a frame is
-*inside* it. A scene is a grid of glyph numbers, which makes rendering and reading back exact.
+A picture is a 4 x 4 grid of 16-pixel cells, one cell per image token. A cell is empty, or shows a thing in some pose or
+one piece of a container's frame. Poses make relations visible: two things *touch* if both are pushed to their shared
+edge; a thing that *peeks* is half covered by its neighbour, so it is behind it; a thing in the middle of a frame is
+*inside* it. A scene is a grid of glyph numbers, so that rendering and reading back are exact.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Grid = NDArray[np.int16]
 
 
 class Pose(StrEnum):
-    """How a thing sits in its cell."""
+    """Position of a thing in its cell."""
 
     CENTRED = "centred"
     PUSHED_LEFT = "pushed_left"
@@ -41,7 +41,7 @@ class Pose(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Thing:
-    """What can be named: a shape or a container, with its colour and texture."""
+    """A shape or a container, with its colour and texture."""
 
     color: str
     shape: str
@@ -68,7 +68,7 @@ FRAME_OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0
 
 @cache
 def glyphs() -> tuple[Glyph | None, ...]:
-    """Return every cell content there is; the index is the glyph number, and number 0 is the empty cell."""
+    """Return all possible contents of a cell; the index is the glyph number, and 0 is the empty cell."""
     listed: list[Glyph | None] = [None]
     for color in COLORS:
         for shape in SHAPES:
@@ -116,7 +116,7 @@ class Scene:
         things: all things, in reading order.
         touching, in_front, inside: pairs of indices into `things` (first touches second from the left, first covers
             second, first lies in second).
-        broken: whether some cell makes no sense, such as a frame with a missing piece.
+        broken: whether some cell is inconsistent, such as a piece of an incomplete frame.
     """
 
     things: tuple[Placed, ...]
@@ -168,7 +168,7 @@ def _read_frames(cells: Cells) -> tuple[list[Placed], bool]:
 def _read_neighbours(
     cells: Cells, index: dict[tuple[int, int], int]
 ) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]], bool]:
-    """Return the touching pairs, the (front, behind) pairs, and whether a posed thing lacks its partner."""
+    """Return the touching pairs, the (front, behind) pairs, and whether a posed thing has no partner."""
     touching: set[tuple[int, int]] = set()
     in_front: set[tuple[int, int]] = set()
     partnered: set[tuple[int, int]] = set()

@@ -1,4 +1,7 @@
-"""Stage `evaluation`: parent and child draw the same held-out prompts from the same noise (design, decision 8)."""
+"""Stage `evaluation`: parent and child draw the same held-out prompts from the same noise.
+
+See docs/architecture.md, decision 8.
+"""
 
 from __future__ import annotations
 

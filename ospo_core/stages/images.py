@@ -1,4 +1,7 @@
-"""Stage `images`: for every variant an image of the prompt and one of its negative, with the same noise (method, 2)."""
+"""Stage `images`: for every variant an image of the prompt and one of its negative, with the same noise.
+
+See docs/method.md, section 2.3.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +61,7 @@ def _wanted(row: Row) -> Iterator[dict[str, Any]]:
 
 def _render(model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig) -> list[dict[str, Any]]:
     """Sample and decode one batch."""
-    from ospo_core.evaluation.run import encode_png
-    from ospo_core.models.pictures import decode_tokens
+    from ospo_core.models.pictures import decode_tokens, encode_png
     from ospo_core.models.sampling import sample_images
 
     sampled = sample_images(

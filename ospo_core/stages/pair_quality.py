@@ -82,8 +82,7 @@ def quality(counts: Mapping[str, float]) -> dict[str, float | None] | None:
 def _verdicts(images: Sequence[Row], prompts: Mapping[str, str]) -> dict[tuple[str, int, str], bool]:
     """Return for each image whether the oracle finds its base prompt in it; images of other sizes are left out."""
     from ospo_core.shapes.grammar import GrammarError, Sentence, parse
-    from ospo_core.shapes.oracle import read_grids
-    from ospo_core.shapes.truth import shows
+    from ospo_core.shapes.oracle import read_grids, shows
     from ospo_core.shapes.world import SIZE, read_scene
 
     sentences: dict[str, Sentence] = {}

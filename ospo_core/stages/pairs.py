@@ -1,4 +1,7 @@
-"""Stage `pairs`: filter and pair (method, section 3), and object masks where training weighs by them (section 4)."""
+"""Stage `pairs`: filter and pair, and object masks where training weighs by them.
+
+See docs/method.md, section 3; docs/method.md, section 4.2.
+"""
 
 from __future__ import annotations
 

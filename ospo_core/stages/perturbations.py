@@ -1,4 +1,4 @@
-"""Stage `perturbations`: hard negatives and dense descriptions of every prompt (method, section 2)."""
+"""Stage `perturbations`: hard negatives and dense descriptions of every prompt (docs/method.md, section 2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from ospo_core.config import RoundConfig
 from ospo_core.prompts.families import family
-from ospo_core.prompts.generate import perturb_prompts
+from ospo_core.prompts.perturbing import perturb_prompts
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields
 from ospo_core.stages.run import StageRun

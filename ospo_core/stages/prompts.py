@@ -1,4 +1,4 @@
-"""Stage `prompts`: the model writes base prompts itself (method, section 1).
+"""Stage `prompts`: the model writes base prompts itself (docs/method.md, section 1).
 
 A shard is a slice of a sub-category's quota, written independently of the others. Then duplicates between slices are
 dropped, and the quota that they leave open is written in further waves of slices, which know all prompts accepted so
@@ -22,7 +22,7 @@ from ospo_core.errors import ConfigError, StageError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
-from ospo_core.prompts.generate import write_prompts
+from ospo_core.prompts.writing import write_prompts
 from ospo_core.schema import StageName, SubCategory, table_from_rows
 from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields, shard_name
 from ospo_core.stages.merging import LastMerge, Merged, accepted_shards, merge

@@ -1,12 +1,12 @@
-"""Stage `questions`: yes/no questions about every prompt and every perturbed prompt (method, section 3)."""
+"""Stage `questions`: yes/no questions about every prompt and every perturbed prompt (docs/method.md, section 3.1)."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from ospo_core.config import RoundConfig
+from ospo_core.prompts.decomposing import decompose_prompts
 from ospo_core.prompts.families import family
-from ospo_core.prompts.generate import decompose_prompts
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields
 from ospo_core.stages.run import StageRun

@@ -1,4 +1,4 @@
-"""Stage `scores`: the model judges its own images (method, section 3).
+"""Stage `scores`: the model judges its own images (docs/method.md, section 3.1).
 
 Every image is asked the questions of its base prompt. Rule v2 also needs to know which perturbed prompts are clearly
 wrong for the chosen image, so an image that could be chosen is asked their questions too. The log-probabilities are

@@ -1,4 +1,4 @@
-"""The losses of OSPO as pure functions of log-probabilities (arXiv 2506.02015; docs/method.md, section 4).
+"""The losses of OSPO as pure functions of log-probabilities (arXiv 2506.02015; docs/method.md, section 4.1).
 
 Shapes: `B` pairs, `T` image tokens. All log-probabilities are means over image tokens, in nats per token.
 

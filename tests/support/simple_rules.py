@@ -108,14 +108,14 @@ def select_pair(
 
 
 def may_be_chosen(candidate: Candidate, config: SelectionConfig) -> bool:
-    """Whether an image is good enough to be chosen (method, section 3); v2's thresholds unless the rule is v3."""
+    """Return whether an image is good enough to be chosen (docs/method.md, section 3.2); best_of_n: as for v2."""
     if config.rule == "v3":
         return candidate.score >= config.v3_score_threshold and any(map(is_yes, candidate.answers))
     return bool(candidate.answers) and all(s > config.v2_answer_threshold for s in candidate.answers)
 
 
 def may_be_rejected(candidate: Candidate, config: SelectionConfig) -> bool:
-    """Whether an image is bad enough to be rejected (method, section 3); v2's thresholds unless the rule is v3."""
+    """Return whether an image is bad enough to be rejected (docs/method.md, section 3.2); best_of_n: as for v2."""
     if config.rule == "v3":
         return not all(map(is_yes, candidate.answers))
     return any(s < -config.v2_answer_threshold for s in candidate.answers)

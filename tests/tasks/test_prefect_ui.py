@@ -19,10 +19,9 @@ from ospo_core.rounds.plan import report_key
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef, Promotion
 from tasks import prefect_ui as ui
-from tests.ospo_core.report.synthetic import whole_round
-from tests.ospo_core.report.test_markdown import pictures
 from tests.support.prefect_reading import artifacts_of, log_of
 from tests.support.rounds import small_round
+from tests.support.synthetic_round import pictures, whole_round
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "AKIAVERYSECRETINDEED", "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-may-see"}
 LARGEST = 500_000
@@ -72,7 +71,7 @@ def test_every_shown_stage_has_its_page(artifacts: dict[str, Artifact]) -> None:
 
 def test_table_accounts_for_all_items(artifacts: dict[str, Artifact]) -> None:
     rows = json.loads(str(artifacts["ospo-pairs-drops"].data))
-    assert [row["items"] for row in rows] == [391, 190, 61, 18] and rows[0]["what became of it"] == "kept"
+    assert [row["items"] for row in rows] == [391, 190, 61, 18] and rows[0]["result"] == "kept"
 
 
 def test_pairs_curves_and_chart_are_pictures(artifacts: dict[str, Artifact]) -> None:

@@ -89,7 +89,7 @@ def test_arms_that_cannot_be_compared_are_refused(tmp_path: Path, section: str) 
 def test_reference_is_one_of_the_arms_of_a_single_round(tmp_path: Path) -> None:
     assert load_experiment(folder(tmp_path, reference="one")).reference == "one"
     for changes in ({"reference": "two"}, {"reference": "one", "rounds": "2"}):
-        with pytest.raises(ConfigError, match=r"reference: is not an arm of one round .*Give one of one"):
+        with pytest.raises(ConfigError, match=r"reference: is not an arm with one round .*Give one of one"):
             load_experiment(folder(tmp_path, **changes))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ospo_core.evaluation.comparison import ALL, Key, Verdicts, compare, two_level_interval, verdicts
+from ospo_core.evaluation.comparison import Key, Verdicts, compare, two_level_interval, verdicts
+from ospo_core.schema import ALL
 
 CATEGORY = {"a": "layout", "b": "layout", "c": "complex", "d": "complex"}
 

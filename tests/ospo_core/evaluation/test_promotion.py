@@ -9,7 +9,7 @@ import pytest
 from ospo_core.config.sections import EvaluationConfig, PromotionConfig
 from ospo_core.errors import StageError
 from ospo_core.evaluation import CHILD, PARENT, decide, evaluation_extra
-from tests.ospo_core.evaluation.rows import evaluation_row, evaluation_rows
+from tests.support.evaluation_rows import evaluation_row, evaluation_rows
 
 GATE = PromotionConfig()
 

@@ -73,11 +73,11 @@ def test_the_limit_takes_evenly_from_sub_categories(tmp_path: Path) -> None:
     ("lines", "said"),
     [
         (['{"prompt": "a"}', '{"prompt": '], "line 2"),
-        (['{"text": "a"}'], "no text under `prompt`"),
+        (['{"text": "a"}'], "`prompt` is missing or not a string"),
         (['{"prompt": "a", "colour": "red"}'], "colour"),
         (['{"prompt": "a"}', '{"prompt": "a"}'], "the same prompt as line 1"),
         (['{"prompt": "a", "tag": "x", "include": [{"count": 1}]}'], "line 1"),
-        (["", "  "], "no prompts in it"),
+        (["", "  "], "contains no prompts"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, lines: list[str], said: str) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 from ospo_core.config.sections import QuestionsConfig
 from ospo_core.engines.base import Request
 from ospo_core.prompts import filters
+from ospo_core.prompts.decomposing import decompose_prompts
 from ospo_core.prompts.families import family
-from ospo_core.prompts.generate import decompose_prompts
 from ospo_core.prompts.generation import RETRY_TEMPERATURE
 from ospo_core.schema import table_from_rows
-from tests.ospo_core.prompts.fakes import FakeEngine, instruction_of
+from tests.support.fake_engine import FakeEngine, instruction_of
 
 SHAPES = family("shapes")
 ROWS = [

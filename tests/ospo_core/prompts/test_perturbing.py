@@ -10,10 +10,10 @@ from ospo_core.config.sections import PerturbationsConfig
 from ospo_core.engines.base import Request
 from ospo_core.prompts import filters
 from ospo_core.prompts.families import PromptAnswer, family
-from ospo_core.prompts.generate import perturb_prompts
+from ospo_core.prompts.perturbing import perturb_prompts
 from ospo_core.prompts.writing import prompt_row
 from ospo_core.schema import SubCategory, table_from_rows
-from tests.ospo_core.prompts.fakes import FakeEngine, instruction_of
+from tests.support.fake_engine import FakeEngine, instruction_of
 
 SHAPES = family("shapes")
 ROWS = [

@@ -9,13 +9,14 @@ from typing import Any
 from ospo_core.config.sections import PromptsConfig
 from ospo_core.engines.base import Completion, Request
 from ospo_core.prompts import filters
-from ospo_core.prompts.families import family
-from ospo_core.prompts.generate import GeneratedPrompts, write_prompts
+from ospo_core.prompts.families import PromptAnswer, family
+from ospo_core.prompts.writing import ExamplePool, GeneratedPrompts, write_prompts
 from ospo_core.schema import SubCategory, table_from_rows
-from tests.ospo_core.prompts.fakes import FakeEngine
+from tests.support.fake_engine import FakeEngine
 
 SHAPES = family("shapes")
 ALWAYS = "a red circle | red circle | none"
+ACCEPTED = [PromptAnswer(f"prompt {number}", ("x",)) for number in range(50)]
 
 
 def varied(request: Request) -> str:
@@ -40,7 +41,7 @@ def write(engine: FakeEngine, quota: int, seed: int = 0, taken: Sequence[str] = 
 def test_a_quota_is_met_with_distinct_rows_and_every_call_is_accounted_for() -> None:
     done = write(FakeEngine(varied), 60)
     assert len(done.rows) == len({row["item_id"] for row in done.rows}) == 60
-    assert done.missing == 0 and done.shortfall == ""
+    assert done.missing == 0
     assert done.calls == len(done.rows) + done.drops.total() and done.tokens == 5 * done.calls
     assert done.drops[filters.UNPARSABLE] and done.drops[filters.DUPLICATE]
     assert table_from_rows("prompts", done.rows).num_rows == 60
@@ -53,11 +54,11 @@ def test_rows_hold_concepts_and_relations() -> None:
     assert row["category"] == "attribute" and row["sub_category"] == "color_1"
 
 
-def test_a_search_without_success_ends_and_says_why() -> None:
+def test_a_search_without_success_ends_and_counts_its_drops() -> None:
     engine = FakeEngine(lambda request: ALWAYS)
     done = write(engine, 10, attempts_per_prompt=3)
     assert done.calls == 30 and done.missing == 9
-    assert done.shortfall == "color_1: 1 of 10 prompts after 30 calls (duplicate 29)"
+    assert done.drops == {"duplicate": 29}
     assert write(engine, 0).calls == 0
 
 
@@ -107,3 +108,25 @@ def test_complex_prompts_are_shown_five_examples() -> None:
     engine = FakeEngine(lambda request: ALWAYS)
     write_prompts(engine, SHAPES, SubCategory.COMPLEX, 1, PromptsConfig(), 0)
     assert engine.calls[0][0].prompt.count(" ; ") == 4
+
+
+def pool(seed: int = 0, size: int = 3) -> ExamplePool:
+    return ExamplePool(SHAPES, SubCategory.COLOR_1, size, seed, redraw_every=10)
+
+
+def test_seeds_are_shown_until_prompts_are_accepted() -> None:
+    seeds = SHAPES.seed_examples(SubCategory.COLOR_1)
+    assert sorted(answer.prompt for answer in pool().at(0, [])) == sorted(answer.prompt for answer in seeds)
+    shown = pool().at(0, ACCEPTED[:1])
+    assert ACCEPTED[0] in shown and len(shown) == 3 and len({answer.prompt for answer in shown}) == 3
+
+
+def test_a_draw_lasts_for_its_calls_whatever_is_accepted_meanwhile() -> None:
+    drawn = pool()
+    assert drawn.at(10, ACCEPTED[:20]) is drawn.at(19, ACCEPTED)
+    assert drawn.at(20, ACCEPTED) != drawn.at(10, ACCEPTED)
+    assert (drawn.next_redraw(0), drawn.next_redraw(19), drawn.next_redraw(20)) == (10, 20, 30)
+
+
+def test_a_draw_is_seeded() -> None:
+    assert pool(1).at(30, ACCEPTED) == pool(1).at(30, ACCEPTED) != pool(2).at(30, ACCEPTED)

@@ -15,7 +15,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.report.html import render_report, write_report
 from ospo_core.schema import StageName
-from tests.ospo_core.report.synthetic import pair_row, publish, whole_round
+from tests.support.synthetic_round import pair_row, publish, whole_round
 
 CONFIG = RoundConfig(name="shapes", seed=3)
 VOID = {"meta", "img", "br", "link"}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ospo_core.schema import SubCategory
 from ospo_core.shapes.grammar import GrammarError, Noun, Sentence, is_drawable, parse, parse_dense
-from ospo_core.shapes.invent import invent
 from ospo_core.shapes.placement import place
+from ospo_core.shapes.sentences import random_sentence
 
 SEEDS = st.integers(0, 10_000)
 
@@ -20,7 +20,7 @@ SEEDS = st.integers(0, 10_000)
 @settings(max_examples=80, deadline=None)
 def test_text_round_trip(sub_category: SubCategory, seed: int) -> None:
     rng = random.Random(seed)
-    sentence = invent(sub_category, rng)
+    sentence = random_sentence(sub_category, rng)
     cells = place(sentence, rng)
     assert is_drawable(sentence)
     assert parse(sentence.text()) == sentence

@@ -1,0 +1,225 @@
+"""What a device can do, and what a piece of work takes on it: time, peak memory, kernel launches, costly operators."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from ospo_core.models.base import UnifiedModel
+
+_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperativeKernel")
+_OTHER_CALLS = ("cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync", "cudaStreamSynchronize")
+_TOP = 10
+
+
+class EnoughSteps(Exception):
+    """Ends a call of the sampler from inside; it is no failure."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device reaches in its two simplest jobs.
+
+    Attributes:
+        bandwidth: bytes per second of a large copy, those read and those written.
+        matmul: floating-point operations per second of a large matrix product.
+    """
+
+    bandwidth: float
+    matmul: float
+
+
+def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
+    """Measure both, each the best of several times."""
+    large = device.type == "cuda"
+    source = torch.zeros(2**30 if large else 2**25, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    side = 8192 if large else 256
+    left = torch.randn((side, side), device=device).to(dtype)
+    right = torch.randn((side, side), device=device).to(dtype)
+    copy = min(times_of(device, lambda: target.copy_(source), 8))
+    product = min(times_of(device, lambda: left @ right, 8))
+    return Limits(2 * source.numel() / copy, 2 * side**3 / product)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done everything it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def release(device: torch.device) -> None:
+    """Return the memory of what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to observe the peak of memory."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.reset_accumulated_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Return the peak since `reset_peak` in GB, of tensors and of what the allocator held for them, and its retries.
+
+    A retry is an allocation for which cached memory had to be given back first. There is nothing to return without a
+    GPU.
+    """
+    if device.type != "cuda":
+        return {}
+    return {
+        "peak_gb": torch.cuda.max_memory_allocated(device) / 1e9,
+        "peak_reserved_gb": torch.cuda.max_memory_reserved(device) / 1e9,
+        "allocation_retries": torch.cuda.memory_stats(device)["num_alloc_retries"],
+    }
+
+
+def times_of(
+    device: torch.device, work: Callable[[], object], repeats: int, enough: Callable[[], bool] = lambda: False
+) -> list[float]:
+    """Return the seconds of each repeat after one that is not counted; stops early, after one at least, on `enough`."""
+    work()
+    times: list[float] = []
+    while len(times) < repeats and not (times and enough()):
+        synchronize(device)
+        began = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+@dataclass
+class Steps:
+    """The steps that a call of the sampler made, as far as they are made from Python one by one.
+
+    Attributes:
+        marks: one mark per step: CUDA events, or seconds where there is no GPU.
+    """
+
+    marks: list[Any] = field(default_factory=list)
+
+    def mark(self, device: torch.device) -> None:
+        """Note that a step has begun, without waiting for the device."""
+        if device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            self.marks.append(time.perf_counter())
+
+    def milliseconds(self) -> list[float]:
+        """Return the time from step to step; the device must have been waited for."""
+        neighbours = zip(self.marks, self.marks[1:], strict=False)
+        if self.marks and isinstance(self.marks[0], float):
+            return [1000 * (after - before) for before, after in neighbours]
+        return [before.elapsed_time(after) for before, after in neighbours]
+
+
+@contextmanager
+def watched_steps(model: UnifiedModel, on_step: Callable[[int], None] = lambda step: None) -> Iterator[Steps]:
+    """Observe the sampler inside the block, which ends without an error where `on_step` raises `EnoughSteps`.
+
+    The sampler asks for the logits of image tokens once per step. Steps replayed from a CUDA graph are not seen.
+    """
+    steps, logits = Steps(), model.image_logits
+
+    def observed(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        if model.device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            on_step(len(steps.marks))
+            steps.mark(model.device)
+        return logits(states, tokens)
+
+    with patch.object(model, "image_logits", observed):
+        try:
+            yield steps
+        except EnoughSteps:
+            pass
+        finally:
+            synchronize(model.device)
+
+
+@dataclass
+class StepProfile:
+    """Profiles some steps of the sampler, then ends it; to be given to `watched_steps`.
+
+    Attributes:
+        device: of the model.
+        first: the first step that is profiled.
+        count: how many are.
+    """
+
+    device: torch.device
+    first: int
+    count: int
+
+    def __post_init__(self) -> None:
+        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
+        self._profile, self._began, self._seconds = profile(activities=kinds), 0.0, 0.0
+
+    def __call__(self, step: int) -> None:
+        """Begin and end the profile at the right steps."""
+        if step == self.first:
+            synchronize(self.device)
+            self._profile.start()
+            self._began = time.perf_counter()
+        elif step == self.first + self.count:
+            synchronize(self.device)
+            self._seconds = time.perf_counter() - self._began
+            self._profile.stop()
+            raise EnoughSteps
+
+    def figures(self) -> dict[str, Any]:
+        """Return launches, operators and times per step, in milliseconds.
+
+        Raises:
+            RuntimeError: the sampler did not make its steps from Python.
+        """
+        if not self._seconds:
+            raise RuntimeError("the sampler made too few steps from Python to be profiled")
+        events = [event for event in self._profile.key_averages() if event.key != "ProfilerStep*"]
+        host = [event for event in events if event.device_type == DeviceType.CPU]
+        kernels = [event for event in events if event.device_type == DeviceType.CUDA]
+        launches = sum(event.count for event in host if event.key.startswith(_LAUNCHES))
+        return {
+            "steps": self.count,
+            "step_ms_profiled": 1000 * self._seconds / self.count,
+            "device_busy_ms": sum(event.self_device_time_total for event in kernels) / 1000 / self.count,
+            "kernel_launches": launches / self.count,
+            "operators": sum(event.count for event in host if event.key.startswith("aten::")) / self.count,
+            "other_calls": {e.key: e.count / self.count for e in host if e.key in _OTHER_CALLS},
+            "top_by_device_time": self._top(host, "self_device_time_total"),
+            "top_kernels": self._top(kernels, "self_device_time_total"),
+            "top_by_host_time": self._top(host, "self_cpu_time_total"),
+        }
+
+    def _top(self, events: list[Any], attribute: str) -> list[dict[str, Any]]:
+        """Return the events that take longest by one of the profiler's times."""
+        largest = sorted(events, key=lambda event: float(getattr(event, attribute)), reverse=True)[:_TOP]
+        return [
+            {
+                "name": event.key[:120],
+                "ms": getattr(event, attribute) / 1000 / self.count,
+                "calls": event.count / self.count,
+            }
+            for event in largest
+            if getattr(event, attribute) > 0
+        ]
+
+
+def median(values: list[float]) -> float | None:
+    """Return the median; None of nothing."""
+    return statistics.median(values) if values else None

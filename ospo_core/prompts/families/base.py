@@ -1,0 +1,123 @@
+"""What every model family defines about its text: chat format, instructions, answer formats and their parsers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ospo_core.errors import OspoError
+from ospo_core.schema import PerturbationKind, SubCategory
+
+Relation = tuple[str, str, str]
+"""Subject, relation, object, e.g. `("red circle", "above", "blue square")`."""
+
+IMAGE_MARKER = "{image}"
+"""Marks in `vqa_text` where the image placeholders go; the tags around them are part of the text."""
+
+
+@dataclass(frozen=True)
+class PromptAnswer:
+    """A prompt and what it mentions (OSPO, section 3.1).
+
+    Args:
+        prompt: one sentence that describes a picture.
+        concepts: the objects with their attributes, e.g. `("red circle", "blue square")`.
+        relations: the relations between concepts; empty if the prompt states none.
+    """
+
+    prompt: str
+    concepts: tuple[str, ...]
+    relations: tuple[Relation, ...] = ()
+
+
+class ParseError(OspoError):
+    """An answer that does not have the expected form; it is dropped and counted, never trained on.
+
+    Args:
+        reason: the name under which the drop is counted.
+        answer: the answer as the model wrote it.
+        detail: what is missing or superfluous.
+    """
+
+    def __init__(self, reason: str, answer: str = "", detail: str = "the answer has the wrong form") -> None:
+        super().__init__(
+            detail, field=reason, value=answer, remedy="Such answers are dropped, counted and generated again"
+        )
+        self.reason = reason
+
+
+class PromptFamily(ABC):
+    """The text side of one family of models; instances hold no state.
+
+    No text starts with the begin-of-sequence token: the tokenizer adds it.
+    `parse_*` is the inverse of `format_*` and raises `ParseError` for any other text.
+    """
+
+    name: ClassVar[str]
+    stop: ClassVar[tuple[str, ...]]
+    """Strings that end an answer besides the end-of-sequence token."""
+    yes: ClassVar[tuple[str, ...]]
+    no: ClassVar[tuple[str, ...]]
+    """Spellings of the two answers to a question about a picture; each is one token."""
+
+    @abstractmethod
+    def chat_text(self, instruction: str) -> str:
+        """Return the text that precedes the model's answer to `instruction`."""
+
+    @abstractmethod
+    def vqa_text(self, question: str) -> str:
+        """Return the text that precedes the answer to `question` about a picture; `{image}` marks its placeholders."""
+
+    @abstractmethod
+    def generation_text(self, prompt: str) -> str:
+        """Return the text that precedes the image tokens; it ends with the begin-of-image tag."""
+
+    @abstractmethod
+    def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
+        """Return hand-written prompts: the first few-shot examples, used until the model has written its own."""
+
+    @abstractmethod
+    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
+        """Return the instruction to write one new prompt similar to the examples."""
+
+    @abstractmethod
+    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
+        """Return the instruction to change one detail of `prompt`."""
+
+    @abstractmethod
+    def densify(self, prompt: str, negative: str) -> str:
+        """Return the instruction to expand a prompt and its negative together."""
+
+    @abstractmethod
+    def decompose(self, prompt: str) -> str:
+        """Return the instruction to write yes/no questions about a prompt."""
+
+    @abstractmethod
+    def format_prompt(self, answer: PromptAnswer) -> str:
+        """Return the answer to `write_prompt`."""
+
+    @abstractmethod
+    def format_dense(self, dense: str, dense_negative: str) -> str:
+        """Return the answer to `densify`."""
+
+    @abstractmethod
+    def format_questions(self, questions: Sequence[str]) -> str:
+        """Return the answer to `decompose`."""
+
+    @abstractmethod
+    def parse_prompt(self, answer: str) -> PromptAnswer:
+        """Parse the answer to `write_prompt`; raises ParseError."""
+
+    @abstractmethod
+    def parse_perturbation(self, answer: str, prompt: str) -> str:
+        """Parse the answer to `perturb`; raises ParseError, also if it equals `prompt`."""
+
+    @abstractmethod
+    def parse_dense(self, answer: str) -> tuple[str, str]:
+        """Parse the answer to `densify`: the dense prompt and the dense negative; raises ParseError."""
+
+    @abstractmethod
+    def parse_questions(self, answer: str) -> list[str]:
+        """Parse the answer to `decompose`, without repeated questions; raises ParseError."""

@@ -1,0 +1,253 @@
+"""Text formats of the embedded shapes model: lower-case words and marks, separated by single spaces.
+
+The model is pretrained on exactly the texts that this module formats: any change here requires a new pretraining.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation
+from ospo_core.prompts.filters import EQUAL_TO_BASE, UNPARSABLE
+from ospo_core.schema import PerturbationKind, SubCategory
+
+NO_RELATION = "none"
+PHRASES: dict[SubCategory, str] = {
+    SubCategory.COLOR_1: "color one",
+    SubCategory.SHAPE_1: "shape one",
+    SubCategory.TEXTURE_1: "texture one",
+    SubCategory.COLOR_2: "color two",
+    SubCategory.SHAPE_2: "shape two",
+    SubCategory.TEXTURE_2: "texture two",
+    SubCategory.SPATIAL_2D: "flat layout",
+    SubCategory.SPATIAL_3D: "deep layout",
+    SubCategory.NUMERACY_1: "numeracy one",
+    SubCategory.NUMERACY_2: "numeracy two",
+    SubCategory.NON_SPATIAL: "contact",
+    SubCategory.COMPLEX: "complex",
+}
+"""How an instruction names a sub-category."""
+
+_MARK = re.compile(r"\s*([|;,?:.])\s*")
+_NOT_IN_PROMPT = set("|;?:.")
+
+
+def _tidy(text: str) -> str:
+    """Put single spaces between words and marks."""
+    return " ".join(_MARK.sub(r" \1 ", text).split())
+
+
+def _sentence(text: str, answer: str) -> str:
+    """Return `text` if it can be a prompt; raises ParseError if it is empty or contains a mark of the answer format."""
+    text = text.strip()
+    if not text or _NOT_IN_PROMPT & set(text.split()):
+        raise ParseError(UNPARSABLE, answer, "a prompt is empty or contains a mark of the answer format")
+    return text
+
+
+def _fields(text: str, separator: str, answer: str) -> tuple[str, ...]:
+    """Split at a mark; raises ParseError if a part is empty."""
+    parts = tuple(part.strip() for part in text.split(separator))
+    if not all(parts):
+        raise ParseError(UNPARSABLE, answer, f"a part between {separator!r} marks is empty")
+    return parts
+
+
+def _relations(text: str, answer: str) -> tuple[Relation, ...]:
+    """Parse `subject , relation , object ; ...` or `none`."""
+    if text.strip() == NO_RELATION:
+        return ()
+    relations: list[Relation] = []
+    for part in _fields(text, ";", answer):
+        words = _fields(part, ",", answer)
+        if len(words) != 3:
+            raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
+        relations.append((words[0], words[1], words[2]))
+    return tuple(relations)
+
+
+class ShapesFamily(PromptFamily):
+    """The embedded tiny Janus; its tokenizer has one token per word."""
+
+    name = "shapes"
+    stop = ()
+    yes = ("yes",)
+    no = ("no",)
+
+    def chat_text(self, instruction: str) -> str:
+        """Return `<|User|> : {instruction} <|Assistant|> :`."""
+        return f"<|User|> : {instruction} <|Assistant|> :"
+
+    def vqa_text(self, question: str) -> str:
+        """Return the chat text of a picture followed by a question."""
+        return self.chat_text(f"<begin_of_image>{IMAGE_MARKER}<end_of_image> {question}")
+
+    def generation_text(self, prompt: str) -> str:
+        """Return the chat text of a prompt, followed by the begin-of-image tag."""
+        return f"{self.chat_text(prompt)} <begin_of_image>"
+
+    def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
+        """Return hand-written prompts."""
+        return list(SEEDS[sub_category])
+
+    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
+        """Return `write a prompt about {phrase} . examples : {p1} ; {p2} ; {p3} .`, prompts only."""
+        shown = " ; ".join(example.prompt for example in examples)
+        return f"write a prompt about {PHRASES[sub_category]} . examples : {shown} ."
+
+    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
+        """Return `{kind} one detail of : {prompt} .`; the sub-category is not named."""
+        return f"{kind.value} one detail of : {prompt} ."
+
+    def densify(self, prompt: str, negative: str) -> str:
+        """Return `place both : {prompt} | {negative} .`."""
+        return f"place both : {prompt} | {negative} ."
+
+    def decompose(self, prompt: str) -> str:
+        """Return `ask about : {prompt} .`."""
+        return f"ask about : {prompt} ."
+
+    def format_prompt(self, answer: PromptAnswer) -> str:
+        """Return `{prompt} | {concept} , {concept} | {subject} , {relation} , {object} ; ...`."""
+        relations = " ; ".join(" , ".join(relation) for relation in answer.relations)
+        return f"{answer.prompt} | {' , '.join(answer.concepts)} | {relations or NO_RELATION}"
+
+    def format_dense(self, dense: str, dense_negative: str) -> str:
+        """Return `{dense} | {dense_negative}`."""
+        return f"{dense} | {dense_negative}"
+
+    def format_questions(self, questions: Sequence[str]) -> str:
+        """Return the questions one after another; each ends with its own ` ?`."""
+        return " ".join(questions)
+
+    def parse_prompt(self, answer: str) -> PromptAnswer:
+        """Parse what `format_prompt` writes; raises ParseError."""
+        parts = _tidy(answer).split("|")
+        if len(parts) != 3:
+            raise ParseError(UNPARSABLE, answer, "a prompt needs three parts: prompt, concepts, relations")
+        prompt = _sentence(parts[0], answer)
+        return PromptAnswer(prompt, _fields(parts[1], ",", answer), _relations(parts[2], answer))
+
+    def parse_perturbation(self, answer: str, prompt: str) -> str:
+        """Parse one prompt; raises ParseError, also if it equals `prompt`."""
+        negative = _sentence(_tidy(answer), answer)
+        if negative == _tidy(prompt):
+            raise ParseError(EQUAL_TO_BASE, answer, "the perturbed prompt is the base prompt")
+        return negative
+
+    def parse_dense(self, answer: str) -> tuple[str, str]:
+        """Parse what `format_dense` writes; raises ParseError."""
+        parts = _tidy(answer).split("|")
+        if len(parts) != 2:
+            raise ParseError(UNPARSABLE, answer, "expected two dense prompts")
+        return _sentence(parts[0], answer), _sentence(parts[1], answer)
+
+    def parse_questions(self, answer: str) -> list[str]:
+        """Parse questions that end with ` ?`, each once; raises ParseError if there are none or one is unfinished."""
+        *bodies, rest = _tidy(answer).split("?")
+        if not bodies or rest.strip():
+            raise ParseError(UNPARSABLE, answer, "no questions, or one without a question mark")
+        return list(dict.fromkeys(f"{_sentence(body, answer)} ?" for body in bodies))
+
+
+def _plain(prompt: str, *concepts: str) -> PromptAnswer:
+    """Return a prompt without relations."""
+    return PromptAnswer(prompt, concepts)
+
+
+def _related(subject: str, relation: str, other: str) -> PromptAnswer:
+    """Return `a {subject} {relation} a {other}` with its one relation."""
+    return PromptAnswer(f"a {subject} {relation} a {other}", (subject, other), ((subject, relation, other),))
+
+
+def _complex(prompt: str, concepts: tuple[str, ...], *relations: Relation) -> PromptAnswer:
+    """Return a prompt of several concepts and relations."""
+    return PromptAnswer(prompt, concepts, relations)
+
+
+SEEDS: dict[SubCategory, tuple[PromptAnswer, ...]] = {
+    SubCategory.COLOR_1: (
+        _plain("a red circle", "red circle"),
+        _plain("a blue square", "blue square"),
+        _plain("a yellow star", "yellow star"),
+    ),
+    SubCategory.SHAPE_1: (
+        _plain("a square", "square"),
+        _plain("a triangle", "triangle"),
+        _plain("a heart at the top", "heart"),
+    ),
+    SubCategory.TEXTURE_1: (
+        _plain("a dotted orange star", "dotted orange star"),
+        _plain("a striped red circle", "striped red circle"),
+        _plain("a striped green square", "striped green square"),
+    ),
+    SubCategory.COLOR_2: (
+        _plain("a red circle and a yellow square", "red circle", "yellow square"),
+        _plain("a green star and a red square", "green star", "red square"),
+        _plain("a blue heart and a green circle", "blue heart", "green circle"),
+    ),
+    SubCategory.SHAPE_2: (
+        _plain("a purple triangle and an orange star", "purple triangle", "orange star"),
+        _plain("a green square and a yellow heart", "green square", "yellow heart"),
+        _plain("a blue star and a red triangle", "blue star", "red triangle"),
+    ),
+    SubCategory.TEXTURE_2: (
+        _plain("a striped red circle and a blue square", "striped red circle", "blue square"),
+        _plain("a green star and a striped red heart", "green star", "striped red heart"),
+        _plain("a striped blue square and a green circle", "striped blue square", "green circle"),
+    ),
+    SubCategory.SPATIAL_2D: (
+        _related("red circle", "left of", "blue square"),
+        _related("green star", "above", "red square"),
+        _related("blue heart", "below", "green circle"),
+    ),
+    SubCategory.SPATIAL_3D: (
+        _related("red circle", "in front of", "blue square"),
+        _related("green star", "behind", "red square"),
+        _related("blue heart", "in front of", "green circle"),
+    ),
+    SubCategory.NUMERACY_1: (
+        _plain("three red circles", "red circle"),
+        _plain("two blue squares", "blue square"),
+        _plain("four green stars", "green star"),
+    ),
+    SubCategory.NUMERACY_2: (
+        _plain("two red circles and three blue squares", "red circle", "blue square"),
+        _plain("a green star and two red hearts", "green star", "red heart"),
+        _plain("three blue stars and a green circle", "blue star", "green circle"),
+    ),
+    SubCategory.NON_SPATIAL: (
+        _related("red circle", "inside", "blue box"),
+        _related("red circle", "touching", "blue star"),
+        _related("green star", "inside", "red box"),
+    ),
+    SubCategory.COMPLEX: (
+        _complex(
+            "a striped red circle above a blue square and a green heart",
+            ("striped red circle", "blue square", "green heart"),
+            ("striped red circle", "above", "blue square"),
+        ),
+        _complex(
+            "a green star left of a striped blue circle and a red square",
+            ("green star", "striped blue circle", "red square"),
+            ("green star", "left of", "striped blue circle"),
+        ),
+        _complex(
+            "a blue heart below a red star and a striped green square",
+            ("blue heart", "red star", "striped green square"),
+            ("blue heart", "below", "red star"),
+        ),
+        _complex(
+            "a striped red square right of a green circle and a blue star",
+            ("striped red square", "green circle", "blue star"),
+            ("striped red square", "right of", "green circle"),
+        ),
+        _complex(
+            "a green square above a striped blue heart and a red circle",
+            ("green square", "striped blue heart", "red circle"),
+            ("green square", "above", "striped blue heart"),
+        ),
+    ),
+}
+"""The first few-shot examples: at least three prompts per sub-category, five for complex."""
