@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
@@ -123,7 +124,7 @@ class Steps:
 
     def milliseconds(self) -> list[float]:
         """Return the time from step to step; the device must have been waited for."""
-        neighbours = zip(self.marks, self.marks[1:], strict=False)
+        neighbours = pairwise(self.marks)
         if self.marks and isinstance(self.marks[0], float):
             return [1000 * (after - before) for before, after in neighbours]
         return [before.elapsed_time(after) for before, after in neighbours]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,7 @@ class _StepClock:
     @property
     def times(self) -> list[float]:
         """Seconds of each step but the first."""
-        return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
+        return [after - before for before, after in pairwise(self.ends)]
 
 
 def training(bench: Bench, batch: int, recompute: bool) -> dict[str, Any]:

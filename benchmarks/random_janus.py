@@ -28,6 +28,7 @@ PROMPTS = [example.prompt for examples in SEEDS.values() for example in examples
 CONCEPTS = [concept for examples in SEEDS.values() for example in examples for concept in example.concepts]
 _BOS, _EOS, _PAD = "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<pad>"
 _TAGS = ["<image_placeholder>", "<begin_of_image>", "<end_of_image>", "<|User|>", "<|Assistant|>"]
+PATCH = 16
 _TOKENIZER_IDS = 2048
 
 
@@ -41,7 +42,7 @@ class Size:
         heads: its attention heads, for keys and values too.
         intermediate: width of its feed-forward layers.
         vocabulary: text ids.
-        image_size: pixels of an edge; a token covers 16 x 16 of them.
+        image_size: pixels of an edge; a token covers `PATCH` x `PATCH` of them.
         codes: image codes.
         vision_hidden: width of the vision encoder.
         vision_layers: its layers.
@@ -79,7 +80,7 @@ def random_janus(size: Size, device: torch.device, dtype: torch.dtype, seed: int
 
 def janus_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> JanusConfig:
     """Return the configuration of transformers; text embeddings and head are not tied, as in the checkpoints."""
-    grid = size.image_size // JanusVisionConfig().patch_size
+    grid = size.image_size // PATCH
     text = LlamaConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,
@@ -96,6 +97,7 @@ def janus_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> JanusConfig:
         hidden_size=size.vision_hidden,
         num_hidden_layers=size.vision_layers,
         image_size=size.image_size,
+        patch_size=PATCH,
         num_image_tokens=grid * grid,
         projection_dim=size.hidden,
     )
@@ -106,12 +108,11 @@ def janus_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> JanusConfig:
         projection_dim=size.hidden,
         image_token_embed_dim=size.hidden,
     )
-    placeholder = tokenizer.convert_tokens_to_ids("<image_placeholder>")
     return JanusConfig(
         text_config=text,
         vision_config=vision,
         vq_config=vq,
-        image_token_id=placeholder,
+        image_token_id=tokenizer.get_vocab()["<image_placeholder>"],
         tie_word_embeddings=False,
     )
 
