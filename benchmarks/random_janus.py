@@ -22,7 +22,7 @@ from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
 
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.prompts.families import family
-from ospo_core.prompts.janus_seeds import SEEDS
+from ospo_core.prompts.families.janus_pro_texts import SEEDS
 
 PROMPTS = [example.prompt for examples in SEEDS.values() for example in examples]
 CONCEPTS = [concept for examples in SEEDS.values() for example in examples for concept in example.concepts]
