@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def cached(config: RoundConfig) -> dict[str, float]:
     with _clock(times, "server"):
         start_server()
     for module, name in ((flow, "open_round"), (flow, "apply_decision"), (flow, "report"), (steps, "look_up")):
-        setattr(module, name, _Timed(getattr(module, name), times))
+        setattr(module, name, _Timed(name, getattr(module, name), times))
     with _clock(times, "all of the flow"):
         result = flow.self_improvement_round(config)
     if result.ran:
@@ -96,12 +96,12 @@ def cached(config: RoundConfig) -> dict[str, float]:
 class _Timed:
     """A task whose calls are timed under its name and, if it has one, the name of its stage."""
 
-    def __init__(self, task: Any, times: dict[str, Clock]) -> None:
-        self._task, self._times = task, times
+    def __init__(self, name: str, task: Callable[..., Any], times: dict[str, Clock]) -> None:
+        self._name, self._task, self._times = name, task, times
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         stage = args[0].stage.name if args and isinstance(args[0], StageRun) else ""
-        with _clock(self._times, " ".join(part for part in (self._task.name, stage) if part)):
+        with _clock(self._times, " ".join(part for part in (self._name, stage) if part)):
             return self._task(*args, **kwargs)
 
 
