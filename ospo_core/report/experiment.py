@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ospo_core.report.formats import markdown_table
-from ospo_core.report.plots import moving_mean
+from ospo_core.report.plots import moving_mean, styled, svg
 from ospo_core.schema import ALL
 
 CURVES = "guidance.svg"
@@ -118,46 +119,47 @@ def _accuracy_cell(gain: Gain) -> str:
     return f"{share:.1f} ({gained:+.1f}: {low:+.1f} to {high:+.1f})"
 
 
+@styled
 def guidance_figure(results: Results) -> Figure:
     """Draw accuracy over guidance, one line per arm, with the range of the seeds as a band."""
-    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes("guidance scale of the evaluation", "pictures right, per cent")
     for arm, title in results.titles.items():
         own = [gain for gain in results.gains if gain["arm"] == arm and gain["group"] == ALL]
         scales = [gain["guidance"] for gain in own]
         (line,) = axes.plot(scales, [100 * gain["accuracy"] for gain in own], marker="o", label=title)
         low, high = ([100 * end(gain["by_seed"]) for gain in own] for end in (min, max))
         axes.fill_between(scales, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-    axes.set_xlabel("guidance scale of the evaluation")
-    axes.set_ylabel("pictures right, per cent")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
+@styled
 def training_figure(results: Results) -> Figure:
     """Draw the smoothed log-probability of the chosen image by step, one line per arm: the mean over its seeds."""
-    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes("step", "nats per token")
     cut = _WINDOW // 2
     for arm, curves in results.curves.items():
         steps, mean = np.asarray(curves[0][0], dtype=np.float64), np.mean([values for _, values in curves], axis=0)
         if len(mean) >= 2 * _WINDOW:
             steps, mean = steps[cut:-cut], moving_mean(mean, _WINDOW)[cut:-cut]
         axes.plot(steps, mean, label=results.titles[arm])
-    axes.set_xlabel("step")
-    axes.set_ylabel("nats per token")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
+
+
+def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    return figure, axes
 
 
 def write_results(results: Results, folder: Path) -> Path:
     """Write `results.md` and its pictures into a folder; return the path of `results.md`."""
     folder.mkdir(parents=True, exist_ok=True)
-    guidance_figure(results).savefig(folder / CURVES, metadata={"Date": None})
+    (folder / CURVES).write_bytes(svg(guidance_figure(results)))
     if results.curves:
-        training_figure(results).savefig(folder / TRAINING, metadata={"Date": None})
+        (folder / TRAINING).write_bytes(svg(training_figure(results)))
     path = folder / "results.md"
     path.write_text(results_markdown(results), encoding="utf-8")
     return path

@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from pydantic import BaseModel
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.report import collect, formats, plots, svg
+from ospo_core.report import collect, formats, plots
 from ospo_core.report.stages import stage_lines, total_seconds
 from ospo_core.schema import StageName
 
@@ -90,7 +89,7 @@ def _decision(manifests: Manifests) -> dict[str, Any] | None:
     if not decision:
         return None
     groups = [decision["overall"], *decision["categories"]]
-    return {**decision, "groups": groups, "chart": plots.accuracy_chart(groups)}
+    return {**decision, "groups": groups, "chart": plots.picture(plots.accuracy_chart(groups))}
 
 
 def _pairs(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] | None:
@@ -101,22 +100,27 @@ def _pairs(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] 
     return {"count": manifest.rows, "examples": examples, "quality": manifest.extra.get("quality")}
 
 
-def _histograms(storage: Storage, manifests: Manifests) -> list[Markup]:
-    """Return histograms of the scores: of all pictures, and of those in pairs."""
-    charts: list[Markup] = []
-    label = "score S: mean of p(yes) \N{MINUS SIGN} p(no) over the questions"
+def _histograms(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
+    """Return histograms of the scores: of all pictures, and of those in pairs; None without any."""
+    panels: dict[str, dict[str, tuple[str, plots.Values]]] = {}
     if (scores := manifests.get(StageName.SCORES)) is not None and scores.rows:
         sides = collect.image_scores(storage, scores)
-        groups = {
-            "drawn from the prompt": (svg.AFTER, sides.get("base", ())),
-            "drawn from its hard negative": (svg.BAD, sides.get("negative", ())),
+        panels["All pictures"] = {
+            "drawn from the prompt": (plots.AFTER, sides.get("base", ())),
+            "drawn from its hard negative": (plots.BAD, sides.get("negative", ())),
         }
-        charts.append(plots.histogram("scores-all", "All pictures", label, groups))
     if (pairs := manifests.get(StageName.PAIRS)) is not None and pairs.rows:
         scored = collect.pair_scores(storage, pairs)
-        chosen = {"chosen": (svg.GOOD, scored["chosen"]), "rejected": (svg.BAD, scored["rejected"])}
-        charts.append(plots.histogram("scores-pairs", "Pictures in pairs", label, chosen))
-    return charts
+        panels["Pictures in pairs"] = {
+            "chosen": (plots.GOOD, scored["chosen"]),
+            "rejected": (plots.BAD, scored["rejected"]),
+        }
+    label = "score S: mean of p(yes) \N{MINUS SIGN} p(no) over the questions"
+    return _histogram_view(label, panels) if panels else None
+
+
+def _histogram_view(label: str, panels: Mapping[str, Mapping[str, tuple[str, plots.Values]]]) -> dict[str, Any]:
+    return {"chart": plots.picture(plots.histograms(label, panels)), "words": plots.spread_words(panels)}
 
 
 def _training(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
@@ -125,7 +129,8 @@ def _training(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
         return None
     series = collect.training_series(storage, manifest) if manifest.rows else {}
     ends = [(formats.human(name), len(values), values[0], values[-1]) for name, (_, values) in sorted(series.items())]
-    return {"panels": plots.curve_panels(series), "ends": ends, "counts": manifest.counts}
+    curves = plots.training_curves(series)
+    return {"chart": plots.picture(curves) if curves else None, "ends": ends}
 
 
 def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] | None:
@@ -146,11 +151,10 @@ def _judge(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
         return None
     scores = collect.verdict_scores(storage, manifests[StageName.EVALUATION])
     groups = {
-        "right, says the oracle": (svg.GOOD, scores.get(True, ())),
-        "wrong, says the oracle": (svg.BAD, scores.get(False, ())),
+        "right, says the oracle": (plots.GOOD, scores.get(True, ())),
+        "wrong, says the oracle": (plots.BAD, scores.get(False, ())),
     }
-    label = "the model's own score S"
-    return {"models": qualities, "chart": plots.histogram("judge", "Held-out pictures", label, groups)}
+    return {"models": qualities, **_histogram_view("the model's own score S", {"Held-out pictures": groups})}
 
 
 def _extra(manifests: Manifests, stage: StageName) -> dict[str, Any]:

@@ -98,18 +98,19 @@ def curves_page(storage: Storage, manifest: Manifest) -> str:
 
     Long trainings are thinned out evenly, to keep the page small.
     """
-    from ospo_core.report import plots, svg
+    from ospo_core.report import plots
 
     series = collect.training_series(storage, manifest)
     drawn = {name: _thinned(steps, values) for name, (steps, values) in series.items()}
-    picture = svg.data_uri(svg.sheet(plots.curve_panels(drawn), columns=2))
+    chart = plots.training_curves(drawn)
+    shown = ["", f"![Training curves]({plots.picture(chart).uri})"] if chart else []
     rows = [
         [escaped(formats.human(name)), f"{values[0]:.4g}", f"{values[-1]:.4g}"]
         for name, (_, values) in sorted(series.items())
         if name not in {"step", "seconds"}
     ]
     ends = markdown_table(["Measurement", "first", "last"], rows, figures=(1, 2))
-    return "\n".join(["# Training curves", "", f"![Training curves]({picture})", "", *ends])
+    return "\n".join(["# Training curves", *shown, "", *ends])
 
 
 def decision_page(decision: Mapping[str, Any], current_model: str = "", title: str = "") -> str:
@@ -137,10 +138,10 @@ def round_page(title: str, manifests: Mapping[StageName, Manifest], ran: Collect
         ran: stages computed now, rather than taken from the cache.
         address: of the HTML report.
     """
-    from ospo_core.report import plots, svg
+    from ospo_core.report import plots
 
     decision = manifests[StageName.EVALUATION].extra["decision"]
-    chart = svg.sheet([plots.accuracy_chart([decision["overall"], *decision["categories"]])])
+    chart = plots.picture(plots.accuracy_chart([decision["overall"], *decision["categories"]]))
     rows = [
         [line.name, line.items_in, f"{line.rows} {line.unit}", line.time, line.source, escaped(line.drops_in_words)]
         for line in stage_lines(manifests, ran)
@@ -150,7 +151,7 @@ def round_page(title: str, manifests: Mapping[StageName, Manifest], ran: Collect
         [
             decision_page(decision, title=title),
             "",
-            f"![Accuracy before and after]({svg.data_uri(chart)})",
+            f"![Accuracy before and after]({chart.uri})",
             "",
             "## Stages",
             "",

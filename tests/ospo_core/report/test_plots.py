@@ -1,20 +1,24 @@
-"""Charts: the moving mean, which metrics get a curve, colours that are those of the page."""
+"""Charts: the moving mean, which metrics get a curve, colours that are those of the page, the same bytes each time."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from ospo_core.report import plots, svg
+from ospo_core.report import plots
 
 
-def test_light_colours_are_those_of_the_page() -> None:
-    css = (Path(svg.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
-    light = dict(re.findall(r"--(\w+): (#\w+);", css[: css.index("@media")]))
-    assert {name: light[name] for name in svg.LIGHT} == svg.LIGHT
+def titles(figure: Figure | None) -> list[str]:
+    return [axes.get_title(loc="left") for axes in figure.axes] if figure else []
+
+
+def test_colours_are_those_of_the_page() -> None:
+    css = (Path(plots.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    colours = {"before": plots.BEFORE, "after": plots.AFTER, "good": plots.GOOD, "bad": plots.BAD}
+    assert all(f"--{name}: {colour};" in css for name, colour in colours.items())
 
 
 def test_the_moving_mean_is_exact_inside_and_at_the_ends() -> None:
@@ -25,14 +29,22 @@ def test_the_moving_mean_is_exact_inside_and_at_the_ends() -> None:
 def test_metrics_that_belong_together_share_a_panel_and_the_clock_has_none() -> None:
     steps = np.array([1.0, 2.0])
     names = ("loss", "sft", "chosen_logprob", "rejected_logprob", "seconds", "collapse_alarm", "own_thing")
-    panels = plots.curve_panels({name: (steps, np.zeros(2)) for name in names})
-    labels = [str(panel).split('aria-label="')[1].split(":")[0] for panel in panels]
-    assert labels == ["Log-probabilities, nats per token", "Loss and its parts", "own thing"]
-    rang = plots.curve_panels({"collapse_alarm": (steps, np.array([0.0, 1.0]))})
-    assert len(rang) == 1
+    figure = plots.training_curves({name: (steps, np.zeros(2)) for name in names})
+    assert titles(figure) == ["Log-probabilities, nats per token", "Loss and its parts", "own thing"]
+    assert titles(plots.training_curves({"collapse_alarm": (steps, np.array([0.0, 1.0]))})) == ["collapse alarm"]
+    assert plots.training_curves({"seconds": (steps, steps)}) is None
 
 
 def test_a_single_step_and_an_empty_group_can_be_drawn() -> None:
-    one = plots.curve_panels({"loss": (np.array([1.0]), np.array([2.0]))})
-    empty = plots.histogram("h", "Nothing", "S", {"none": ("#000000", [])})
-    assert "<svg" in one[0] and "none, no values" in empty
+    one = plots.training_curves({"loss": (np.array([1.0]), np.array([2.0]))})
+    empty: dict[str, dict[str, tuple[str, plots.Values]]] = {"Nothing": {"none": (plots.GOOD, [])}}
+    assert one is not None and b"<svg" in plots.svg(one) and b"<svg" in plots.svg(plots.histograms("S", empty))
+    assert plots.spread_words(empty) == "Nothing, none: 0 values"
+
+
+def test_a_chart_has_the_same_bytes_each_time_and_neither_date_nor_unknown_letters_matter() -> None:
+    metrics = {"\u732b": (np.arange(90.0), np.sin(np.arange(90.0)))}
+    first, second = (plots.training_curves(metrics) for _ in range(2))
+    assert first is not None and second is not None
+    assert plots.svg(first) == plots.svg(second) and "\u732b".encode() in plots.svg(first)
+    assert b"date" not in plots.svg(first) and b"metadata" not in plots.svg(first)
