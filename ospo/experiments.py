@@ -38,8 +38,8 @@ def run(name: str, overrides: Sequence[str], out: Path, verbose: bool) -> None:
 def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> Results:
     """Read the verdicts of all measurements and compare the arms with the base."""
     from flows.experiment import BASE
-    from ospo_core.evaluation import metric_column
     from ospo_core.evaluation.comparison import Key, compare, verdicts
+    from ospo_core.evaluation.promotion import metric_column
     from ospo_core.report.experiment import Results
 
     config = experiment.arms[0].config

@@ -2,46 +2,12 @@
 
 from ospo_core.config.experiment import Arm, ExperimentConfig, experiment_names, load_experiment
 from ospo_core.config.profile import change_config, load_profile, profile_names, profiles_dir
-from ospo_core.config.sections import (
-    EngineConfig,
-    EvaluationConfig,
-    ExecutionConfig,
-    ImagesConfig,
-    LoraSettings,
-    LossConfig,
-    ModelConfig,
-    PerturbationsConfig,
-    PromotionConfig,
-    PromptsConfig,
-    QuestionsConfig,
-    RoundConfig,
-    ScoresConfig,
-    Section,
-    SelectionConfig,
-    StorageConfig,
-    TrainingConfig,
-)
+from ospo_core.config.sections import RoundConfig
 
 __all__ = [
     "Arm",
-    "EngineConfig",
-    "EvaluationConfig",
-    "ExecutionConfig",
     "ExperimentConfig",
-    "ImagesConfig",
-    "LoraSettings",
-    "LossConfig",
-    "ModelConfig",
-    "PerturbationsConfig",
-    "PromotionConfig",
-    "PromptsConfig",
-    "QuestionsConfig",
     "RoundConfig",
-    "ScoresConfig",
-    "Section",
-    "SelectionConfig",
-    "StorageConfig",
-    "TrainingConfig",
     "change_config",
     "experiment_names",
     "load_experiment",

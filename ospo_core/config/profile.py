@@ -51,13 +51,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> RoundConfi
         ConfigError: the profile is missing or not YAML, or options are unknown or invalid; all of them are listed.
     """
     path = _find(name_or_path)
-    document = {"name": path.stem, **read_yaml(path)}
-    for override in overrides:
-        _apply(document, override)
-    try:
-        return RoundConfig.model_validate(document)
-    except ValidationError as error:
-        raise config_error(error, RoundConfig, source=name_or_path) from None
+    return _validated({"name": path.stem, **read_yaml(path)}, overrides, name_or_path)
 
 
 def change_config(config: RoundConfig, overrides: Sequence[str]) -> RoundConfig:
@@ -66,13 +60,16 @@ def change_config(config: RoundConfig, overrides: Sequence[str]) -> RoundConfig:
     Raises:
         ConfigError: as `load_profile`.
     """
-    document: dict[str, Any] = config.model_dump(mode="json")
+    return _validated(config.model_dump(mode="json"), overrides, config.name)
+
+
+def _validated(document: dict[str, Any], overrides: Sequence[str], source: str) -> RoundConfig:
     for override in overrides:
         _apply(document, override)
     try:
         return RoundConfig.model_validate(document)
     except ValidationError as error:
-        raise config_error(error, RoundConfig, source=config.name) from None
+        raise config_error(error, RoundConfig, source=source) from None
 
 
 def _find(name_or_path: str) -> Path:

@@ -107,7 +107,6 @@ def two_level_interval(gains: Floats, resamples: int, seed: int) -> Interval:
 
 
 def _values(one: Verdicts, items: Sequence[str]) -> Floats:
-    """Return the shares in the order of `items`; raises ValueError if the prompts differ."""
     if sorted(one.right) != list(items):
         raise ValueError("the models were evaluated on different prompts")
     return np.array([one.right[item] for item in items], dtype=np.float64)

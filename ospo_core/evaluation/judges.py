@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,70 +12,47 @@ from pydantic import BaseModel, ConfigDict
 from ospo_core.selection.scoring import answer_score, is_yes
 
 if TYPE_CHECKING:
+    from ospo_core.evaluation.prompts import EvalPrompt
     from ospo_core.models.base import UnifiedModel
 
-Pictures = NDArray[np.uint8]
-"""Pictures [N, H, W, 3], RGB, uint8."""
-
-Verdict = Callable[[Any, str], bool | None]
+Oracle = Callable[[NDArray[np.uint8], str], bool | None]
 """(picture [H, W, 3], prompt) -> whether the picture satisfies the prompt; None if undecidable."""
 
-_WHOLE_PROMPT = {"shapes": "is there {prompt} ?"}
-_WHOLE_PROMPT_DEFAULT = "Does the image show exactly this: {prompt}?"
+
+def embedded_oracle(picture: NDArray[np.uint8], prompt: str) -> bool | None:
+    """Return the verdict of the embedded world's oracle, which reads the objects back from `picture` [H, W, 3].
+
+    None for a prompt outside its language or a picture of another size.
+    """
+    from ospo_core.shapes.grammar import GrammarError
+    from ospo_core.shapes.oracle import satisfies
+    from ospo_core.shapes.world import SIZE
+
+    if picture.shape != (SIZE, SIZE, 3):
+        return None
+    try:
+        return bool(satisfies(picture, prompt))
+    except GrammarError:
+        return None
 
 
-class Judge(Protocol):
-    """Decides for each picture whether it satisfies a prompt."""
-
-    def judge(self, prompt: str, pictures: Pictures) -> Sequence[bool | None]:
-        """Return a verdict on each of `pictures` [N, H, W, 3]; None if the judge does not understand the prompt."""
-        ...
-
-
-class SelfVqaJudge:
-    """The model as its own judge: a picture is correct if the answer to every question about it is yes.
+def self_vqa_scores(
+    loaded: UnifiedModel, prompts: Sequence[EvalPrompt], pictures: NDArray[np.uint8], batch_size: int
+) -> list[list[float]]:
+    """Return `s_k = p(yes) - p(no)` (docs/method.md, section 3) of every question, as the model itself answers.
 
     Args:
         loaded: the model that answers.
-        questions: prompt to its questions; without any, one question about the whole prompt is used.
-        batch_size: pictures per forward pass.
+        prompts: one per picture; without questions, one question about the whole prompt is asked.
+        pictures: [N, H, W, 3], RGB.
+        batch_size: questions answered together.
     """
+    from ospo_core.models.vqa import answer_questions
 
-    def __init__(self, loaded: UnifiedModel, questions: dict[str, list[str]], batch_size: int) -> None:
-        self._loaded, self._questions, self._batch_size = loaded, questions, batch_size
-
-    def questions_for(self, prompt: str) -> list[str]:
-        """Return the prompt's own questions, or one question about the whole prompt."""
-        template = _WHOLE_PROMPT.get(self._loaded.family.name, _WHOLE_PROMPT_DEFAULT)
-        return self._questions.get(prompt) or [template.format(prompt=prompt)]
-
-    def scores(self, prompts: Sequence[str], pictures: Pictures) -> list[list[float]]:
-        """Return `s_k = p(yes) - p(no)` (docs/method.md, section 3) of every question; one prompt per picture."""
-        from ospo_core.models.vqa import answer_questions
-
-        questions = [self.questions_for(prompt) for prompt in prompts]
-        answers = answer_questions(self._loaded, pictures, questions, self._batch_size)
-        return [[answer_score(p_yes, p_no) for p_yes, p_no in answer] for answer in answers]
-
-    def judge(self, prompt: str, pictures: Pictures) -> list[bool]:
-        """Return for each picture whether the answer to every question of `prompt` is yes (`s_k > 0`)."""
-        return [all_yes(scores) for scores in self.scores([prompt] * len(pictures), pictures)]
-
-
-class OracleJudge:
-    """The embedded world's oracle, which reads the objects back from a picture.
-
-    Args:
-        satisfies: (picture [H, W, 3] uint8, prompt) -> verdict; by default the oracle of the embedded world, whose
-            verdict is None for a prompt outside its language or a picture of another size.
-    """
-
-    def __init__(self, satisfies: Verdict | None = None) -> None:
-        self._satisfies = satisfies or _embedded_oracle()
-
-    def judge(self, prompt: str, pictures: Pictures) -> list[bool | None]:
-        """Return the oracle's verdict on each picture."""
-        return [self._satisfies(picture, prompt) for picture in pictures]
+    whole = "is there {} ?" if loaded.family.name == "shapes" else "Does the image show exactly this: {}?"
+    questions = [prompt.questions or [whole.format(prompt.prompt)] for prompt in prompts]
+    answers = answer_questions(loaded, pictures, questions, batch_size)
+    return [[answer_score(p_yes, p_no) for p_yes, p_no in answer] for answer in answers]
 
 
 def all_yes(scores: Sequence[float]) -> bool:
@@ -133,28 +110,7 @@ def judge_quality(rows: Iterable[Mapping[str, Any]]) -> JudgeQuality | None:
         false_negatives=misses,
         true_negatives=refusals,
         accuracy=(hits + refusals) / len(judged),
-        precision=_share(hits, hits + false_alarms),
-        recall=_share(hits, hits + misses),
+        precision=hits / (hits + false_alarms) if hits + false_alarms else None,
+        recall=hits / (hits + misses) if hits + misses else None,
         auc=area_under_curve([row["vqa_score"] for row in judged], truths.tolist()),
     )
-
-
-def _embedded_oracle() -> Verdict:
-    """Return the embedded world's oracle; imported here because it is needed only for that world."""
-    from ospo_core.shapes.grammar import GrammarError
-    from ospo_core.shapes.oracle import satisfies
-    from ospo_core.shapes.world import SIZE
-
-    def verdict(picture: Any, prompt: str) -> bool | None:
-        if picture.shape != (SIZE, SIZE, 3):
-            return None
-        try:
-            return bool(satisfies(picture, prompt))
-        except GrammarError:
-            return None
-
-    return verdict
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,8 +14,6 @@ from ospo_core.errors import StageError
 from ospo_core.evaluation.judges import judge_quality
 from ospo_core.evaluation.statistics import paired_bootstrap, wilson_interval
 from ospo_core.schema import ALL, CHILD, PARENT
-
-_COLUMNS = {"oracle": "oracle_correct", "vqa": "vqa_correct"}
 
 Row = Mapping[str, Any]
 
@@ -59,10 +57,9 @@ class Decision(BaseModel):
     sub_categories: tuple[GroupFigures, ...]
 
 
-class _Prompt(BaseModel):
+class _Prompt(NamedTuple):
     """Mean accuracy of one prompt over its samples, before and after."""
 
-    item_id: str
     category: str
     sub_category: str
     parent: float
@@ -84,7 +81,7 @@ def metric_column(rows: Sequence[Row], metric: str) -> tuple[str, str]:
             remedy="Use promotion.metric=vqa (or auto) for models and prompts outside the embedded world",
         )
     chosen = ("oracle" if complete else "vqa") if metric == "auto" else metric
-    return chosen, _COLUMNS[chosen]
+    return chosen, f"{chosen}_correct"
 
 
 def decide(
@@ -106,11 +103,14 @@ def decide(
     metric, column = metric_column([*parents, *children], config.metric)
     prompts = _paired_prompts(parents, children, column)
 
-    def figures(name: str, members: Sequence[_Prompt]) -> GroupFigures:
-        return _group_figures(name, members, resamples, seed)
+    def grouped(name_of: Callable[[_Prompt], str]) -> tuple[GroupFigures, ...]:
+        groups: dict[str, list[_Prompt]] = defaultdict(list)
+        for prompt in prompts:
+            groups[name_of(prompt)].append(prompt)
+        return tuple(_group_figures(name, groups[name], resamples, seed) for name in sorted(groups))
 
-    overall = figures(ALL, prompts)
-    categories = _grouped(prompts, lambda prompt: prompt.category, figures)
+    (overall,) = grouped(lambda _: ALL)
+    categories = grouped(lambda prompt: prompt.category)
     reason = _refusal(overall, categories, config)
     return Decision(
         promote=not reason,
@@ -122,7 +122,7 @@ def decide(
         resamples=resamples,
         overall=overall,
         categories=categories,
-        sub_categories=_grouped(prompts, lambda prompt: prompt.sub_category, figures),
+        sub_categories=grouped(lambda prompt: prompt.sub_category),
     )
 
 
@@ -143,7 +143,11 @@ def evaluation_extra(
 
 
 def _paired_prompts(parents: Sequence[Row], children: Sequence[Row], column: str) -> list[_Prompt]:
-    before, after = _by_picture(parents), _by_picture(children)
+    """Return the prompts in the order of their ids; refuses evaluations that do not pair up."""
+    before, after = (
+        {(row["item_id"], row["sample"], row["seed"], row["guidance"]): row for row in rows}
+        for rows in (parents, children)
+    )
     if not before or before.keys() != after.keys():
         raise StageError(
             "parent and child were not evaluated on the same prompts, samples and seeds",
@@ -151,52 +155,34 @@ def _paired_prompts(parents: Sequence[Row], children: Sequence[Row], column: str
             value=f"{len(before)} and {len(after)} pictures, {len(before.keys() & after.keys())} in common",
             remedy="Evaluate both with the same evaluation.* options (--refresh evaluation)",
         )
-    grouped: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    pairs: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
     for key, row in before.items():
-        grouped[key[0]].append((row, after[key]))
-    return [_prompt(pairs, column) for _, pairs in sorted(grouped.items())]
-
-
-def _by_picture(rows: Sequence[Row]) -> dict[tuple[str, int, int, float], Row]:
-    return {(row["item_id"], row["sample"], row["seed"], row["guidance"]): row for row in rows}
-
-
-def _prompt(pairs: Sequence[tuple[Row, Row]], column: str) -> _Prompt:
-    first = pairs[0][0]
-    return _Prompt(
-        item_id=first["item_id"],
-        category=first["category"],
-        sub_category=first["sub_category"],
-        parent=sum(bool(before[column]) for before, _ in pairs) / len(pairs),
-        child=sum(bool(after[column]) for _, after in pairs) / len(pairs),
-    )
-
-
-def _grouped(
-    prompts: Sequence[_Prompt],
-    key: Callable[[_Prompt], str],
-    figures: Callable[[str, Sequence[_Prompt]], GroupFigures],
-) -> tuple[GroupFigures, ...]:
-    groups: dict[str, list[_Prompt]] = defaultdict(list)
-    for prompt in prompts:
-        groups[key(prompt)].append(prompt)
-    return tuple(figures(name, members) for name, members in sorted(groups.items()))
+        pairs[key[0]].append((row, after[key]))
+    return [
+        _Prompt(
+            pairs[item][0][0]["category"],
+            pairs[item][0][0]["sub_category"],
+            parent=sum(bool(row[column]) for row, _ in pairs[item]) / len(pairs[item]),
+            child=sum(bool(row[column]) for _, row in pairs[item]) / len(pairs[item]),
+        )
+        for item in sorted(pairs)
+    ]
 
 
 def _group_figures(name: str, members: Sequence[_Prompt], resamples: int, seed: int) -> GroupFigures:
     before, after = [prompt.parent for prompt in members], [prompt.child for prompt in members]
     parent, child = sum(before) / len(before), sum(after) / len(after)
-    parent_interval, child_interval = wilson_interval(parent, len(members)), wilson_interval(child, len(members))
+    (parent_low, parent_high), (child_low, child_high) = (wilson_interval(x, len(members)) for x in (parent, child))
     gain = paired_bootstrap(before, after, resamples, derive_seed("bootstrap", seed, name))
     return GroupFigures(
         name=name,
         prompts=len(members),
         parent=parent,
-        parent_low=parent_interval.low,
-        parent_high=parent_interval.high,
+        parent_low=parent_low,
+        parent_high=parent_high,
         child=child,
-        child_low=child_interval.low,
-        child_high=child_interval.high,
+        child_low=child_low,
+        child_high=child_high,
         difference=child - parent,
         difference_low=gain.low,
         difference_high=gain.high,

@@ -46,7 +46,17 @@ def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
     Raises:
         ConfigError: the file is missing, empty, in no known format, or contains a prompt twice; the line is given.
     """
-    source, text = _read(config.prompts)
+    path = HELDOUT_FILE if config.prompts == EMBEDDED else Path(config.prompts).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
+            field="evaluation.prompts",
+            value=config.prompts,
+            remedy=f"Give {EMBEDDED}, a JSON-lines file, or a text file with one prompt per line",
+        ) from error
+    source = str(path)
     prompts = _parse_lines(text, source)
     if not prompts:
         raise ConfigError(
@@ -69,31 +79,16 @@ def spread(prompts: Iterable[EvalPrompt], limit: int) -> list[EvalPrompt]:
     return [prompt for turn in turns for prompt in turn if prompt is not None][:limit]
 
 
-def _read(source: str) -> tuple[str, str]:
-    """Return (name, text) of the prompts file."""
-    path = HELDOUT_FILE if source == EMBEDDED else Path(source).expanduser()
-    try:
-        return str(path), path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
-            field="evaluation.prompts",
-            value=source,
-            remedy=f"Give {EMBEDDED}, a JSON-lines file, or a text file with one prompt per line",
-        ) from error
-
-
 def _parse_lines(text: str, source: str) -> list[tuple[int, EvalPrompt]]:
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     filled = [(number, line) for number, line in lines if line]
     if filled and filled[0][1].startswith("{"):
         return [(number, _from_json(line, source, number)) for number, line in filled]
-    category = Path(source).stem.removesuffix("_val").removesuffix("_train") or "prompts"
-    return [(number, _plain(line, category)) for number, line in filled]
-
-
-def _plain(prompt: str, category: str) -> EvalPrompt:
-    return EvalPrompt(item_id=item_id("evaluation", prompt), category=category, sub_category=category, prompt=prompt)
+    named = Path(source).stem.removesuffix("_val").removesuffix("_train") or "prompts"
+    return [
+        (number, EvalPrompt(item_id=item_id("evaluation", line), category=named, sub_category=named, prompt=line))
+        for number, line in filled
+    ]
 
 
 def _from_json(line: str, source: str, number: int) -> EvalPrompt:
@@ -105,8 +100,11 @@ def _from_json(line: str, source: str, number: int) -> EvalPrompt:
         _refuse(source, number, "`prompt` is missing or not a string")
     try:
         return EvalPrompt.model_validate(_geneval(record) if "tag" in record else _with_defaults(record))
-    except (ValidationError, KeyError, TypeError, AttributeError, IndexError) as error:
-        _refuse(source, number, _first_problem(error))
+    except ValidationError as error:
+        first = error.errors()[0]
+        _refuse(source, number, f"`{'.'.join(str(part) for part in first['loc'])}`: {first['msg']}")
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        _refuse(source, number, f"cannot be parsed ({type(error).__name__}: {error})")
 
 
 def _with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,13 +136,6 @@ def _object_question(entry: Mapping[str, Any]) -> str:
     if count > 1:
         return f"Are there {_NUMBER_WORDS.get(count, str(count))} of this in the image: {name}?"
     return f"Is there {'an' if name[0] in 'aeiou' else 'a'} {name}?"
-
-
-def _first_problem(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"`{'.'.join(str(part) for part in first['loc'])}`: {first['msg']}"
-    return f"cannot be parsed ({type(error).__name__}: {error})"
 
 
 def _refuse(source: str, number: int, problem: str) -> NoReturn:

@@ -13,7 +13,7 @@ import numpy as np
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EngineConfig, EvaluationConfig, ModelConfig
 from ospo_core.engines.base import Request, TextEngine, build_engine
-from ospo_core.evaluation.judges import area_under_curve, judge_quality
+from ospo_core.evaluation.judges import judge_quality
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.evaluation.run import evaluate_model
 from ospo_core.models.base import UnifiedModel
@@ -35,14 +35,7 @@ Figures = dict[str, float]
 
 
 def measure_model(folder: Path, count: int, guidances: Sequence[float] = (1.0, 2.0), device: str = "auto") -> Figures:
-    """Return all figures of a model.
-
-    Args:
-        folder: the model.
-        count: number of held-out prompts to render, and of examples per text task.
-        guidances: guidance scales.
-        device: auto, cpu or cuda.
-    """
+    """Return all figures of the model in `folder`; `count` held-out prompts are drawn, and as many texts per task."""
     loaded = load_model(folder, ModelConfig.model_validate({"path": str(folder), "device": device}))
     figures = {"vq_keeps_scene": vq_keeps_scene(loaded, count)}
     for guidance in guidances:
@@ -79,11 +72,8 @@ def drawing_figures(loaded: UnifiedModel, count: int, guidance: float) -> Figure
         agree = [row["vqa_correct"] == row["oracle_correct"] for row in own]
         figures[f"{tag}/judge_accuracy/{sub_category.value}"] = float(np.mean(agree))
     if quality is not None:
-        figures[f"{tag}/judge_accuracy"] = float(quality.accuracy or 0.0)
-        truths = [bool(row["oracle_correct"]) for row in rows]
-        figures[f"{tag}/judge_auc"] = area_under_curve([row["vqa_score"] for row in rows], truths) or 0.0
-        figures[f"{tag}/judge_precision"] = float(quality.precision or 0.0)
-        figures[f"{tag}/judge_recall"] = float(quality.recall or 0.0)
+        for measure in ("accuracy", "auc", "precision", "recall"):
+            figures[f"{tag}/judge_{measure}"] = float(getattr(quality, measure) or 0.0)
     return figures
 
 
@@ -101,14 +91,12 @@ def _answers(engine: TextEngine, instructions: Sequence[str], temperature: float
 
 def text_figures(engine: TextEngine, count: int) -> Figures:
     """Return the shares of valid answers of the four text tasks."""
-    rng = random.Random(5)
+    rng, each = random.Random(5), max(1, count // len(SubCategory))
     subjects = [
-        (sub_category, random_training_sentence(sub_category, rng))
-        for sub_category in SubCategory
-        for _ in range(max(1, count // len(SubCategory)))
+        (sub_category, random_training_sentence(sub_category, rng)) for sub_category in SubCategory for _ in range(each)
     ]
     return {
-        **_writing_figures(engine, max(1, count // len(SubCategory)), rng),
+        **_writing_figures(engine, each, rng),
         **_perturbing_figures(engine, subjects, rng),
         **_densifying_figures(engine, subjects, rng),
         **_decomposing_figures(engine, subjects),

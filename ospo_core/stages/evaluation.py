@@ -8,21 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.tables import iter_rows
 from ospo_core.config import RoundConfig
-from ospo_core.evaluation import CHILD, PARENT, load_evaluation_prompts, metric_column, wilson_interval
-from ospo_core.schema import ALL, StageName, table_from_rows
+from ospo_core.evaluation.promotion import evaluation_extra, metric_column
+from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
+from ospo_core.evaluation.statistics import wilson_interval
+from ospo_core.schema import ALL, CHILD, PARENT, StageName, table_from_rows
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.run import StageRun
 from ospo_core.stages.training import trained_model
-
-if TYPE_CHECKING:
-    from ospo_core.evaluation import EvalPrompt
 
 MODEL = "model"
 """Label of a model that is evaluated alone."""
@@ -89,8 +88,6 @@ class EvaluationStage(Stage):
 
     def extra(self, run: StageRun, rows: Sequence[Row]) -> dict[str, Any]:
         """Return the decision and the judge's quality, and which models were compared."""
-        from ospo_core.evaluation import evaluation_extra
-
         before, after = ([row for row in rows if row["model"] == label] for label in self.labels)
         decided = evaluation_extra(before, after, run.config.evaluation, run.config.promotion)
         return {**decided, **{label: self.model_of(run, label).digest for label in self.labels}}

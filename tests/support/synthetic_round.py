@@ -15,8 +15,8 @@ from ospo_core.artifacts.manifest import Manifest, prefix_of
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.config.sections import EvaluationConfig, PromotionConfig
-from ospo_core.evaluation import CHILD, PARENT, evaluation_extra
-from ospo_core.schema import StageName, SubCategory, category_of, table_from_rows
+from ospo_core.evaluation.promotion import evaluation_extra
+from ospo_core.schema import CHILD, PARENT, StageName, SubCategory, category_of, table_from_rows
 
 Row = dict[str, Any]
 COLOURS = {"red": "#d3402f", "blue": "#2f66c9", "green": "#3c9a4e", "yellow": "#e2b93b", "purple": "#7e4aa8"}

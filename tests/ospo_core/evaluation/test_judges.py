@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ospo_core.evaluation import judge_quality
-from ospo_core.evaluation.judges import area_under_curve
+from ospo_core.evaluation.judges import area_under_curve, judge_quality
 from tests.support.evaluation_rows import evaluation_row
 
 

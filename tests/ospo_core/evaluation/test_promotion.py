@@ -8,7 +8,8 @@ import pytest
 
 from ospo_core.config.sections import EvaluationConfig, PromotionConfig
 from ospo_core.errors import StageError
-from ospo_core.evaluation import CHILD, PARENT, decide, evaluation_extra
+from ospo_core.evaluation.promotion import decide, evaluation_extra
+from ospo_core.schema import CHILD, PARENT
 from tests.support.evaluation_rows import evaluation_row, evaluation_rows
 
 GATE = PromotionConfig()

@@ -10,7 +10,7 @@ import pytest
 
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.errors import ConfigError
-from ospo_core.evaluation import EvalPrompt, load_evaluation_prompts
+from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
 
 
 def written(path: Path, lines: list[Any], limit: int = 300) -> EvaluationConfig:

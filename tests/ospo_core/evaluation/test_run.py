@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ospo_core.config.sections import EvaluationConfig
-from ospo_core.evaluation import EvalPrompt
-from ospo_core.evaluation.judges import OracleJudge, SelfVqaJudge, all_yes
+from ospo_core.evaluation.judges import all_yes, embedded_oracle, self_vqa_scores
+from ospo_core.evaluation.prompts import EvalPrompt
 from ospo_core.evaluation.run import evaluate_model, picture_seed
 from ospo_core.models.base import UnifiedModel
 from ospo_core.schema import table_from_rows
@@ -40,7 +40,7 @@ def is_red(picture: NDArray[np.uint8], prompt: str) -> bool:
 
 def test_rows_are_complete_ordered_and_fit_the_table(loaded: UnifiedModel) -> None:
     config = EvaluationConfig(samples=2, batch_size=4)
-    rows = evaluate_model(loaded, PROMPTS, config, "parent", OracleJudge(is_red))
+    rows = evaluate_model(loaded, PROMPTS, config, "parent", is_red)
     assert table_from_rows("evaluation", rows).num_rows == 6
     assert [(row["item_id"], row["sample"]) for row in rows] == [(p.item_id, s) for p in PROMPTS for s in (0, 1)]
     assert [row["oracle_correct"] for row in rows] == [True, True, False, False, False, False]
@@ -52,8 +52,8 @@ def test_rows_are_complete_ordered_and_fit_the_table(loaded: UnifiedModel) -> No
 
 
 def test_batches_and_neighbours_change_no_picture(loaded: UnifiedModel) -> None:
-    together = evaluate_model(loaded, PROMPTS, EvaluationConfig(batch_size=8), "parent", OracleJudge(is_red))
-    alone = evaluate_model(loaded, PROMPTS[1:2], EvaluationConfig(batch_size=1), "child", OracleJudge(is_red))
+    together = evaluate_model(loaded, PROMPTS, EvaluationConfig(batch_size=8), "parent", is_red)
+    alone = evaluate_model(loaded, PROMPTS[1:2], EvaluationConfig(batch_size=1), "child", is_red)
     assert together[1]["tokens"] == alone[0]["tokens"] and together[1]["seed"] == alone[0]["seed"]
 
 
@@ -64,20 +64,20 @@ def test_seeds_depend_on_the_configured_seed_the_prompt_and_the_sample() -> None
 
 
 def test_a_prompt_outside_the_embedded_language_has_no_verdict() -> None:
-    black = np.zeros((1, 64, 64, 3), dtype=np.uint8)
-    assert OracleJudge().judge("an astronaut riding a horse", black) == [None]
-    assert OracleJudge().judge("a red circle", black) == [False]
+    black = np.zeros((64, 64, 3), dtype=np.uint8)
+    assert embedded_oracle(black, "an astronaut riding a horse") is None
+    assert embedded_oracle(black, "a red circle") is False
+    assert embedded_oracle(black[:32], "a red circle") is None
 
 
 def test_the_model_judges_by_the_prompts_questions_or_by_the_whole_prompt(loaded: UnifiedModel) -> None:
-    judge = SelfVqaJudge(loaded, {"a red circle": ["is there a red circle ?", "is there a circle ?"]}, 4)
-    assert len(judge.questions_for("a red circle")) == 2
-    assert judge.questions_for("a star") == ["is there a star ?"]
-    pictures = np.zeros((2, loaded.geometry.height, loaded.geometry.width, 3), dtype=np.uint8)
-    scores = judge.scores(["a red circle", "a star"], pictures)
-    assert [len(answers) for answers in scores] == [2, 1]
+    red = PROMPTS[0].model_copy(update={"questions": ["is there a red circle ?", "is there a circle ?"]})
+    whole = PROMPTS[0].model_copy(update={"prompt": "a star", "questions": []})
+    asked = PROMPTS[0].model_copy(update={"prompt": "a star", "questions": ["is there a star ?"]})
+    pictures = np.zeros((3, loaded.geometry.height, loaded.geometry.width, 3), dtype=np.uint8)
+    scores = self_vqa_scores(loaded, [red, whole, asked], pictures, batch_size=4)
+    assert [len(answers) for answers in scores] == [2, 1, 1] and scores[1] == pytest.approx(scores[2])
     assert all(-1.0 <= score <= 1.0 for answers in scores for score in answers)
-    assert judge.judge("a red circle", pictures[:1]) == [all_yes(scores[0])]
 
 
 def test_all_yes_needs_a_question_and_every_answer() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ospo_core.evaluation import paired_bootstrap, wilson_interval
+from ospo_core.evaluation.statistics import paired_bootstrap, wilson_interval
 
 
 def test_wilson_agrees_with_the_worked_example_of_eight_in_ten() -> None:

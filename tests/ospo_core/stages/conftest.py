@@ -19,11 +19,9 @@ from ospo_core.stages.model_ref import ModelRef
 from tests.support.rounds import ScriptedResources, run_stages, small_round
 
 
-class LenientOracle:
-    """Accepts pictures that are bright at the top left: an oracle for pictures of any size."""
-
-    def judge(self, prompt: str, pictures: Any) -> list[bool]:
-        return [bool(picture[0, 0].mean() > 100) for picture in pictures]
+def lenient_oracle(picture: Any, prompt: str) -> bool:
+    """Accept pictures that are bright at the top left: an oracle for pictures of any size."""
+    return bool(picture[0, 0].mean() > 100)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallRound]:
     config, resources = small_round(root), ScriptedResources()
     model = ModelRef(digest=model_digest(root / "model"), source=str(root / "model"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ospo_core.evaluation.run.OracleJudge", LenientOracle)
+        patch.setattr("ospo_core.evaluation.run.embedded_oracle", lenient_oracle)
         patch.setenv("OMP_NUM_THREADS", "1")
         manifests = run_stages(config, resources, StageName.EVALUATION, model)
         yield SmallRound(config, Storage(config.storage.root), model, resources, manifests)
