@@ -108,22 +108,17 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
         document = _Document.model_validate(read_yaml(folder / EXPERIMENT_FILE))
     except ValidationError as error:
         raise config_error(error, _Document, source=str(folder / EXPERIMENT_FILE)) from None
-    _check_reference(document, folder / EXPERIMENT_FILE)
+    if document.reference is not None and (document.reference not in document.arms or document.rounds > 1):
+        raise ConfigError(
+            "is not an arm with one round",
+            field=f"{folder / EXPERIMENT_FILE}: reference",
+            value=document.reference,
+            remedy=f"Give one of {', '.join(document.arms)} with rounds: 1, or omit it",
+        )
     arms = tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms)
     _check_comparable(arms)
     shared = {name: getattr(document, name) for name in _Comparison.model_fields}
     return ExperimentConfig(name=folder.name, arms=arms, **shared)
-
-
-def _check_reference(document: _Document, source: Path) -> None:
-    """Refuse a reference that is not an arm, or is ambiguous because there are several rounds."""
-    if document.reference is not None and (document.reference not in document.arms or document.rounds > 1):
-        raise ConfigError(
-            "is not an arm with one round",
-            field=f"{source}: reference",
-            value=document.reference,
-            remedy=f"Give one of {', '.join(document.arms)} with rounds: 1, or omit it",
-        )
 
 
 def _check_comparable(arms: tuple[Arm, ...]) -> None:

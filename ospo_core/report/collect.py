@@ -16,7 +16,7 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import read_table, scan
-from ospo_core.report.formats import changed_words
+from ospo_core.report.formats import Change, changed_words
 from ospo_core.report.pictures import Picture, embed
 from ospo_core.schema import CHILD, PARENT
 
@@ -39,7 +39,7 @@ class PairExample:
     row: Row
     chosen: Picture
     rejected: Picture
-    changes: list[tuple[str, str]]
+    changes: list[Change]
     questions: list[Question]
 
 
@@ -79,19 +79,23 @@ def pair_examples(
 ) -> list[PairExample]:
     """Return `count` random pairs, from as many sub-categories as possible.
 
-    Args:
-        storage: where the pairs are.
-        manifest: of the stage pairs.
-        seed: chooses the pairs, so that nobody picks them by hand.
-        count: pairs wanted.
-        show: turns encoded bytes and a name into a picture.
+    The seed chooses them, so that nobody picks them by hand; `show` turns encoded bytes and a name into a picture.
     """
     keys = read_table(storage, manifest, columns=["item_id", "sub_category"]).to_pylist()
     chosen = _one_of_each(keys, derive_seed("report", "pairs", seed), count)
     plain = ["chosen_tokens", "rejected_tokens", "chosen_mask", "rejected_mask"]
     frame = scan(storage, manifest).drop(plain).filter(pl.col("item_id").is_in(chosen)).collect()
     rows = {row["item_id"]: row for row in frame.iter_rows(named=True)}
-    return [_pair_example(rows[item], show) for item in chosen]
+    return [
+        PairExample(
+            row={key: value for key, value in row.items() if not key.endswith(("_image", "_answers"))},
+            chosen=show(row["chosen_image"]["bytes"], f"chosen image of {row['item_id']}"),
+            rejected=show(row["rejected_image"]["bytes"], f"rejected image of {row['item_id']}"),
+            changes=changed_words(row["prompt"], row["negative_prompt"]),
+            questions=_questions(row["chosen_answers"] or [], row["rejected_answers"] or []),
+        )
+        for row in (rows[item] for item in chosen)
+    ]
 
 
 def image_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
@@ -139,8 +143,14 @@ def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, co
     groups: dict[str, list[Row]] = {name: [] for name in GROUPS.values()}
     for row in joined.iter_rows(named=True):
         groups[GROUPS[bool(row[column]), bool(row[f"{column}_after"])]].append(row)
-    chosen = {name: _sample(members, derive_seed("report", name, seed), count) for name, members in groups.items()}
-    pictures = _pictures(storage, manifest, [row["item_id"] for rows in chosen.values() for row in rows], column)
+    chosen = {
+        name: random.Random(derive_seed("report", name, seed)).sample(members, min(count, len(members)))
+        for name, members in groups.items()
+    }
+    items = [row["item_id"] for rows in chosen.values() for row in rows]
+    shown = scan(storage, manifest).filter(pl.col("item_id").is_in(items))
+    shown = shown.select(*_PICTURE, "model", "prompt", "sub_category", "seed", "image", column)
+    pictures = {_identity(row, row["model"]): row for row in shown.collect().iter_rows(named=True)}
     return [
         ComparisonGroup(name, len(groups[name]), [_comparison(row, pictures, column) for row in rows])
         for name, rows in chosen.items()
@@ -150,15 +160,8 @@ def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, co
 _PICTURE = ["item_id", "sample", "guidance"]
 
 
-def _sample(members: Sequence[Row], seed: int, count: int) -> list[Row]:
-    return random.Random(seed).sample(members, min(count, len(members)))
-
-
-def _pictures(storage: Storage, manifest: Manifest, items: Sequence[str], column: str) -> dict[tuple[Any, ...], Row]:
-    """Return the full rows of some prompts by (item, sample, guidance, model), in one read."""
-    columns = [*_PICTURE, "model", "prompt", "sub_category", "seed", "image", column]
-    frame = scan(storage, manifest).filter(pl.col("item_id").is_in(list(items))).select(columns).collect()
-    return {tuple(row[name] for name in (*_PICTURE, "model")): row for row in frame.iter_rows(named=True)}
+def _identity(row: Row, model: str) -> tuple[Any, ...]:
+    return (*(row[name] for name in _PICTURE), model)
 
 
 def _one_of_each(keys: Iterable[Row], seed: int, count: int) -> list[str]:
@@ -173,16 +176,6 @@ def _one_of_each(keys: Iterable[Row], seed: int, count: int) -> list[str]:
     return [item for _, _, item in sorted(ranked)[:count]]
 
 
-def _pair_example(row: Row, show: Callable[[bytes, str], Picture]) -> PairExample:
-    return PairExample(
-        row={key: value for key, value in row.items() if not key.endswith(("_image", "_answers"))},
-        chosen=show(row["chosen_image"]["bytes"], f"chosen image of {row['item_id']}"),
-        rejected=show(row["rejected_image"]["bytes"], f"rejected image of {row['item_id']}"),
-        changes=[(op, words) for op, words in changed_words(row["prompt"], row["negative_prompt"])],
-        questions=_questions(row["chosen_answers"] or [], row["rejected_answers"] or []),
-    )
-
-
 def _questions(chosen: Sequence[Row], rejected: Sequence[Row]) -> list[Question]:
     """Return the answers on both pictures side by side, by question, in the order in which they were asked."""
     asked = list(dict.fromkeys(answer["question"] for answer in [*chosen, *rejected]))
@@ -191,8 +184,7 @@ def _questions(chosen: Sequence[Row], rejected: Sequence[Row]) -> list[Question]
 
 
 def _comparison(key: Row, pictures: Mapping[tuple[Any, ...], Row], column: str) -> Comparison:
-    identity = tuple(key[name] for name in _PICTURE)
-    before, after = pictures[*identity, PARENT], pictures[*identity, CHILD]
+    before, after = pictures[_identity(key, PARENT)], pictures[_identity(key, CHILD)]
     return Comparison(
         prompt=before["prompt"],
         sub_category=before["sub_category"],

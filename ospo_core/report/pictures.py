@@ -32,16 +32,11 @@ def embed(data: bytes, name: str) -> Picture:
     Raises:
         StageError: the bytes are not a picture.
     """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            (width, height), kind = image.size, (image.format or "png").lower()
-            if len(data) > _LARGE_BYTES:
-                data, kind = _as_webp(image), "webp"
-    except (UnidentifiedImageError, OSError) as error:
-        remedy = "Recompute the stage that made it (--refresh)"
-        raise StageError("not a picture", field="report", value=name, remedy=remedy) from error
-    uri = f"data:image/{kind};base64,{b64encode(data).decode('ascii')}"
-    return Picture(uri=uri, width=width, height=height, pixelated=max(width, height) <= _PIXEL_ART_SIDE)
+    image = _opened(data, name)
+    kind = (image.format or "png").lower()
+    if len(data) > _LARGE_BYTES:
+        data, kind = _encoded(image, "webp"), "webp"
+    return encoded_picture(data, kind, image.size, pixelated=max(image.size) <= _PIXEL_ART_SIDE)
 
 
 def thumbnail(data: bytes, name: str) -> Picture:
@@ -52,26 +47,36 @@ def thumbnail(data: bytes, name: str) -> Picture:
     Raises:
         StageError: the bytes are not a picture.
     """
-    source = embed(data, name)
-    with Image.open(BytesIO(data)) as opened:
-        image = opened.convert("RGB")
-    longer = max(source.width, source.height)
-    factor = max(1, _THUMBNAIL_SIDE // longer)
+    image = _opened(data, name).convert("RGB")
+    pixelated = max(image.size) <= _PIXEL_ART_SIDE
+    factor = _THUMBNAIL_SIDE // max(image.size)
     if factor > 1:
-        image = image.resize((source.width * factor, source.height * factor), Image.Resampling.NEAREST)
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     else:
         image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    kind = "png" if pixelated else "webp"
+    return encoded_picture(_encoded(image, kind), kind, image.size, pixelated)
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(BytesIO(data))
+        image.load()
+        return image
+    except (UnidentifiedImageError, OSError) as error:
+        remedy = "Recompute the stage that made it (--refresh)"
+        raise StageError("not a picture", field="report", value=name, remedy=remedy) from error
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
     buffer = BytesIO()
-    if source.pixelated:
+    if kind == "png":
         image.save(buffer, format="PNG", optimize=True)
     else:
-        image.save(buffer, format="WEBP", quality=_WEBP_QUALITY)
-    kind = "png" if source.pixelated else "webp"
-    uri = f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode('ascii')}"
-    return Picture(uri=uri, width=image.width, height=image.height, pixelated=source.pixelated)
-
-
-def _as_webp(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.convert("RGB").save(buffer, format="WEBP", quality=_WEBP_QUALITY)
+        image.convert("RGB").save(buffer, format="WEBP", quality=_WEBP_QUALITY)
     return buffer.getvalue()
+
+
+def encoded_picture(data: bytes, kind: str, size: tuple[int, int], pixelated: bool) -> Picture:
+    """Return the bytes of a picture of type `image/<kind>` and of `size` (width, height) as a picture to show."""
+    return Picture(f"data:image/{kind};base64,{b64encode(data).decode('ascii')}", *size, pixelated)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
@@ -16,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from ospo_core.report.formats import group_name, human
-from ospo_core.report.pictures import Picture
+from ospo_core.report.pictures import Picture, encoded_picture
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps and values of one metric, two arrays of the same length."""
@@ -68,8 +67,7 @@ def svg(figure: Figure) -> bytes:
 def picture(figure: Figure) -> Picture:
     """Return the figure as a picture to embed: SVG in a data URI."""
     width, height = (72 * figure.get_size_inches()).round().astype(int)
-    uri = f"data:image/svg+xml;base64,{b64encode(svg(figure)).decode('ascii')}"
-    return Picture(uri, int(width), int(height), pixelated=False)
+    return encoded_picture(svg(figure), "svg+xml", (int(width), int(height)), pixelated=False)
 
 
 @styled
