@@ -76,7 +76,8 @@ def results_markdown(results: Results) -> str:
     groups = [group for group in dict.fromkeys(gain["group"] for gain in results.gains) if group != ALL]
     for scale in scales:
         lines += ["", f"By category, guidance {scale:g}:", ""]
-        found = _cells(results, scale)
+        own = [gain for gain in results.gains if gain["guidance"] == scale]
+        found = {(gain["arm"], gain["group"]): _accuracy_cell(gain) for gain in own}
         rows = [[title, *(found.get((arm, group), "") for group in groups)] for arm, title in results.titles.items()]
         lines += markdown_table(["", *groups], rows)
     if results.curves:
@@ -104,10 +105,6 @@ def _difference(gain: Gain) -> str:
     """Return `-6.7 (-9.0 to -4.2)`."""
     low, high = (100 * end for end in gain["interval"])
     return f"{100 * gain['gain']:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def _cells(results: Results, scale: float) -> dict[tuple[str, str], str]:
-    return {(gain["arm"], gain["group"]): _accuracy_cell(gain) for gain in results.gains if gain["guidance"] == scale}
 
 
 def _accuracy_cell(gain: Gain) -> str:

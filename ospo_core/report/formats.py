@@ -117,14 +117,9 @@ def changed_words(a: str, b: str) -> list[Change]:
     first, second = a.split(), b.split()
     changes: list[Change] = []
     for tag, i, j, k, end in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
-        if tag == "equal":
-            changes.append(Change("same", " ".join(first[i:j])))
-            continue
-        if j > i:
-            changes.append(Change("removed", " ".join(first[i:j])))
-        if end > k:
-            changes.append(Change("added", " ".join(second[k:end])))
-    return changes
+        changes.append(Change("same" if tag == "equal" else "removed", " ".join(first[i:j])))
+        changes.append(Change("added", " ".join(second[k:end]) if tag != "equal" else ""))
+    return [change for change in changes if change.words]
 
 
 def escaped(text: str) -> str:

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
+from ospo_core.config.sections import RoundConfig
 from ospo_core.report import collect, formats, plots
 from ospo_core.report.stages import stage_lines, total_seconds
 from ospo_core.schema import StageName
@@ -27,43 +27,41 @@ Manifests = Mapping[StageName, Manifest]
 def write_report(
     storage: Storage,
     manifests: Manifests,
-    config: BaseModel,
+    config: RoundConfig,
     key: str,
     ran: Collection[StageName] | None = None,
 ) -> str:
-    """Write the report of a round to `key` and return its address.
-
-    Args:
-        storage: holds the tables, and receives the report.
-        manifests: of the round's stages; the section of an absent stage is omitted.
-        config: the round's configuration (`RoundConfig`: `name` and `seed` are read, everything is shown).
-        key: where to write, such as `reports/round-0001.html`.
-        ran: stages computed now, rather than taken from the cache; None if that is not known.
-    """
+    """Write the report to `key`, such as `reports/round-0001.html`, and return its address; see `render_report`."""
     storage.write(key, render_report(storage, manifests, config, ran).encode("utf-8"))
     return storage.uri(key)
 
 
 def render_report(
-    storage: Storage, manifests: Manifests, config: BaseModel, ran: Collection[StageName] | None = None
+    storage: Storage, manifests: Manifests, config: RoundConfig, ran: Collection[StageName] | None = None
 ) -> str:
-    """Return the report as HTML; arguments as for `write_report`."""
-    settings = config.model_dump(mode="json")
-    seed = int(settings.get("seed", 0))
+    """Return the report as HTML.
+
+    Args:
+        storage: holds the tables.
+        manifests: of the round's stages; the section of an absent stage is omitted.
+        config: the round's configuration.
+        ran: stages computed now, rather than taken from the cache; None if that is not known.
+    """
+    extra = manifests[StageName.EVALUATION].extra if StageName.EVALUATION in manifests else {}
     view: dict[str, Any] = {
-        "name": settings.get("name", "round"),
-        "seed": seed,
+        "name": config.name,
+        "seed": config.seed,
         "created": max((manifest.created_at for manifest in manifests.values()), default=""),
         "stages": stage_lines(manifests, ran),
         "seconds": total_seconds(manifests),
-        "settings": settings,
+        "settings": config.model_dump(mode="json"),
         "manifests": [_provenance(manifests[stage]) for stage in StageName if stage in manifests],
-        "decision": _decision(manifests),
-        "accuracy": _extra(manifests, StageName.EVALUATION).get("accuracy"),
-        "pairs": _pairs(storage, manifests, seed),
+        "decision": _decision(extra),
+        "accuracy": extra.get("accuracy"),
+        "pairs": _pairs(storage, manifests, config.seed),
         "histograms": _histograms(storage, manifests),
         "training": _training(storage, manifests),
-        "comparisons": _comparisons(storage, manifests, seed),
+        "comparisons": _comparisons(storage, manifests, config.seed),
         "judge": _judge(storage, manifests),
     }
     return _environment().get_template("report.html.j2").render(view)
@@ -83,9 +81,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _decision(manifests: Manifests) -> dict[str, Any] | None:
+def _decision(extra: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the promotion gate's decision and its chart; None before the evaluation."""
-    decision = _extra(manifests, StageName.EVALUATION).get("decision")
+    decision = extra.get("decision")
     if not decision:
         return None
     groups = [decision["overall"], *decision["categories"]]
@@ -136,30 +134,25 @@ def _training(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
 def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] | None:
     """Return the pictures before and after, grouped by the verdicts of the metric that decided the promotion."""
     manifest = manifests.get(StageName.EVALUATION)
-    decision = _extra(manifests, StageName.EVALUATION).get("decision")
-    if manifest is None or not decision:
+    if manifest is None or not manifest.extra.get("decision"):
         return None
-    column = f"{decision['metric']}_correct"
-    groups = collect.comparisons(storage, manifest, column, seed, EXAMPLES_PER_GROUP)
-    return {"groups": groups, "total": sum(group.count for group in groups), "metric": decision["metric"]}
+    metric = manifest.extra["decision"]["metric"]
+    groups = collect.comparisons(storage, manifest, f"{metric}_correct", seed, EXAMPLES_PER_GROUP)
+    return {"groups": groups, "total": sum(group.count for group in groups), "metric": metric}
 
 
 def _judge(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
     """Return how good a judge the model is, before and after training; None without an oracle."""
-    qualities = _extra(manifests, StageName.EVALUATION).get("judge")
-    if not qualities:
+    manifest = manifests.get(StageName.EVALUATION)
+    if manifest is None or not manifest.extra.get("judge"):
         return None
-    scores = collect.verdict_scores(storage, manifests[StageName.EVALUATION])
+    scores = collect.verdict_scores(storage, manifest)
     groups = {
         "right, says the oracle": (plots.GOOD, scores.get(True, ())),
         "wrong, says the oracle": (plots.BAD, scores.get(False, ())),
     }
-    return {"models": qualities, **_histogram_view("the model's own score S", {"Held-out pictures": groups})}
-
-
-def _extra(manifests: Manifests, stage: StageName) -> dict[str, Any]:
-    manifest = manifests.get(stage)
-    return dict(manifest.extra) if manifest is not None else {}
+    view = _histogram_view("the model's own score S", {"Held-out pictures": groups})
+    return {"models": manifest.extra["judge"], **view}
 
 
 def _provenance(manifest: Manifest) -> dict[str, Any]:

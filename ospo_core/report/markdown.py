@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.artifacts.manifest import Manifest
@@ -19,7 +18,6 @@ from ospo_core.report.pictures import thumbnail
 from ospo_core.report.stages import stage_line, stage_lines, total_seconds
 from ospo_core.schema import ALL, StageName
 
-Floats = NDArray[np.float64]
 _STEPS_DRAWN = 240
 _BYTES_READ = 1 << 25
 _MARKS = {"removed": "~~{}~~", "added": "**{}**", "same": "{}"}
@@ -101,7 +99,10 @@ def curves_page(storage: Storage, manifest: Manifest) -> str:
     from ospo_core.report import plots
 
     series = collect.training_series(storage, manifest)
-    drawn = {name: _thinned(steps, values) for name, (steps, values) in series.items()}
+    drawn = {}
+    for name, (steps, values) in series.items():
+        kept = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _STEPS_DRAWN)).round().astype(int))
+        drawn[name] = steps[kept], values[kept]
     chart = plots.training_curves(drawn)
     shown = ["", f"![Training curves]({plots.picture(chart).uri})"] if chart else []
     rows = [
@@ -179,44 +180,33 @@ def _verdict(manifest: Manifest) -> str:
 
 def _figures(manifest: Manifest) -> list[tuple[str, str]]:
     """Return a stage's named figures, including the quality of a selection if an oracle measured it."""
-    counts = [(name, formats.whole(count)) for name, count in sorted(manifest.counts.items())]
     quality: Mapping[str, float | None] = manifest.extra.get("quality") or {}
     unmet: Mapping[str, int] = manifest.extra.get("unmet_quotas") or {}
-    shares = [(name, formats.percent(share)) for name, share in quality.items()]
     return [
-        *counts,
-        *shares,
+        *((name, formats.whole(count)) for name, count in sorted(manifest.counts.items())),
+        *((name, formats.percent(share)) for name, share in quality.items()),
         *((f"missing: {formats.human(name)}", formats.whole(count)) for name, count in unmet.items()),
     ]
 
 
-def _thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Return at most `_STEPS_DRAWN` points, the first and the last among them."""
-    kept = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _STEPS_DRAWN)).round().astype(int))
-    return steps[kept], values[kept]
-
-
 def _whereabouts(storage: Storage, manifest: Manifest) -> list[list[str]]:
-    """Return the address and identity of a result, and of its inputs."""
+    """Return the address and identity of a result and of its inputs, and the time it took."""
     upstream: Mapping[str, str] = manifest.ingredients.get("upstream") or {}
     model: Mapping[str, str] = manifest.ingredients.get("model") or {}
+    gpu = f", GPU {formats.duration(manifest.gpu_seconds)}" if manifest.gpu_seconds else ""
     rows = [
         ["folder", f"`{storage.uri(manifest.prefix)}`"],
         ["fingerprint", f"`{manifest.fingerprint}`"],
         ["digest of the content", f"`{manifest.digest}`"],
         ["created", f"{formats.moment(manifest.created_at)}, in {len(manifest.shards)} files"],
-        ["time", _time(manifest)],
+        ["time", f"{formats.duration(manifest.seconds)}, CPU {formats.duration(manifest.cpu_seconds)}{gpu}"],
     ]
-    rows += [["model", f"`{model['digest'][:12]}`"]] if model else []
+    if model:
+        rows.append(["model", f"`{model['digest'][:12]}`"])
     rows += [[f"from {escaped(name)}", f"`{content[:12]}`"] for name, content in upstream.items()]
-    trained = manifest.extra.get("model_digest")
-    return [*rows, *([["trained model", f"`{storage.uri(str(manifest.extra['merged']))}`"]] if trained else [])]
-
-
-def _time(manifest: Manifest) -> str:
-    """Return the wall time, CPU time and, if a GPU was used, GPU time of a stage."""
-    parts = [formats.duration(manifest.seconds), f"CPU {formats.duration(manifest.cpu_seconds)}"]
-    return ", ".join([*parts, *([f"GPU {formats.duration(manifest.gpu_seconds)}"] if manifest.gpu_seconds else [])])
+    if "model_digest" in manifest.extra:
+        rows.append(["trained model", f"`{storage.uri(str(manifest.extra['merged']))}`"])
+    return rows
 
 
 def _accuracy_table(decision: Mapping[str, Any]) -> list[str]:

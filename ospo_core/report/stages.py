@@ -24,7 +24,6 @@ class StageLine:
         dropped: number of items dropped; reasons: (reason, count) in words.
         time: wall time when the stage was computed.
         source: `run` or `cached`; empty if that is not known.
-
     """
 
     name: str
@@ -43,19 +42,13 @@ class StageLine:
 
 
 def stage_lines(manifests: Mapping[StageName, Manifest], ran: Collection[StageName] | None = None) -> list[StageLine]:
-    """Return one line per stage that has a manifest, in the order in which stages run.
-
-    Args:
-        manifests: of one round.
-        ran: stages computed now; the others came from the cache. None if that is not known.
-    """
+    """Return one line per stage that has a manifest, in the order in which stages run; `ran` as for `stage_line`."""
     return [stage_line(manifests[stage], ran) for stage in StageName if stage in manifests]
 
 
 def stage_line(manifest: Manifest, ran: Collection[StageName] | None = None) -> StageLine:
-    """Return the line of one stage; `ran` as for `stage_lines`."""
+    """Return the line of one stage; `ran` are the stages computed now, not taken from the cache, None if not known."""
     stage = manifest.stage
-    source = "" if ran is None else ("run" if stage in ran else "cached")
     return StageLine(
         name=human(stage.value),
         items_in=whole(manifest.items_in),
@@ -64,7 +57,7 @@ def stage_line(manifest: Manifest, ran: Collection[StageName] | None = None) -> 
         dropped=sum(manifest.drops.values()),
         reasons=reasons(manifest.drops),
         time=duration(manifest.seconds),
-        source=source,
+        source="" if ran is None else ("run" if stage in ran else "cached"),
     )
 
 
