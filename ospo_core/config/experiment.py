@@ -7,7 +7,7 @@ An experiment is a folder with `experiment.yaml` and one file per arm. An arm's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,11 +87,9 @@ def experiment_names() -> list[str]:
 
 
 def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
-    """Read an experiment.
+    """Read a shipped experiment by name, or the one in the folder of that path.
 
-    Args:
-        name_or_path: name of a shipped experiment, or path of a folder with `experiment.yaml` and its arms.
-        overrides: `dotted.option=value` of the profile, applied last, to every arm.
+    `overrides` are `dotted.option=value` of the profile, applied last, to every arm.
 
     Raises:
         ConfigError: the experiment is missing, or an option is unknown or invalid.
@@ -115,13 +113,20 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
             value=document.reference,
             remedy=f"Give one of {', '.join(document.arms)} with rounds: 1, or omit it",
         )
-    arms = tuple(_load_arm(folder / f"{arm}.yaml", document, overrides) for arm in document.arms)
+    arms = []
+    for name in document.arms:
+        fragment = read_yaml(path := folder / f"{name}.yaml")
+        title = fragment.pop("title", None)
+        if not isinstance(title, str) or not title:
+            raise ConfigError("an arm needs a title", field=f"{path}: title", value=title, remedy="Add `title: ...`")
+        chosen = [*_flat(document.common), *_flat(fragment), *overrides]
+        arms.append(Arm(name=name, title=title, config=load_profile(document.profile, chosen)))
     _check_comparable(arms)
     shared = {name: getattr(document, name) for name in _Comparison.model_fields}
-    return ExperimentConfig(name=folder.name, arms=arms, **shared)
+    return ExperimentConfig(name=folder.name, arms=tuple(arms), **shared)
 
 
-def _check_comparable(arms: tuple[Arm, ...]) -> None:
+def _check_comparable(arms: Sequence[Arm]) -> None:
     """Refuse arms that differ in their starting model or in their evaluation: all are compared with one base."""
     first = arms[0]
     for arm in arms[1:]:
@@ -132,16 +137,6 @@ def _check_comparable(arms: tuple[Arm, ...]) -> None:
                     field=f"{arm.name}.yaml: {section}",
                     remedy=f"Put it under `common` of {EXPERIMENT_FILE}",
                 )
-
-
-def _load_arm(path: Path, document: _Document, overrides: tuple[str, ...]) -> Arm:
-    """Read an arm's file; its options override those common to all arms, which override the profile."""
-    fragment = read_yaml(path)
-    title = fragment.pop("title", None)
-    if not isinstance(title, str) or not title:
-        raise ConfigError("an arm needs a title", field=f"{path}: title", value=title, remedy="Add `title: ...`")
-    chosen = [*_flat(document.common), *_flat(fragment), *overrides]
-    return Arm(name=path.stem, title=title, config=load_profile(document.profile, chosen))
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -17,13 +17,7 @@ from ospo_core.errors import ConfigError, redact
 
 
 def config_error(error: ValidationError, model: type[BaseModel], *, source: str) -> ConfigError:
-    """Return one ConfigError that names every problem in `error`.
-
-    Args:
-        error: raised by pydantic while validating `model`.
-        model: root of the configuration; dotted names start at its fields.
-        source: name or path of the profile, for the message.
-    """
+    """Return one ConfigError that names every problem pydantic found in `source` while validating `model`."""
     problems = [_problem(details, model) for details in error.errors()]
     if len(problems) == 1:
         return problems[0]

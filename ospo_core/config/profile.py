@@ -41,11 +41,9 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> RoundConfig:
-    """Read a profile and apply overrides to it.
+    """Read a shipped profile (`shapes`) or a YAML file (`my/round.yaml`), and apply overrides to it.
 
-    Args:
-        name_or_path: a shipped profile's name (`shapes`), or the path of a YAML file (`my/round.yaml`).
-        overrides: `dotted.option=value`; the value is read as YAML, and later ones win.
+    Overrides are `dotted.option=value`; the value is read as YAML, and later ones win.
 
     Raises:
         ConfigError: the profile is missing or not YAML, or options are unknown or invalid; all of them are listed.

@@ -7,7 +7,7 @@ seeds the variance between seeds is underestimated, so the accuracy of every see
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -78,8 +78,10 @@ def compare(measured: Mapping[Key, Verdicts], base: str, resamples: int = 2000, 
             raise ValueError(f"no base was evaluated for {missing[0]}")
         category = measured[keys[0]].category
         items = sorted(category)
-        after = np.stack([_values(measured[key], items) for key in keys])
-        before = np.stack([_values(measured[Key(base, key.seed, guidance)], items) for key in keys])
+        pairs = [(measured[key].right, measured[Key(base, key.seed, guidance)].right) for key in keys]
+        if any(sorted(right) != items for pair in pairs for right in pair):
+            raise ValueError("the models were evaluated on different prompts")
+        after, before = np.array([[[one[item] for item in items] for one in pair] for pair in pairs]).swapaxes(0, 1)
         for group in (ALL, *sorted(set(category.values()))):
             inside = np.array([group in (ALL, category[item]) for item in items])
             own, gained = after[:, inside], (after - before)[:, inside]
@@ -104,9 +106,3 @@ def two_level_interval(gains: Floats, resamples: int, seed: int) -> Interval:
     drawn = generator.integers(0, seeds, size=(resamples, seeds))
     low, high = np.quantile(np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1), [0.025, 0.975])
     return Interval(float(low), float(high))
-
-
-def _values(one: Verdicts, items: Sequence[str]) -> Floats:
-    if sorted(one.right) != list(items):
-        raise ValueError("the models were evaluated on different prompts")
-    return np.array([one.right[item] for item in items], dtype=np.float64)

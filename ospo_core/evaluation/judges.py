@@ -41,11 +41,8 @@ def self_vqa_scores(
 ) -> list[list[float]]:
     """Return `s_k = p(yes) - p(no)` (docs/method.md, section 3) of every question, as the model itself answers.
 
-    Args:
-        loaded: the model that answers.
-        prompts: one per picture; without questions, one question about the whole prompt is asked.
-        pictures: [N, H, W, 3], RGB.
-        batch_size: questions answered together.
+    There is one prompt per picture of `pictures` [N, H, W, 3]; without questions, one question about the whole prompt
+    is asked. `batch_size` questions are answered together.
     """
     from ospo_core.models.vqa import answer_questions
 

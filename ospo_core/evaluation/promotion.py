@@ -111,10 +111,10 @@ def decide(
 
     (overall,) = grouped(lambda _: ALL)
     categories = grouped(lambda prompt: prompt.category)
-    reason = _refusal(overall, categories, config)
+    promote, reason = _explain(overall, categories, config)
     return Decision(
-        promote=not reason,
-        reason=reason or f"{_change(overall)}; 95 % interval {_interval(overall)}",
+        promote=promote,
+        reason=reason,
         metric=metric,
         margin=config.margin,
         max_category_drop=config.max_category_drop,
@@ -189,30 +189,23 @@ def _group_figures(name: str, members: Sequence[_Prompt], resamples: int, seed: 
     )
 
 
-def _refusal(overall: GroupFigures, categories: Sequence[GroupFigures], config: PromotionConfig) -> str:
+def _explain(overall: GroupFigures, categories: Sequence[GroupFigures], config: PromotionConfig) -> tuple[bool, str]:
+    """Return whether to promote, and why."""
+    interval = f"[{100 * overall.difference_low:+.1f}, {100 * overall.difference_high:+.1f}]"
+    if overall.difference == 0:
+        change = f"accuracy stayed at {100 * overall.child:.1f} %"
+    else:
+        verb, by = "rose" if overall.difference > 0 else "fell", _points(abs(overall.difference))
+        change = f"accuracy {verb} from {100 * overall.parent:.1f} % to {100 * overall.child:.1f} %, by {by}"
     if overall.difference_low <= config.margin:
-        return (
-            f"{_change(overall)}, and the 95 % interval of the change, {_interval(overall)}, "
-            f"does not lie above the margin of {_points(config.margin)}"
-        )
+        margin = f"does not lie above the margin of {_points(config.margin)}"
+        return False, f"{change}, and the 95 % interval of the change, {interval}, {margin}"
     fallen = [group for group in categories if -group.difference > config.max_category_drop + 1e-12]
     if not fallen:
-        return ""
+        return True, f"{change}; 95 % interval {interval}"
     names = ", ".join(f"{group.name} by {_points(-group.difference)}" for group in fallen)
-    return f"accuracy fell in {names}; at most {_points(config.max_category_drop)} is allowed"
-
-
-def _change(overall: GroupFigures) -> str:
-    if overall.difference == 0:
-        return f"accuracy stayed at {100 * overall.child:.1f} %"
-    verb, by = "rose" if overall.difference > 0 else "fell", _points(abs(overall.difference))
-    return f"accuracy {verb} from {100 * overall.parent:.1f} % to {100 * overall.child:.1f} %, by {by}"
+    return False, f"accuracy fell in {names}; at most {_points(config.max_category_drop)} is allowed"
 
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
-
-
-def _interval(group: GroupFigures) -> str:
-    """Return the ends of the difference's interval in points, `[+11.7, +35.8]`."""
-    return f"[{100 * group.difference_low:+.1f}, {100 * group.difference_high:+.1f}]"

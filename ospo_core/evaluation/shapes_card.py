@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,20 +65,20 @@ def drawing_figures(loaded: UnifiedModel, count: int, guidance: float) -> Figure
     rows = evaluate_model(loaded, load_evaluation_prompts(config), config, "model")
     quality = judge_quality(rows)
     tag = f"guidance_{guidance:g}"
-    figures = {f"{tag}/accuracy": _mean(rows), f"{tag}/vqa_score": float(np.mean([r["vqa_score"] for r in rows]))}
+    figures = {
+        f"{tag}/accuracy": float(np.mean([bool(row["oracle_correct"]) for row in rows])),
+        f"{tag}/vqa_score": float(np.mean([row["vqa_score"] for row in rows])),
+    }
     for sub_category in SubCategory:
         own = [row for row in rows if row["sub_category"] == sub_category.value]
-        figures[f"{tag}/accuracy/{sub_category.value}"] = _mean(own)
+        right = [bool(row["oracle_correct"]) for row in own]
         agree = [row["vqa_correct"] == row["oracle_correct"] for row in own]
+        figures[f"{tag}/accuracy/{sub_category.value}"] = float(np.mean(right)) if own else 0.0
         figures[f"{tag}/judge_accuracy/{sub_category.value}"] = float(np.mean(agree))
     if quality is not None:
         for measure in ("accuracy", "auc", "precision", "recall"):
             figures[f"{tag}/judge_{measure}"] = float(getattr(quality, measure) or 0.0)
     return figures
-
-
-def _mean(rows: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.mean([bool(row["oracle_correct"]) for row in rows])) if rows else 0.0
 
 
 def _answers(engine: TextEngine, instructions: Sequence[str], temperature: float, tag: str) -> list[str]:
@@ -117,7 +117,7 @@ def _writing_figures(engine: TextEngine, each: int, rng: random.Random) -> Figur
 
 
 def _written(answer: str) -> str | None:
-    """Return the prompt in an answer if it can be parsed and drawn, otherwise None."""
+    """Return the prompt in an answer if it can be drawn, otherwise None."""
     try:
         prompt = SHAPES_FAMILY.parse_prompt(answer).prompt
         return prompt if is_drawable(parse(prompt)) else None

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""
@@ -25,9 +24,7 @@ class Interval(NamedTuple):
 def wilson_interval(share: float, count: float) -> Interval:
     """Return the Wilson score interval of a share (Wilson 1927), which is within [0, 1] even for shares of 0 and 1.
 
-    Args:
-        share: observed share of successes, from 0 to 1.
-        count: number of independent observations; 0 gives the whole of [0, 1].
+    `count` is the number of independent observations; 0 gives the whole of [0, 1].
 
     Raises:
         ValueError: the share is outside [0, 1] or the count is negative.
@@ -44,29 +41,10 @@ def wilson_interval(share: float, count: float) -> Interval:
     return Interval(low, high)
 
 
-def bootstrap_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Return the means of `resamples` draws with replacement from `values` [P], as an array [resamples].
-
-    Draws are made in chunks, so memory does not grow with the number of resamples.
-    """
-    generator = np.random.default_rng(seed)
-    count = len(values)
-    chunk = max(1, _CELLS_PER_CHUNK // count)
-    means = [
-        values[generator.integers(0, count, size=(min(chunk, resamples - start), count))].mean(axis=1)
-        for start in range(0, resamples, chunk)
-    ]
-    return np.concatenate(means)
-
-
 def paired_bootstrap(parent: Sequence[float], child: Sequence[float], resamples: int, seed: int) -> Interval:
     """Return the 95 % percentile bootstrap interval of mean(child - parent), resampling whole prompts.
 
-    Args:
-        parent: one mean accuracy per prompt, from 0 to 1.
-        child: the same prompts in the same order, with the same seeds.
-        resamples: number of bootstrap draws.
-        seed: of the draws; the same seed gives the same interval.
+    `parent` and `child` are mean accuracies, from 0 to 1, of the same prompts in the same order, with the same seeds.
 
     Raises:
         ValueError: the lists have different lengths or are empty, or there are no resamples.
@@ -74,5 +52,11 @@ def paired_bootstrap(parent: Sequence[float], child: Sequence[float], resamples:
     if len(parent) != len(child) or not len(parent) or resamples < 1:
         raise ValueError(f"need equal, non-empty lists and resamples >= 1: {len(parent)}, {len(child)}, {resamples}")
     gains = np.asarray(child, dtype=np.float64) - np.asarray(parent, dtype=np.float64)
-    low, high = np.quantile(bootstrap_means(gains, resamples, seed), [0.025, 0.975])
+    generator, count = np.random.default_rng(seed), len(gains)
+    chunk = max(1, _CELLS_PER_CHUNK // count)  # memory does not grow with the number of resamples
+    means = [
+        gains[generator.integers(0, count, size=(min(chunk, resamples - start), count))].mean(axis=1)
+        for start in range(0, resamples, chunk)
+    ]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(float(low), float(high))

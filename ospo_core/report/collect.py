@@ -49,7 +49,6 @@ class Comparison:
 
     prompt: str
     sub_category: str
-    seed: int
     before: Picture
     after: Picture
     before_right: bool
@@ -98,44 +97,31 @@ def pair_examples(
     ]
 
 
-def image_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
-    """Return the scores S in [-1, 1] of all pictures, by the prompt that they were rendered from."""
-    table = read_table(storage, manifest, columns=["side", "score"])
-    return _by_label(table["side"].to_pylist(), _floats(table["score"]))
+def scores_by(storage: Storage, manifest: Manifest, label: str, score: str) -> dict[Any, NDArray[np.float64]]:
+    """Return the finite values of column `score` by the value of column `label`; rows without a label are omitted."""
+    kept = pl.col(label).is_not_null() & pl.col(score).is_finite()
+    frame = scan(storage, manifest).select(label, score).filter(kept).collect()
+    return {name: part[score].to_numpy() for (name,), part in frame.group_by(label, maintain_order=True)}
 
 
 def pair_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
     """Return the scores S in [-1, 1] of the chosen and of the rejected pictures."""
-    table = read_table(storage, manifest, columns=["chosen_score", "rejected_score"])
-    return {"chosen": _floats(table["chosen_score"]), "rejected": _floats(table["rejected_score"])}
+    frame = scan(storage, manifest).select("chosen_score", "rejected_score").collect()
+    return {side: frame[f"{side}_score"].to_numpy() for side in ("chosen", "rejected")}
 
 
 def training_series(storage: Storage, manifest: Manifest) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return the steps and values of every training metric by name; values that are not finite are omitted."""
-    table = read_table(storage, manifest, columns=["step", "name", "value"])
-    grouped: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in table.to_pylist():
-        if row["value"] is not None and np.isfinite(row["value"]):
-            grouped[row["name"]].append((row["step"], row["value"]))
-    ordered = {name: np.array(sorted(points), dtype=np.float64) for name, points in grouped.items()}
-    return {name: (points[:, 0], points[:, 1]) for name, points in ordered.items()}
-
-
-def verdict_scores(storage: Storage, manifest: Manifest) -> dict[bool, NDArray[np.float64]]:
-    """Return the VQA scores of the evaluated pictures by the oracle's verdict; empty without an oracle."""
-    table = read_table(storage, manifest, columns=["vqa_score", "oracle_correct"])
-    return _by_label(table["oracle_correct"].to_pylist(), _floats(table["vqa_score"]))
+    columns = pl.col("step").cast(pl.Float64), pl.col("value"), pl.col("name")
+    frame = scan(storage, manifest).select(columns).filter(pl.col("value").is_finite()).collect().sort("step", "value")
+    groups = frame.group_by("name", maintain_order=True)
+    return {name: (part["step"].to_numpy(), part["value"].to_numpy()) for (name,), part in groups}
 
 
 def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, count: int) -> list[ComparisonGroup]:
     """Return the four groups of pictures of the same prompt and seed, with up to `count` random examples each.
 
-    Args:
-        storage: where the evaluation is.
-        manifest: of the stage evaluation, with rows of the models `parent` and `child`.
-        column: the verdict to compare: `oracle_correct` or `vqa_correct`.
-        seed: chooses the examples, so that nobody picks them by hand.
-        count: examples per group.
+    `column` is the verdict to compare, `oracle_correct` or `vqa_correct`; `seed` chooses the examples.
     """
     keys = scan(storage, manifest).select(*_PICTURE, "model", column).collect()
     before, after = (keys.filter(pl.col("model") == label) for label in (PARENT, CHILD))
@@ -149,7 +135,7 @@ def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, co
     }
     items = [row["item_id"] for rows in chosen.values() for row in rows]
     shown = scan(storage, manifest).filter(pl.col("item_id").is_in(items))
-    shown = shown.select(*_PICTURE, "model", "prompt", "sub_category", "seed", "image", column)
+    shown = shown.select(*_PICTURE, "model", "prompt", "sub_category", "image", column)
     pictures = {_identity(row, row["model"]): row for row in shown.collect().iter_rows(named=True)}
     return [
         ComparisonGroup(name, len(groups[name]), [_comparison(row, pictures, column) for row in rows])
@@ -188,21 +174,8 @@ def _comparison(key: Row, pictures: Mapping[tuple[Any, ...], Row], column: str) 
     return Comparison(
         prompt=before["prompt"],
         sub_category=before["sub_category"],
-        seed=before["seed"],
         before=embed(before["image"]["bytes"], f"picture of {key['item_id']} before"),
         after=embed(after["image"]["bytes"], f"picture of {key['item_id']} after"),
         before_right=bool(before[column]),
         after_right=bool(after[column]),
     )
-
-
-def _by_label(labels: Sequence[Any], values: NDArray[np.float64]) -> dict[Any, NDArray[np.float64]]:
-    """Split values by label; rows without a label or with a value that is not finite are omitted."""
-    kept = np.isfinite(values)
-    names = sorted({label for label in labels if label is not None})
-    marks = np.array(labels, dtype=object)
-    return {name: values[(marks == name) & kept] for name in names}
-
-
-def _floats(column: Any) -> NDArray[np.float64]:
-    return np.asarray(column.to_numpy(), dtype=np.float64)

@@ -32,14 +32,11 @@ class Results:
     """What is reported of an experiment.
 
     Attributes:
-        name, title: of the experiment.
         titles: arm to its title in the tables, in the order of the tables.
         gains: of every arm over the base, per guidance scale and category.
         prompts: number of held-out prompts.
-        seeds: of the rounds.
         notes: arm to a few words about its training (pairs, steps).
-        reference: arm that the others are also compared with; empty for none.
-        against: gains over the reference.
+        reference: arm that the others are also compared with, with the gains in `against`; empty for none.
         curves: arm to the mean log-probability of the chosen image by step, one curve per seed.
     """
 

@@ -55,7 +55,7 @@ def render_report(
         "stages": stage_lines(manifests, ran),
         "seconds": total_seconds(manifests),
         "settings": config.model_dump(mode="json"),
-        "manifests": [_provenance(manifests[stage]) for stage in StageName if stage in manifests],
+        "manifests": [manifests[stage] for stage in StageName if stage in manifests],
         "decision": _decision(extra),
         "accuracy": extra.get("accuracy"),
         "pairs": _pairs(storage, manifests, config.seed),
@@ -102,7 +102,7 @@ def _histograms(storage: Storage, manifests: Manifests) -> dict[str, Any] | None
     """Return histograms of the scores: of all pictures, and of those in pairs; None without any."""
     panels: dict[str, dict[str, tuple[str, plots.Values]]] = {}
     if (scores := manifests.get(StageName.SCORES)) is not None and scores.rows:
-        sides = collect.image_scores(storage, scores)
+        sides = collect.scores_by(storage, scores, "side", "score")
         panels["All pictures"] = {
             "drawn from the prompt": (plots.AFTER, sides.get("base", ())),
             "drawn from its hard negative": (plots.BAD, sides.get("negative", ())),
@@ -146,21 +146,10 @@ def _judge(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
     manifest = manifests.get(StageName.EVALUATION)
     if manifest is None or not manifest.extra.get("judge"):
         return None
-    scores = collect.verdict_scores(storage, manifest)
+    scores = collect.scores_by(storage, manifest, "oracle_correct", "vqa_score")
     groups = {
         "right, says the oracle": (plots.GOOD, scores.get(True, ())),
         "wrong, says the oracle": (plots.BAD, scores.get(False, ())),
     }
     view = _histogram_view("the model's own score S", {"Held-out pictures": groups})
     return {"models": manifest.extra["judge"], **view}
-
-
-def _provenance(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "stage": formats.human(manifest.stage.value),
-        "fingerprint": manifest.fingerprint,
-        "digest": manifest.digest,
-        "version": manifest.version,
-        "created": manifest.created_at,
-        "ingredients": manifest.ingredients,
-    }

@@ -21,8 +21,6 @@ from ospo_core.schema import ALL, StageName
 _STEPS_DRAWN = 240
 _BYTES_READ = 1 << 25
 _MARKS = {"removed": "~~{}~~", "added": "**{}**", "same": "{}"}
-Group = Mapping[str, Any]
-"""Fields of `evaluation.GroupFigures`."""
 
 
 def stage_sentence(manifest: Manifest) -> str:
@@ -117,10 +115,7 @@ def curves_page(storage: Storage, manifest: Manifest) -> str:
 def decision_page(decision: Mapping[str, Any], current_model: str = "", title: str = "") -> str:
     """Return a page with the promotion gate's verdict and the accuracy before and after.
 
-    Args:
-        decision: of the stage evaluation.
-        current_model: whether and why it changed; empty omits it.
-        title: of the round; empty omits it.
+    `current_model` says whether and why it changed, `title` is that of the round; empty ones are omitted.
     """
     verdict = "promoted" if decision["promote"] else "refused"
     head = f"{escaped(title)}: {verdict}" if title else verdict.capitalize()
@@ -131,13 +126,9 @@ def decision_page(decision: Mapping[str, Any], current_model: str = "", title: s
 
 
 def round_page(title: str, manifests: Mapping[StageName, Manifest], ran: Collection[StageName], address: str) -> str:
-    """Return a page about a finished round: verdict, accuracy before and after, stages, address of the report.
+    """Return a page about a finished round: verdict, accuracy before and after, stages, address of the HTML report.
 
-    Args:
-        title: of the round.
-        manifests: of its stages, the evaluation among them.
-        ran: stages computed now, rather than taken from the cache.
-        address: of the HTML report.
+    `ran` are the stages computed now, rather than taken from the cache; the evaluation must be among `manifests`.
     """
     from ospo_core.report import plots
 
@@ -210,7 +201,7 @@ def _whereabouts(storage: Storage, manifest: Manifest) -> list[list[str]]:
 
 
 def _accuracy_table(decision: Mapping[str, Any]) -> list[str]:
-    groups: list[Group] = [decision["overall"], *decision["categories"]]
+    groups = [decision["overall"], *decision["categories"]]
     rows = []
     for group in groups:
         ends = (formats.points(group[f"difference_{end}"]) for end in ("low", "high"))
@@ -221,10 +212,8 @@ def _accuracy_table(decision: Mapping[str, Any]) -> list[str]:
     return markdown_table(heads, rows, figures=(1, 2, 3, 4))
 
 
-def _share(group: Group, side: str) -> str:
-    """Return `66.7 % (46.7 to 82.0)`; without the interval if it is not known."""
-    if f"{side}_low" not in group:
-        return formats.percent(group[side])
+def _share(group: Mapping[str, Any], side: str) -> str:
+    """Return `66.7 % (46.7 to 82.0)`."""
     return f"{formats.percent(group[side])} ({100 * group[f'{side}_low']:.1f} to {100 * group[f'{side}_high']:.1f})"
 
 

@@ -94,9 +94,7 @@ def accuracy_chart(groups: Sequence[Mapping[str, Any]]) -> Figure:
 def histograms(label: str, panels: Mapping[str, Mapping[str, tuple[str, Values]]]) -> Figure:
     """Draw distributions of scores in [-1, 1] in panels side by side, each group as a share of itself.
 
-    Args:
-        label: what the horizontal axis measures.
-        panels: title to groups, each a name in the legend to (colour, values).
+    `panels` maps titles to groups, and these map names in the legend to (colour, values).
     """
     figure, drawn = _panels(len(panels), columns=len(panels))
     edges = np.linspace(-1.0, 1.0, 41)

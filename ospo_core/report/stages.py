@@ -21,7 +21,7 @@ class StageLine:
         name: of the stage, in words.
         items_in, rows: counts.
         unit: what the rows are.
-        dropped: number of items dropped; reasons: (reason, count) in words.
+        reasons: of drops, as (reason, count) in words.
         time: wall time when the stage was computed.
         source: `run` or `cached`; empty if that is not known.
     """
@@ -30,7 +30,6 @@ class StageLine:
     items_in: str
     rows: str
     unit: str
-    dropped: int
     reasons: list[tuple[str, str]]
     time: str
     source: str
@@ -54,7 +53,6 @@ def stage_line(manifest: Manifest, ran: Collection[StageName] | None = None) -> 
         items_in=whole(manifest.items_in),
         rows=whole(manifest.rows),
         unit=stage.unit,
-        dropped=sum(manifest.drops.values()),
         reasons=reasons(manifest.drops),
         time=duration(manifest.seconds),
         source="" if ran is None else ("run" if stage in ran else "cached"),
