@@ -86,42 +86,24 @@ ALL = "all"
 """Name of the group of all prompts, where figures are given by category."""
 
 
-_ATTRIBUTE = {
-    SubCategory.COLOR_1,
-    SubCategory.SHAPE_1,
-    SubCategory.TEXTURE_1,
-    SubCategory.COLOR_2,
-    SubCategory.SHAPE_2,
-    SubCategory.TEXTURE_2,
-}
-_LAYOUT = {SubCategory.SPATIAL_2D, SubCategory.SPATIAL_3D, SubCategory.NUMERACY_1, SubCategory.NUMERACY_2}
-
-
 def category_of(sub_category: SubCategory) -> Category:
     """Return the category that a sub-category belongs to."""
-    if sub_category in _ATTRIBUTE:
-        return Category.ATTRIBUTE
-    if sub_category in _LAYOUT:
-        return Category.LAYOUT
-    return Category(sub_category.value)
+    match sub_category.value.split("_")[0]:
+        case "color" | "shape" | "texture":
+            return Category.ATTRIBUTE
+        case "spatial" | "numeracy":
+            return Category.LAYOUT
+        case _:
+            return Category(sub_category.value)
 
 
-_REPLACE_ONLY = (PerturbationKind.REPLACE,) * 3
-_ALL_KINDS = (PerturbationKind.REPLACE, PerturbationKind.SWAP, PerturbationKind.DROP)
+_REPLACE, _SWAP, _DROP = PerturbationKind
+_ONE_OBJECT = (SubCategory.COLOR_1, SubCategory.SHAPE_1, SubCategory.TEXTURE_1, SubCategory.NUMERACY_1)
 
 PERTURBATIONS: dict[SubCategory, tuple[PerturbationKind, ...]] = {
-    SubCategory.COLOR_1: _REPLACE_ONLY,
-    SubCategory.SHAPE_1: _REPLACE_ONLY,
-    SubCategory.TEXTURE_1: _REPLACE_ONLY,
-    SubCategory.COLOR_2: _ALL_KINDS,
-    SubCategory.SHAPE_2: _ALL_KINDS,
-    SubCategory.TEXTURE_2: _ALL_KINDS,
-    SubCategory.SPATIAL_2D: _ALL_KINDS,
-    SubCategory.SPATIAL_3D: _ALL_KINDS,
-    SubCategory.NUMERACY_1: _REPLACE_ONLY,
-    SubCategory.NUMERACY_2: _ALL_KINDS,
-    SubCategory.NON_SPATIAL: (PerturbationKind.REPLACE, PerturbationKind.DROP, PerturbationKind.REPLACE),
-    SubCategory.COMPLEX: _ALL_KINDS,
+    **dict.fromkeys(SubCategory, (_REPLACE, _SWAP, _DROP)),
+    **dict.fromkeys(_ONE_OBJECT, (_REPLACE, _REPLACE, _REPLACE)),
+    SubCategory.NON_SPATIAL: (_REPLACE, _DROP, _REPLACE),
 }
 """The kind of perturbation of variants 0, 1 and 2 of a prompt (docs/method.md, section 2)."""
 

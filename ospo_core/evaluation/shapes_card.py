@@ -130,13 +130,9 @@ Subjects = Sequence[tuple[SubCategory, Any]]
 
 def _perturbing_figures(engine: TextEngine, subjects: Subjects, rng: random.Random) -> Figures:
     kinds = [rng.choice(PERTURBATIONS[sub_category]) for sub_category, _ in subjects]
-    texts = [sentence.text() for _, sentence in subjects]
-    asked = [
-        SHAPES_FAMILY.perturb(kind, text, sub_category)
-        for kind, text, (sub_category, _) in zip(kinds, texts, subjects, strict=True)
-    ]
-    answers = _answers(engine, asked, 1.0, "perturb")
-    good = [is_valid_perturbation(*case) for case in zip(texts, answers, kinds, strict=True)]
+    cases = [(kind, sentence.text(), sub) for kind, (sub, sentence) in zip(kinds, subjects, strict=True)]
+    answers = _answers(engine, [SHAPES_FAMILY.perturb(*case) for case in cases], 1.0, "perturb")
+    good = [is_valid_perturbation(text, made, kind) for made, (kind, text, _) in zip(answers, cases, strict=True)]
     return {"perturbations/valid": float(np.mean(good))}
 
 

@@ -16,10 +16,8 @@ from ospo_core.report import collect, formats, plots
 from ospo_core.report.stages import stage_lines, total_seconds
 from ospo_core.schema import StageName
 
-PAIR_EXAMPLES = 6
-"""Preference pairs shown."""
-EXAMPLES_PER_GROUP = 6
-"""Before/after comparisons shown per group."""
+EXAMPLES = 6
+"""Preference pairs shown, and comparisons before/after per group."""
 
 Manifests = Mapping[StageName, Manifest]
 
@@ -94,7 +92,7 @@ def _pairs(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] 
     manifest = manifests.get(StageName.PAIRS)
     if manifest is None:
         return None
-    examples = collect.pair_examples(storage, manifest, seed, PAIR_EXAMPLES) if manifest.rows else []
+    examples = collect.pair_examples(storage, manifest, seed, EXAMPLES) if manifest.rows else []
     return {"count": manifest.rows, "examples": examples, "quality": manifest.extra.get("quality")}
 
 
@@ -137,7 +135,7 @@ def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str,
     if manifest is None or not manifest.extra.get("decision"):
         return None
     metric = manifest.extra["decision"]["metric"]
-    groups = collect.comparisons(storage, manifest, f"{metric}_correct", seed, EXAMPLES_PER_GROUP)
+    groups = collect.comparisons(storage, manifest, f"{metric}_correct", seed, EXAMPLES)
     return {"groups": groups, "total": sum(group.count for group in groups), "metric": metric}
 
 

@@ -46,9 +46,6 @@ _STYLE: Any = {
     "ytick.major.size": 0.0,
     "legend.frameon": False,
 }
-_PANEL = (5.2, 2.9)
-"""Width and height of a panel in inches."""
-_SMOOTH_FROM = 60
 
 styled = matplotlib.rc_context(_STYLE)
 """Decorator of functions that draw or save a figure in the report's style."""
@@ -165,7 +162,7 @@ def training_curves(metrics: Mapping[str, Series]) -> Figure | None:
 def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
     """Return a figure with `count` panels in rows of `columns`; only horizontal lines are in their grids."""
     rows = -(-count // columns)
-    figure = Figure(figsize=(columns * _PANEL[0], rows * _PANEL[1]), layout="constrained")
+    figure = Figure(figsize=(5.2 * columns, 2.9 * rows), layout="constrained")
     drawn = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     for axes in drawn:
         axes.grid(visible=False, axis="x")
@@ -174,7 +171,7 @@ def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
 
 def _line(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64], label: str) -> None:
     """Draw one metric; a long one faintly, with its moving mean over a twentieth of the steps on top."""
-    if len(values) < _SMOOTH_FROM:
+    if len(values) < 60:
         axes.plot(steps, values, label=label, marker="o" if len(values) == 1 else None)
         return
     (raw,) = axes.plot(steps, values, linewidth=0.8, alpha=0.3)
