@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
@@ -30,7 +31,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ospo",
     "text.parse_math": False,
-    "axes.prop_cycle": matplotlib.cycler(color=[AFTER, BAD, GOOD, BEFORE, *_OTHERS]),
+    "axes.prop_cycle": cycler("color", [AFTER, BAD, GOOD, BEFORE, *_OTHERS]),
     "axes.edgecolor": "#e4dfd4",
     "axes.labelcolor": "#6b665c",
     "axes.titlelocation": "left",
