@@ -59,10 +59,10 @@ class TransformersEngine(TextEngine):
         options = {"dtype": getattr(torch, config.dtype), "use_safetensors": True}
         try:
             with quiet_loading():
-                model = AutoModelForCausalLM.from_pretrained(model_folder, **options, **OFFLINE)
+                model: Any = AutoModelForCausalLM.from_pretrained(model_folder, **options, **OFFLINE)
         except (OSError, ValueError) as error:
             raise cannot_load("the language model", model_folder, error) from error
-        self.model: Any = model.to(self.device).eval()
+        self.model = model.to(self.device).eval()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer the requests batch by batch; raises StageError as the protocol does, and if the engine is closed."""

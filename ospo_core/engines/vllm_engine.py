@@ -108,6 +108,7 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
 
     on_gpu = torch.cuda.is_available()
     token_budget = config.max_model_len * config.max_num_seqs
+    whole_prompts: dict[str, Any] = {"enable_chunked_prefill": False, "max_num_batched_tokens": token_budget}
     try:
         return LLM(
             str(model_folder),
@@ -122,7 +123,7 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
             use_tqdm_on_load=False,
             generation_config="vllm",
             trust_remote_code=False,
-            **({} if on_gpu else {"enable_chunked_prefill": False, "max_num_batched_tokens": token_budget}),
+            **({} if on_gpu else whole_prompts),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
