@@ -134,11 +134,7 @@ class Storage:
         return len(keys)
 
     def put_folder(self, local: Path, key: str) -> None:
-        """Copy the files of the folder `local` to keys below `key`, in name order; each file appears complete.
-
-        Raises:
-            StorageError: `local` is not a folder, or a file cannot be written.
-        """
+        """Copy the files of the folder `local` to keys below `key`, in name order; each file appears complete."""
         key = checked_key(key)
         if not local.is_dir():
             raise StorageError("is not a folder", field=str(local), remedy="Give the folder to store")

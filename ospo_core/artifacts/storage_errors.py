@@ -40,13 +40,11 @@ class MissingObjectError(StorageError):
 def as_storage_error(action: str, where: str, endpoint_url: str | None = None) -> Iterator[None]:
     """Raise what a filesystem raises inside the block as StorageError.
 
-    Args:
-        action: what was tried, in the infinitive; a missing object is reported as such only if this is `read`.
-        where: the object's address.
-        endpoint_url: the object store's endpoint, named in the message if it does not answer.
+    `action` is what was tried, in the infinitive, and `where` the object's address; `endpoint_url` is named in the
+    message if the store does not answer.
 
     Raises:
-        MissingObjectError: the object does not exist.
+        MissingObjectError: the object does not exist, and `action` is `read`.
         StorageError: any other failure of the disk, the network or the object store.
     """
     try:

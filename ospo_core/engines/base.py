@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import ConfigError, StageError
 
 Finish = Literal["stop", "length"]
 """Why an answer ended: at an end token or stop string, or at its limit of tokens."""
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,8 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(ends)], True) if ends else (text, False)
 
 
-def check_count(requests: Sequence[Request], answers: list[_Item]) -> list[_Item]:
-    """Return `answers`; raises StageError unless there is one for each request."""
+def check_count(requests: Sequence[Request], answers: Sized) -> None:
+    """Raise StageError unless there is one answer for each request."""
     if len(answers) != len(requests):
         raise StageError(
             "the engine did not answer every request",
@@ -92,7 +90,6 @@ def check_count(requests: Sequence[Request], answers: list[_Item]) -> list[_Item
             value=f"{len(answers)} answers to {len(requests)} requests",
             remedy="Run the stage again; if it happens again, try another engine.kind",
         )
-    return answers
 
 
 @contextmanager

@@ -79,7 +79,8 @@ class VllmEngine(TextEngine):
             for request, ids in zip(requests, encoded, strict=True)
         ]
         outputs = self._llm.generate([{"prompt_token_ids": ids} for ids in encoded], sampling, use_tqdm=False)
-        pairs = zip(requests, check_count(requests, outputs), strict=True)
+        check_count(requests, outputs)
+        pairs = zip(requests, outputs, strict=True)
         return [self.tokenizer.completion(output.outputs[0].token_ids, request.stop) for request, output in pairs]
 
     def close(self) -> None:

@@ -68,11 +68,7 @@ class PairData:
     the next epoch. A run can therefore resume at any step, and the pairs of a step do not depend on how it is split
     into micro-batches or over processes.
 
-    Args:
-        path: Parquet file of the pairs table, or a folder of them.
-        loaded: the model, for its tokenizer and image geometry.
-        config: batch sizes, caption dropout, and which terms of the loss are used.
-        seed: of order and caption dropout.
+    `path` is a Parquet file of the pairs table, or a folder of them; `seed` is that of order and caption dropout.
 
     Raises:
         TrainingError: there are no pairs, or they do not fit the model or the loss.
@@ -87,9 +83,8 @@ class PairData:
         self._prompts: list[str] = table["prompt"].to_pylist()
         self._negatives: list[str] = table["negative_prompt"].to_pylist()
         self._tokens = [_matrix(table, name, np.uint16, loaded.geometry.tokens) for name in _TOKEN_COLUMNS]
-        self._masks: list[NDArray[np.generic]] | None = None
-        if config.loss.object_weight:
-            self._masks = [_matrix(table, name, np.float32, loaded.geometry.tokens) for name in _MASK_COLUMNS]
+        masks = _MASK_COLUMNS if config.loss.object_weight else ()
+        self._masks = [_matrix(table, name, np.float32, loaded.geometry.tokens) for name in masks]
         largest, codes = max(int(side.max()) for side in self._tokens), loaded.geometry.codes
         if largest >= codes:
             raise TrainingError(
@@ -134,7 +129,7 @@ class PairData:
             input_ids=ids,
             attention_mask=attention,
             tokens=_stack(self._tokens, sides),
-            mask=None if self._masks is None else _stack(self._masks, sides),
+            mask=_stack(self._masks, sides) if self._masks else None,
             pairs=len(pairs),
             has_rejected=bool(loss.w_simpo),
             has_negative=bool(loss.w_cond),

@@ -19,10 +19,7 @@ from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logpro
 
 
 class Policy(nn.Module):
-    """The model with its adapter; one forward pass per batch, as wrappers for distributed training require.
-
-    `adapted` is the model's network as a PEFT model: the parameters of this module.
-    """
+    """The model with its adapter (`adapted`, the parameters): one forward pass per batch, as data parallelism needs."""
 
     def __init__(self, model: UnifiedModel, adapted: PeftModel, object_weight: float) -> None:
         super().__init__()

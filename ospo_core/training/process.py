@@ -134,8 +134,7 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
     """Return the result of a process that ended with exit code `code`.
 
     Raises:
-        TrainingError: there is none; the error tells the reason the process left, or how it ended.
-        CollapseError: the model collapsed.
+        TrainingError: there is none; it says why, or how the process ended. CollapseError: the model collapsed.
     """
     if code == 0 and files.result.exists():
         return TrainingResult.model_validate_json(files.result.read_text(encoding="utf-8"))
@@ -162,11 +161,7 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
 
 
 def _start(command: list[str], log: Path, descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    """Start the child as leader of a new process group, its output appended to a log.
-
-    The child imports this very package even if it is not installed. torch chooses its number of threads unless
-    OMP_NUM_THREADS is set.
-    """
+    """Start the child as leader of a new process group, with this very package, even if that is not installed."""
     root = str(Path(ospo_core.__file__).parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}

@@ -19,7 +19,7 @@ def test_text_is_cut_at_the_first_stop_string() -> None:
 
 def test_a_lost_answer_is_an_error() -> None:
     request = Request("a", 0, 0.0, 1)
-    assert base.check_count([request], ["x"]) == ["x"]
+    base.check_count([request], ["x"])
     with pytest.raises(StageError, match="1 answers to 2 requests"):
         base.check_count([request, request], ["x"])
 
