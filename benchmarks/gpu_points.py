@@ -47,7 +47,8 @@ from ospo_core.models.vqa import answer_questions, question_ids
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseAlarm
 from ospo_core.training.data import PairData
-from ospo_core.training.loop import Figures, Trainer
+from ospo_core.training.job import Metrics
+from ospo_core.training.loop import Trainer
 from ospo_core.training.policy import Policy, build_policy
 
 GUIDANCE, QUESTIONS = 5.0, 5
@@ -254,7 +255,7 @@ class _StepClock:
     ends: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
-    def __call__(self, figures: Figures) -> None:
+    def __call__(self, figures: Metrics) -> None:
         """Note the end of a step."""
         synchronize(self.device)
         self.ends.append(time.perf_counter())

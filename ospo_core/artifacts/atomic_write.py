@@ -10,12 +10,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _SUFFIX = ".tmp"
 
 
-def is_temporary(path: Path) -> bool:
+def is_temporary(path: PurePath) -> bool:
     """Return whether `path` is the unfinished work of one of the functions below."""
     return path.name.startswith(".") and path.suffix == _SUFFIX
 
@@ -45,9 +45,8 @@ def atomic_file(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path, *, merge: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends without an error, it is on the disk and is `target`.
 
-    Args:
-        target: a folder already there is replaced.
-        merge: keep the folder already there and replace its files one by one, so that those who read it go on reading.
+    A folder already there is replaced, or with `merge` kept while its files are replaced one by one, so that those who
+    read it go on reading.
     """
     temporary = _temporary_path(target)
     temporary.mkdir(parents=True)
@@ -56,9 +55,19 @@ def atomic_folder(target: Path, *, merge: bool = False) -> Iterator[Path]:
         for path in [*temporary.rglob("*"), temporary]:
             flush_to_disk(path)
         if merge and target.exists():
-            _merge(temporary, target)
+            for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+                place = target / path.relative_to(temporary)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+        elif target.exists():
+            former = _temporary_path(target)
+            target.rename(former)
+            try:
+                temporary.replace(target)
+            finally:
+                shutil.rmtree(former, ignore_errors=True)
         else:
-            _replace(temporary, target)
+            temporary.replace(target)
         flush_to_disk(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -76,24 +85,3 @@ def flush_to_disk(path: Path) -> None:
 def _temporary_path(target: Path) -> Path:
     """Return a new temporary path beside `target`."""
     return target.with_name(f".{target.name[:64]}.{uuid.uuid4().hex}{_SUFFIX}")
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Rename the folder `source` to `target`, and delete what was there."""
-    if not target.exists():
-        source.replace(target)
-        return
-    former = _temporary_path(target)
-    target.rename(former)
-    try:
-        source.replace(target)
-    finally:
-        shutil.rmtree(former, ignore_errors=True)
-
-
-def _merge(source: Path, target: Path) -> None:
-    """Move the files below `source` to the same places below `target`."""
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
 import shutil
@@ -17,11 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from fsspec import AbstractFileSystem
 
-from ospo_core.artifacts.atomic_write import atomic_file, flush_to_disk, is_temporary, temporary_file
+from ospo_core.artifacts.atomic_write import atomic_file, flush_to_disk, temporary_file
 from ospo_core.artifacts.storage_errors import is_left_to_the_caller, response_code, storage_exceptions
 
 Answer = TypeVar("Answer")
@@ -42,37 +41,6 @@ class StoredObject:
     key: str
     size: int
     modified: float
-
-
-class Backend(Protocol):
-    """What Storage needs of a place. Every `key` is already checked; errors are raised as the library raises them."""
-
-    def read(self, key: str) -> bytes:
-        """Return the bytes at `key`."""
-
-    def blocks(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes at `key` block by block."""
-
-    def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`, replacing what is there; readers see all of it or none."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Put `data` at `key` unless something is there; return whether this call did."""
-
-    def upload(self, source: Path, key: str) -> None:
-        """Copy the local file `source` to `key` without holding it in memory."""
-
-    def exists(self, key: str) -> bool:
-        """Return whether there is an object at `key`."""
-
-    def list(self, prefix: str) -> list[str]:
-        """Return the keys below the folder `prefix` ("" is the root), in any order."""
-
-    def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the objects below the folder `prefix` with size and time, temporary files included, in any order."""
-
-    def delete(self, key: str) -> None:
-        """Remove `key`; a missing key is not an error."""
 
 
 class LocalBackend:
@@ -124,14 +92,9 @@ class LocalBackend:
         """Return whether there is a file at `key`."""
         return (self.root / key).is_file()
 
-    def list(self, prefix: str) -> list[str]:
-        """Return the keys of the files below `prefix`, without temporary ones."""
-        files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and not is_temporary(path))
-        return [path.relative_to(self.root).as_posix() for path in files]
-
-    def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the files below `prefix` with size and time, temporary ones included, vanishing ones skipped."""
-        found: builtins.list[StoredObject] = []
+    def objects(self, prefix: str) -> list[StoredObject]:
+        """Return the files below `prefix` ("" is the root), temporary ones included, vanishing ones skipped."""
+        found: list[StoredObject] = []
         for path in (self.root / prefix).rglob("*"):
             with suppress(FileNotFoundError):
                 status = path.stat()
@@ -154,12 +117,8 @@ class RemoteBackend:
     may be cut short after botocore has handed it on, so it is read again. If a failure lasts longer than all that, the
     operation raises, and Prefect retries the whole task (`tasks/retries.py`).
 
-    Args:
-        filesystem: the fsspec filesystem.
-        root: `bucket/prefix`, without the protocol.
-        protocol: `s3`.
-        patience: seconds a put may take, plus one second per MiB. The library's own timeouts do not cover a server that
-            accepts the connection and never asks for the body.
+    `root` is `bucket/prefix`, without the protocol. A put may take `patience` seconds, plus one second per MiB: the
+    library's own timeouts do not cover a server that accepts the connection and never asks for the body.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, root: str, protocol: str, patience: float) -> None:
@@ -184,13 +143,15 @@ class RemoteBackend:
     def create(self, key: str, data: bytes) -> bool:
         """Put `data` in one conditional request; an object with this call's mark is its own, whose answer was lost."""
         mark = uuid.uuid4().hex
-        options = {**self._put_options(len(data)), **({"Metadata": {_WRITER: mark}} if self.protocol == "s3" else {})}
+        options = self._put_options(len(data)) | ({"Metadata": {_WRITER: mark}} if self.protocol == "s3" else {})
         try:
             _repeated(lambda: self.filesystem.pipe_file(self._path(key), data, mode="create", **options))
         except OSError as error:
             if not isinstance(error, FileExistsError) and response_code(error) not in _TAKEN:
                 raise
-            return self.protocol == "s3" and self._mark_of(key) == mark
+            with suppress(FileNotFoundError):
+                return self.protocol == "s3" and self.filesystem.metadata(self._path(key)).get(_WRITER) == mark
+            return False
         return True
 
     def upload(self, source: Path, key: str) -> None:
@@ -215,13 +176,8 @@ class RemoteBackend:
         except FileNotFoundError:
             return False
 
-    def list(self, prefix: str) -> list[str]:
-        """Return the keys below `prefix`."""
-        paths = self.filesystem.find(self._path(prefix).rstrip("/") + "/")
-        return [path.removeprefix(self.root).lstrip("/") for path in paths]
-
-    def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the objects below `prefix` with size and time."""
+    def objects(self, prefix: str) -> list[StoredObject]:
+        """Return the objects below `prefix` ("" is the root)."""
         found = self.filesystem.find(self._path(prefix).rstrip("/") + "/", detail=True)
         return [
             StoredObject(path.removeprefix(self.root).lstrip("/"), int(info["size"]), _modified(info))
@@ -234,22 +190,17 @@ class RemoteBackend:
             with suppress(FileNotFoundError):
                 self.filesystem.rm_file(self._path(key))
 
-    def _mark_of(self, key: str) -> str | None:
-        """Return the mark of the writer who created the object at `key`; None if it has none or no longer exists."""
-        try:
-            return cast("str | None", self.filesystem.metadata(self._path(key)).get(_WRITER))
-        except FileNotFoundError:
-            return None
-
     def _path(self, key: str) -> str:
         """Return the filesystem's path of `key`."""
         return f"{self.root}/{key}" if key else self.root
 
     def _put_options(self, size: int) -> dict[str, Any]:
         """Return the options that keep an S3 put of `size` bytes in one request and bound its time."""
-        if self.protocol != "s3":
-            return {}
-        return {"chunksize": _SINGLE_PUT, "timeout": self.patience + size / 2**20}
+        return {"chunksize": _SINGLE_PUT, "timeout": self.patience + size / _MIB} if self.protocol == "s3" else {}
+
+
+Backend = LocalBackend | RemoteBackend
+"""What Storage needs of a place. Every `key` is already checked; errors are raised as the library raises them."""
 
 
 def _repeated(operation: Callable[[], Answer]) -> Answer:

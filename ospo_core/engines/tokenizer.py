@@ -14,22 +14,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def _end_tokens(folder: Path) -> set[int]:
-    """Return the end-of-sequence ids named by generation_config.json and config.json."""
-    ids: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        stored = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-        ids.update(stored if isinstance(stored, list) else [stored] if isinstance(stored, int) else [])
-    return ids
+OFFLINE = {"local_files_only": True, "trust_remote_code": False}
+"""Options of `from_pretrained`: no network access, no code from the model's folder."""
+
+
+def cannot_load(what: str, folder: Path, error: Exception) -> ModelError:
+    """Return the error for a part of an exported checkpoint that transformers cannot load."""
+    remedy = f"Export the text backbone again: {str(error).splitlines()[0]}"
+    return ModelError(f"{what} cannot be loaded", field="model folder", value=str(folder), remedy=remedy)
 
 
 class EngineTokenizer:
-    """The tokenizer of an exported checkpoint, with the context window of an engine.
-
-    Args:
-        folder: checkpoint folder with a tokenizer.
-        window: `engine.max_model_len`, the tokens of prompt and answer together.
+    """The tokenizer of an exported checkpoint; `window` is the most tokens of prompt and answer together.
 
     Raises:
         ModelError: the checkpoint, its tokenizer or an end-of-sequence token is missing.
@@ -44,9 +40,17 @@ class EngineTokenizer:
                 remedy="Export the text backbone first",
             )
         self.window = window
-        self.tokenizer = _load_tokenizer(folder)
-        known = (self.tokenizer.eos_token_id, *_end_tokens(folder))
-        self.end_ids = frozenset(token for token in known if token is not None)
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **OFFLINE)
+        except (OSError, ValueError) as error:
+            raise cannot_load("the tokenizer", folder, error) from error
+        known = [self.tokenizer.eos_token_id]
+        for path in (folder / "generation_config.json", folder / "config.json"):
+            stored = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+            known += stored if isinstance(stored, list) else [stored]
+        self.end_ids = frozenset(token for token in known if isinstance(token, int))
         if not self.end_ids:
             raise ModelError(
                 "the tokenizer has no end-of-sequence token",
@@ -89,18 +93,3 @@ class EngineTokenizer:
         text, stopped = cut_at_stop(self.decode(ids if end is None else ids[:end]), stop)
         finished = stopped or end is not None
         return Completion(text.strip(), len(ids) if end is None else end + 1, "stop" if finished else "length")
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer of a folder, without network access."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "the tokenizer cannot be loaded",
-            field="model folder",
-            value=str(folder),
-            remedy=f"Export the text backbone again: {str(error).splitlines()[0]}",
-        ) from error

@@ -15,30 +15,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ospo_core.config.sections import EngineConfig
-from ospo_core.engines.base import Completion, Request, TextEngine, check_count, cut_at_stop, quiet_loading
-from ospo_core.engines.tokenizer import EngineTokenizer
-from ospo_core.errors import ModelError, StageError
-
-
-def _load(folder: Path, dtype: str, device: str) -> torch.nn.Module:
-    """Load the language model from safetensors, without network access or remote code."""
-    try:
-        with quiet_loading():
-            model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "the language model cannot be loaded",
-            field="model folder",
-            value=str(folder),
-            remedy=f"Export the text backbone again: {str(error).splitlines()[0]}",
-        ) from error
-    return model.to(device).eval()
+from ospo_core.engines.base import Completion, Request, TextEngine, cut_at_stop, quiet_loading
+from ospo_core.engines.tokenizer import OFFLINE, EngineTokenizer, cannot_load
+from ospo_core.errors import StageError
 
 
 class _Row:
@@ -61,19 +40,13 @@ class _Row:
     def push(self, token: int) -> None:
         """Append a token and note whether the answer is complete."""
         self.ids.append(token)
-        self.done = token in self.tokenizer.end_ids or len(self.ids) >= self.limit or self._stopped()
-
-    def _stopped(self) -> bool:
-        stop = self.request.stop
-        return bool(stop) and cut_at_stop(self.tokenizer.decode(self.ids), stop)[1]
+        self.done = token in self.tokenizer.end_ids or len(self.ids) >= self.limit
+        if self.request.stop and not self.done:
+            self.done = cut_at_stop(self.tokenizer.decode(self.ids), self.request.stop)[1]
 
 
 class TransformersEngine(TextEngine):
     """Left-padded batches of at most `max_num_seqs` rows, each with its own random generator.
-
-    Args:
-        config: uses `dtype`, `max_model_len` and `max_num_seqs`.
-        model_folder: Llama checkpoint with its tokenizer.
 
     Raises:
         ModelError: the folder cannot be loaded.
@@ -83,7 +56,13 @@ class TransformersEngine(TextEngine):
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = EngineTokenizer(model_folder, config.max_model_len)
-        self.model: Any = _load(model_folder, config.dtype, self.device)
+        options = {"dtype": getattr(torch, config.dtype), "use_safetensors": True}
+        try:
+            with quiet_loading():
+                model: Any = AutoModelForCausalLM.from_pretrained(model_folder, **options, **OFFLINE)
+        except (OSError, ValueError) as error:
+            raise cannot_load("the language model", model_folder, error) from error
+        self.model = model.to(self.device).eval()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer the requests batch by batch; raises StageError as the protocol does, and if the engine is closed."""
@@ -94,16 +73,18 @@ class TransformersEngine(TextEngine):
         for start in range(0, len(requests), self.config.max_num_seqs):
             part = slice(start, start + self.config.max_num_seqs)
             answers += self._batch(requests[part], encoded[part])
-        return check_count(requests, answers)
+        return answers
 
     @torch.inference_mode()
     def _batch(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Completion]:
-        """Answer one batch of R requests, token by token with a key-value cache."""
+        """Answer one batch of requests, padded on the left, token by token with a key-value cache."""
         rows = [
             _Row(request, self.tokenizer.limit(request, len(ids)), self.tokenizer)
             for request, ids in zip(requests, prompts, strict=True)
         ]
-        ids, mask = self._pad(prompts)
+        width, filler = max(map(len, prompts)), next(iter(self.tokenizer.end_ids))
+        ids = torch.tensor([[filler] * (width - len(row)) + row for row in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         cache: Any = None
         while not all(row.done for row in rows):
@@ -112,25 +93,13 @@ class TransformersEngine(TextEngine):
                 logits_to_keep=1,
             )  # fmt: skip
             cache = output.past_key_values
-            ids = self._step(rows, output.logits[:, -1].float().cpu())
+            for row, scores in zip(rows, output.logits[:, -1].float().cpu(), strict=True):
+                if not row.done:
+                    row.push(row.choose(scores))
+            ids = torch.tensor([[row.ids[-1]] for row in rows], device=self.device)  # any token for ended rows
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             positions = positions[:, -1:] + 1
         return [self.tokenizer.completion(row.ids, row.request.stop) for row in rows]
-
-    def _pad(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Return ids and attention mask [R, L] int64, padded on the left."""
-        width = max(map(len, prompts))
-        filler = next(iter(self.tokenizer.end_ids))
-        ids = torch.tensor([[filler] * (width - len(row)) + row for row in prompts], device=self.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self.device)
-        return ids, mask
-
-    def _step(self, rows: list[_Row], logits: Tensor) -> Tensor:
-        """Choose each open row's next token from logits [R, V]; return the tokens [R, 1] (any token for ended rows)."""
-        for row, scores in zip(rows, logits, strict=True):
-            if not row.done:
-                row.push(row.choose(scores))
-        return torch.tensor([[row.ids[-1]] for row in rows], device=self.device)
 
     def close(self) -> None:
         """Delete the model and free its memory."""

@@ -15,7 +15,7 @@ from ospo_core.engines.tokenizer import EngineTokenizer
 from ospo_core.errors import ModelError, StageError
 
 if TYPE_CHECKING:
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
 
 _QUIET = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -24,8 +24,6 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
 }
 """Environment that vLLM reads when it is imported: engine in this process, no messages, no usage statistics."""
-
-_GIB = 2**30
 
 
 @contextmanager
@@ -48,10 +46,7 @@ class VllmEngine(TextEngine):
 
     Token ids go in and out; the checkpoint's tokenizer turns them into text exactly as in the other engines.
 
-    Args:
-        config: the engine section of a profile; it reserves `kv_cache_gib` on a CPU and `gpu_memory_utilization` of
-            the memory on a GPU.
-        model_folder: Llama checkpoint with its tokenizer.
+    It reserves `kv_cache_gib` on a CPU and `gpu_memory_utilization` of the memory on a GPU.
 
     Raises:
         ModelError: vLLM cannot load the folder, or cannot get the memory it needs.
@@ -69,27 +64,24 @@ class VllmEngine(TextEngine):
             raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
         if not requests:
             return []
-        encoded = self.tokenizer.encode(requests)
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": ids} for ids in encoded],
-            [self._sampling(request, len(ids)) for request, ids in zip(requests, encoded, strict=True)],
-            use_tqdm=False,
-        )
-        pairs = zip(requests, check_count(requests, outputs), strict=True)
-        return [self.tokenizer.completion(output.outputs[0].token_ids, request.stop) for request, output in pairs]
-
-    def _sampling(self, request: Request, prompt_tokens: int) -> SamplingParams:
-        """Return vLLM's sampling parameters; it decodes only if there is a stop string to find."""
         from vllm import SamplingParams
 
-        return SamplingParams(
-            temperature=request.temperature,
-            seed=request.seed if request.temperature > 0 else None,
-            max_tokens=self.tokenizer.limit(request, prompt_tokens),
-            stop=list(request.stop),
-            stop_token_ids=sorted(self.tokenizer.end_ids),
-            detokenize=bool(request.stop),
-        )
+        encoded = self.tokenizer.encode(requests)
+        sampling = [
+            SamplingParams(
+                temperature=request.temperature,
+                seed=request.seed if request.temperature > 0 else None,
+                max_tokens=self.tokenizer.limit(request, len(ids)),
+                stop=list(request.stop),
+                stop_token_ids=sorted(self.tokenizer.end_ids),
+                detokenize=bool(request.stop),  # vLLM decodes only if there is a stop string to find
+            )
+            for request, ids in zip(requests, encoded, strict=True)
+        ]
+        outputs = self._llm.generate([{"prompt_token_ids": ids} for ids in encoded], sampling, use_tqdm=False)
+        check_count(requests, outputs)
+        pairs = zip(requests, outputs, strict=True)
+        return [self.tokenizer.completion(output.outputs[0].token_ids, request.stop) for request, output in pairs]
 
     def close(self) -> None:
         """Shut vLLM down and free its memory."""
@@ -99,35 +91,25 @@ class VllmEngine(TextEngine):
         llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
-        _free_gpu_memory()
+        import torch
 
-
-def _free_gpu_memory() -> None:
-    """Free the cached memory of a GPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _whole_prompts(config: EngineConfig) -> dict[str, Any]:
-    """Return options that make vLLM prefill every prompt in one piece.
-
-    A prompt prefilled in chunks draws from its own seeded generator too early, and vLLM undoes that with a call that
-    CPU generators do not have: the engine dies as soon as a batch exceeds its token budget.
-    """
-    return {
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": config.max_model_len * config.max_num_seqs,
-    }
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _start(config: EngineConfig, model_folder: Path) -> LLM:
-    """Load the model into vLLM."""
+    """Load the model into vLLM.
+
+    On CPUs every prompt is prefilled in one piece: a prompt prefilled in chunks draws from its own seeded generator too
+    early, and vLLM undoes that with a call that CPU generators do not have, so that the engine dies as soon as a batch
+    exceeds its token budget.
+    """
     import torch
     from vllm import LLM
 
     on_gpu = torch.cuda.is_available()
+    token_budget = config.max_model_len * config.max_num_seqs
+    whole_prompts: dict[str, Any] = {"enable_chunked_prefill": False, "max_num_batched_tokens": token_budget}
     try:
         return LLM(
             str(model_folder),
@@ -135,14 +117,14 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
             gpu_memory_utilization=config.gpu_memory_utilization,
-            kv_cache_memory_bytes=None if on_gpu else int(config.kv_cache_gib * _GIB),
+            kv_cache_memory_bytes=None if on_gpu else int(config.kv_cache_gib * 2**30),
             enforce_eager=True,
             enable_prefix_caching=True,
             disable_log_stats=True,
             use_tqdm_on_load=False,
             generation_config="vllm",
             trust_remote_code=False,
-            **({} if on_gpu else _whole_prompts(config)),
+            **({} if on_gpu else whole_prompts),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(

@@ -9,8 +9,8 @@ from typing import Literal
 
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest, manifest_key
-from ospo_core.artifacts.shards import load_shard_entry
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import load_shard_entry
 from ospo_core.config import RoundConfig, change_config
 from ospo_core.errors import ConfigError, DamagedArtifactError, StageError
 from ospo_core.schema import StageName

@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, prefix_of, publish_manifest
-from ospo_core.artifacts.shards import load_shard_entry, publish_shard
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import disk_problem
-from ospo_core.artifacts.tables import read_shard
+from ospo_core.artifacts.tables import load_shard_entry, publish_shard, read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.engines import TextEngine
 from ospo_core.errors import StorageError

@@ -58,8 +58,7 @@ class TrainingStage(Stage):
         Raises:
             TrainingError: the process failed or training collapsed.
         """
-        from ospo_core.training.job import TrainingJob
-        from ospo_core.training.metrics import read_metrics
+        from ospo_core.training.job import TrainingJob, read_metrics
         from ospo_core.training.process import run_training
 
         run.resources.release()

@@ -8,7 +8,6 @@ Own code because `accelerate.save_state` saves the whole model, writes file by f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ospo_core.artifacts.atomic_write import atomic_folder, is_temporary
+from ospo_core.artifacts.ids import file_sha256
 from ospo_core.errors import TrainingError
 from ospo_core.training.collapse import CollapseAlarm
 
@@ -33,14 +33,7 @@ _ADAPTER, _OPTIMIZER, _STATE = "adapter.safetensors", "optimizer.pt", "state.jso
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training run after `step` optimiser steps.
-
-    Attributes:
-        step: optimiser steps made.
-        adapter: trained parameters by name.
-        optimizer: state of the optimiser.
-        alarm: state of the collapse alarm.
-    """
+    """A training run after `step` optimiser steps; `adapter` holds the trained parameters by name."""
 
     step: int
     adapter: dict[str, torch.Tensor]
@@ -49,12 +42,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run.
-
-    Args:
-        folder: where they are; created when needed.
-        identity: the job's; a checkpoint of another job is refused.
-    """
+    """The checkpoints of the job with this identity; a checkpoint of another job is refused."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder, self._identity = folder, identity
@@ -77,7 +65,7 @@ class CheckpointStore:
                     "identity": self._identity,
                     "step": step,
                     "alarm": alarm.model_dump(),
-                    "sha256": {name: _sha256(fresh / name) for name in (_ADAPTER, _OPTIMIZER)},
+                    "sha256": {name: file_sha256(fresh / name) for name in (_ADAPTER, _OPTIMIZER)},
                 }
                 (fresh / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
         except OSError as error:
@@ -86,7 +74,9 @@ class CheckpointStore:
                 field=str(final),
                 remedy="Free space or choose another storage.scratch; training resumes from the last checkpoint",
             ) from error
-        self._prune()
+        unfinished = filter(is_temporary, self._folder.iterdir())  # left by a killed process
+        for folder in [*self._complete()[:-KEPT], *unfinished]:
+            shutil.rmtree(folder, ignore_errors=True)
         return final
 
     def load_latest(self) -> Checkpoint | None:
@@ -105,12 +95,11 @@ class CheckpointStore:
         """Return one checkpoint; None, with a warning in the log, if it is damaged."""
         try:
             state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-            damaged = [name for name, digest in state["sha256"].items() if _sha256(folder / name) != digest]
+            for name, digest in state["sha256"].items():
+                if file_sha256(folder / name) != digest:
+                    raise ValueError(f"{name} is not what was saved")
         except (OSError, ValueError, KeyError) as error:
             logger.warning("checkpoint %s is damaged and is skipped: %s", folder, error)
-            return None
-        if damaged:
-            logger.warning("checkpoint %s is damaged and is skipped: %s", folder, damaged)
             return None
         if state["identity"] != self._identity:
             raise TrainingError(
@@ -128,14 +117,3 @@ class CheckpointStore:
     def _complete(self) -> list[Path]:
         """Return the folders of all checkpoints, oldest first."""
         return sorted(self._folder.glob("step-*"))
-
-    def _prune(self) -> None:
-        """Delete all but the newest checkpoints, and those that a killed process did not complete."""
-        for folder in [*self._complete()[:-KEPT], *filter(is_temporary, self._folder.iterdir())]:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256(file: Path) -> str:
-    """Return the sha256 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -7,8 +7,9 @@ Only prompts, tokens and masks are held in memory (Janus-Pro: 2.3 kB per pair wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,6 @@ from ospo_core.errors import TrainingError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.sequences import stack_left
 
-_TEXT_COLUMNS = ("prompt", "negative_prompt")
 _TOKEN_COLUMNS = ("chosen_tokens", "rejected_tokens")
 _MASK_COLUMNS = ("chosen_mask", "rejected_mask")
 
@@ -56,16 +56,9 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """Return the batch with its tensors on `device`."""
-        return MicroBatch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.tokens.to(device),
-            None if self.mask is None else self.mask.to(device),
-            self.pairs,
-            self.has_rejected,
-            self.has_negative,
-            self.dropped.to(device),
-        )
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
 
 class PairData:
@@ -75,11 +68,7 @@ class PairData:
     the next epoch. A run can therefore resume at any step, and the pairs of a step do not depend on how it is split
     into micro-batches or over processes.
 
-    Args:
-        path: Parquet file of the pairs table, or a folder of them.
-        loaded: the model, for its tokenizer and image geometry.
-        config: batch sizes, caption dropout, and which terms of the loss are used.
-        seed: of order and caption dropout.
+    `path` is a Parquet file of the pairs table, or a folder of them; `seed` is that of order and caption dropout.
 
     Raises:
         TrainingError: there are no pairs, or they do not fit the model or the loss.
@@ -87,14 +76,20 @@ class PairData:
 
     def __init__(self, path: Path, loaded: UnifiedModel, config: TrainingConfig, seed: int) -> None:
         self._loaded, self._config, self._seed = loaded, config, seed
-        table = _thinned(_read_pairs(path, config), config.max_pairs, seed)
+        table = _read_pairs(path, config)
+        if config.max_pairs is not None and len(table) > config.max_pairs:
+            drawn = np.random.default_rng(derive_seed("pairs trained on", seed)).permutation(len(table))
+            table = table.take(np.sort(drawn[: config.max_pairs]))
         self._prompts: list[str] = table["prompt"].to_pylist()
         self._negatives: list[str] = table["negative_prompt"].to_pylist()
         self._tokens = [_matrix(table, name, np.uint16, loaded.geometry.tokens) for name in _TOKEN_COLUMNS]
-        self._masks: list[NDArray[np.generic]] | None = None
-        if config.loss.object_weight:
-            self._masks = [_matrix(table, name, np.float32, loaded.geometry.tokens) for name in _MASK_COLUMNS]
-        _check_codes(self._tokens, loaded.geometry.codes)
+        masks = _MASK_COLUMNS if config.loss.object_weight else ()
+        self._masks = [_matrix(table, name, np.float32, loaded.geometry.tokens) for name in masks]
+        largest, codes = max(int(side.max()) for side in self._tokens), loaded.geometry.codes
+        if largest >= codes:
+            raise TrainingError(
+                f"the model has {codes} codes", field="pairs.tokens", value=largest, remedy="Use pairs of this model"
+            )
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -117,11 +112,7 @@ class PairData:
     def micro_batch(self, step: int, part: int) -> MicroBatch:
         """Return micro-batch `part` (of `accumulation`) of step `step`, on the CPU."""
         rows = slice(part * self._config.batch_size, (part + 1) * self._config.batch_size)
-        return self._assemble(self.indices(step)[rows], self.dropped(step)[rows])
-
-    def _assemble(self, pairs: NDArray[np.int64], dropped: NDArray[np.bool_]) -> MicroBatch:
-        """Return the micro-batch of the given pairs."""
-        loss = self._config.loss
+        pairs, dropped, loss = self.indices(step)[rows], self.dropped(step)[rows], self._config.loss
         groups = [(self._prompts, 0, pairs)]
         if loss.w_simpo:
             groups.append((self._prompts, 1, pairs))
@@ -137,8 +128,8 @@ class PairData:
         return MicroBatch(
             input_ids=ids,
             attention_mask=attention,
-            tokens=_stack(self._tokens, sides).long(),
-            mask=None if self._masks is None else _stack(self._masks, sides),
+            tokens=_stack(self._tokens, sides),
+            mask=_stack(self._masks, sides) if self._masks else None,
             pairs=len(pairs),
             has_rejected=bool(loss.w_simpo),
             has_negative=bool(loss.w_cond),
@@ -156,7 +147,7 @@ class PairData:
 def _read_pairs(path: Path, config: TrainingConfig) -> pa.Table:
     """Read the columns that training needs, and check that they have no nulls."""
     masks = _MASK_COLUMNS if config.loss.object_weight else ()
-    table = pq.read_table(path, columns=[*_TEXT_COLUMNS, *_TOKEN_COLUMNS, *masks])
+    table = pq.read_table(path, columns=["prompt", "negative_prompt", *_TOKEN_COLUMNS, *masks])
     if not len(table):
         raise TrainingError("there are no pairs", field="pairs", value=str(path), remedy="Make more prompts or images")
     needed = [*_TOKEN_COLUMNS, "prompt", *masks, *(["negative_prompt"] if config.loss.w_cond else [])]
@@ -168,14 +159,6 @@ def _read_pairs(path: Path, config: TrainingConfig) -> pa.Table:
                 remedy="Run the pairs stage again with this training configuration",
             )
     return table
-
-
-def _thinned(table: pa.Table, most: int | None, seed: int) -> pa.Table:
-    """Return at most `most` pairs, sampled with the seed, in their original order."""
-    if most is None or len(table) <= most:
-        return table
-    drawn = np.random.default_rng(derive_seed("pairs trained on", seed)).permutation(len(table))[:most]
-    return table.take(np.sort(drawn))
 
 
 def _matrix(table: pa.Table, name: str, dtype: type[np.generic], width: int) -> NDArray[np.generic]:
@@ -190,15 +173,6 @@ def _matrix(table: pa.Table, name: str, dtype: type[np.generic], width: int) -> 
             remedy="Use pairs that were rendered by this model",
         )
     return np.ascontiguousarray(column.flatten().to_numpy().reshape(-1, width).astype(dtype))
-
-
-def _check_codes(tokens: Sequence[NDArray[np.generic]], codes: int) -> None:
-    """Raise TrainingError if a token is not in the codebook."""
-    largest = max(int(side.max()) for side in tokens)
-    if largest >= codes:
-        raise TrainingError(
-            f"the model has {codes} codes", field="pairs.tokens", value=largest, remedy="Use pairs of this model"
-        )
 
 
 def _stack(sides: Sequence[NDArray[np.generic]], groups: Sequence[tuple[int, NDArray[np.int64]]]) -> torch.Tensor:

@@ -1,14 +1,23 @@
-"""A training job, its result and its files: plain data, shared by the parent and the training process."""
+"""A training job, its result and its files: plain data, shared by the parent and the training process.
+
+The metrics are JSON lines: one line per step, which the parent reads while the file grows.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import json
+import math
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import Field
 
-from ospo_core.artifacts.ids import digest_of
+from ospo_core.artifacts.atomic_write import atomic_file
+from ospo_core.artifacts.ids import digest_of, file_sha256
 from ospo_core.config.sections import ModelConfig, Section, TrainingConfig
+
+Metrics = dict[str, float]
 
 EXIT_STOPPED = 75
 """Exit code of a process that was asked to stop and saved a checkpoint (`EX_TEMPFAIL`: try again)."""
@@ -32,45 +41,24 @@ class TrainingJob(Section):
 
         It covers content: the pairs' bytes, the model's digest, the training options and the seed. It does not cover
         folders, devices, and how often checkpoints are written.
-
-        Args:
-            model_digest: digest of the model in `model_folder`.
         """
+        pairs = [self.pairs_path] if self.pairs_path.is_file() else sorted(self.pairs_path.glob("*.parquet"))
+        pairs_digest = sha256(bytes.fromhex("".join(map(file_sha256, pairs)))).hexdigest()
         options = self.training.model_dump(mode="json", exclude={"checkpoint_every"})
-        return digest_of([model_digest, self.model.family, _files_digest(self.pairs_path), options, self.seed])
+        return digest_of([model_digest, self.model.family, pairs_digest, options, self.seed])
 
 
 class TrainingResult(Section):
-    """Outcome of a finished run, as `result.json` holds it.
+    """Outcome of a finished run, as `result.json` holds it."""
 
-    Attributes:
-        identity: of the job it belongs to.
-        steps: optimiser steps made in all.
-        resumed_from: step at which the last process resumed; 0 for a run that was never interrupted.
-        pairs: number of training pairs.
-        seconds: wall time of the last process, including loading and merging.
-        adapter: folder of the PEFT adapter.
-        merged: folder of the merged model, in transformers' format.
-        metrics: figures of the last step.
-    """
-
-    identity: str
-    steps: int
-    resumed_from: int
+    identity: str = Field(description="Of the job it belongs to.")
+    steps: int = Field(description="Optimiser steps made in all.")
+    resumed_from: int = Field(description="Step at which the last process resumed; 0 if never interrupted.")
     pairs: int
-    seconds: float
-    adapter: Path
-    merged: Path
-    metrics: dict[str, float]
-
-
-def _files_digest(path: Path) -> str:
-    """Return the sha256 of a file, or of the Parquet files of a folder in the order of their names."""
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(path.glob("*.parquet")):
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
+    seconds: float = Field(description="Wall time of the last process, including loading and merging.")
+    adapter: Path = Field(description="Folder of the PEFT adapter.")
+    merged: Path = Field(description="Folder of the merged model, in transformers' format.")
+    metrics: Metrics = Field(description="Figures of the last step.")
 
 
 class JobFiles:
@@ -86,3 +74,25 @@ class JobFiles:
         self.checkpoints = out_dir / "checkpoints"
         self.adapter = out_dir / "adapter"
         self.merged = out_dir / "merged"
+
+
+def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Append one step; values that are not finite are omitted, since JSON cannot hold them."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({name: value for name, value in metrics.items() if math.isfinite(value)}) + "\n")
+
+
+def read_metrics(path: Path, after: int = 0) -> list[Metrics]:
+    """Return the complete lines of the steps after `after`; none if the file does not exist yet."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows: list[Metrics] = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be incomplete
+    return [row for row in rows if row["step"] > after]
+
+
+def cut_metrics(path: Path, last: int) -> None:
+    """Make a metrics file end with step `last` (0: make it empty), without a line cut off by a kill."""
+    kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= last]
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

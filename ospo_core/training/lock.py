@@ -18,7 +18,6 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.1
 _held: dict[Path, int] = {}
 
 
@@ -29,14 +28,16 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises:
         OSError: the lock file cannot be created, e.g. on a full disk.
     """
-    descriptor = _acquired(folder)
+    path = folder.with_name(f"{folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _acquired(path)
     _held[folder] = descriptor
     try:
         yield
     finally:
         del _held[folder]
         if not folder.exists():
-            _lock_file(folder).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -46,10 +47,9 @@ def lock_descriptors(folder: Path) -> tuple[int, ...]:
     return (_held[folder],) if folder in _held else ()
 
 
-def _acquired(folder: Path) -> int:
+def _acquired(path: Path) -> int:
     """Return the descriptor of the lock once it is ours; a lock file removed in the meantime does not count."""
-    path, warned = _lock_file(folder), False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    warned = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -58,12 +58,7 @@ def _acquired(folder: Path) -> int:
                 return descriptor
         except BlockingIOError:
             if not warned:
-                logger.warning("another process trains in %s; waiting for it to end", folder)
+                logger.warning("another process trains in %s; waiting for it to end", path.with_suffix(""))
             warned = True
         os.close(descriptor)
-        time.sleep(_POLL_S)
-
-
-def _lock_file(folder: Path) -> Path:
-    """Return the lock file of `folder`."""
-    return folder.with_name(f"{folder.name}.lock")
+        time.sleep(0.1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -20,41 +20,28 @@ from ospo_core.config.sections import TrainingConfig
 from ospo_core.errors import TrainingError
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseAlarm, CollapseError
-from ospo_core.training.data import MicroBatch, PairData
+from ospo_core.training.data import PairData
+from ospo_core.training.job import Metrics
 from ospo_core.training.losses import LossParts
 from ospo_core.training.policy import Policy, batch_loss, seeded, trainable
 
 logger = logging.getLogger(__name__)
 
-Figures = dict[str, float]
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a call of `Trainer.run` got.
+    """How far a call of `Trainer.run` got: optimiser steps in all, and the metrics of its own last step, if any.
 
-    Attributes:
-        step: optimiser steps made in all.
-        finished: whether all steps are done; if not, a stop was requested and a checkpoint exists.
-        metrics: figures of the last step made by this process; empty if it made none.
+    A run that is not finished was asked to stop, and has a checkpoint.
     """
 
     step: int
     finished: bool
-    metrics: Figures
+    metrics: Metrics
 
 
 class Trainer:
-    """Trains the adapter of a policy on pairs.
-
-    Args:
-        policy: the network with its adapter, on its device.
-        data: the pairs.
-        config: optimisation.
-        seed: of the LoRA dropout.
-        accelerator: the processes that train together.
-        store: checkpoints.
-        device: where the network is.
+    """Trains the adapter of a policy, which is on `device`, on pairs; `seed` is that of the LoRA dropout.
 
     Raises:
         TrainingError: the processes cannot share the accumulation evenly.
@@ -101,7 +88,7 @@ class Trainer:
 
     def run(
         self,
-        on_step: Callable[[Figures], None],
+        on_step: Callable[[Metrics], None],
         should_stop: Callable[[], bool] = lambda: False,
         beat: Callable[[], None] = lambda: None,
     ) -> Outcome:
@@ -116,46 +103,57 @@ class Trainer:
             CollapseError: the chosen images became improbable and stayed so.
             TrainingError: the gradient is not finite, or a checkpoint cannot be written.
         """
-        saved, figures = self.step, Figures()
+        saved, metrics = self.step, Metrics()
+        abandon = should_stop if self._accelerator.num_processes == 1 else lambda: False
         while self.step < self._config.steps and not self._anywhere(should_stop()):
-            abandon = should_stop if self._accelerator.num_processes == 1 else lambda: False
-            result = self._train_step(abandon, beat)
-            if result is None:
+            made = self._train_step(abandon, beat)
+            if made is None:
                 break
-            figures = result
-            on_step(figures)
-            self._check_collapse()
+            metrics = made
+            on_step(metrics)
+            if self._alarm.collapsed:
+                raise CollapseError(
+                    f"the chosen images' log-probability fell by more than {self._alarm.drop} nats per token for "
+                    f"{self._alarm.patience} steps",
+                    field=f"training, step {self.step}",
+                    remedy="Lower training.learning_rate or raise training.loss.w_sft",
+                )
             if self.step % self._config.checkpoint_every == 0:
                 saved = self._save()
         if saved < self.step:
             self._save()
-        return Outcome(self.step, self.step >= self._config.steps, figures)
+        return Outcome(self.step, self.step >= self._config.steps, metrics)
 
-    def _train_step(self, should_stop: Callable[[], bool], beat: Callable[[], None]) -> Figures | None:
+    def _train_step(self, should_stop: Callable[[], bool], beat: Callable[[], None]) -> Metrics | None:
         """Make one optimiser step; None if a stop was requested before it was complete."""
         began = time.perf_counter()
         self._optimizer.zero_grad(set_to_none=True)
         processes = self._accelerator.num_processes
         parts = list(range(self._accelerator.process_index, self._config.accumulation, processes))
         means: list[torch.Tensor] = []
-        names: list[str] = []
+        figures: dict[str, torch.Tensor] = {}
         tokens = 0
         for part in parts:
             if should_stop():
                 return None
             batch = self._data.micro_batch(self.step, part).to(self._device)
-            figures = self._backward(batch, part, last=part == parts[-1], share=1.0 / len(parts))
-            names, tokens = list(figures), tokens + batch.tokens.numel()
+            # at the last micro-batch, gradients are averaged over the processes
+            with nullcontext() if part == parts[-1] else self._accelerator.no_sync(self._policy):
+                with seeded(self._device, "lora dropout", self._seed, self.step, part):
+                    loss, logprobs = batch_loss(self._policy, batch, self._config.loss)
+                self._accelerator.backward(loss.total * (1.0 / len(parts)))
+            figures = {**_loss_figures(loss), **logprobs}
+            tokens += batch.tokens.numel()
             means.append(torch.stack([value.double() for value in figures.values()]))
             beat()
         averaged = self._accelerator.reduce(torch.stack(means).mean(dim=0), reduction="mean").tolist()
         gradient = self._apply()
-        figures_of_step = dict(zip(names, averaged, strict=True))
-        below = self._alarm.observe(figures_of_step["chosen_logprob"])
+        means_of_step = dict(zip(figures, averaged, strict=True))
+        below = self._alarm.observe(means_of_step["chosen_logprob"])
         seconds = time.perf_counter() - began
         return {
             "step": self.step,
-            **figures_of_step,
+            **means_of_step,
             "grad_norm": gradient,
             "learning_rate": learning_rate(self.step - 1, self._config),
             "collapse_alarm": float(below),
@@ -163,20 +161,8 @@ class Trainer:
             "tokens_per_second": tokens * processes / seconds,
         }
 
-    def _backward(self, batch: MicroBatch, part: int, *, last: bool, share: float) -> Mapping[str, torch.Tensor]:
-        """Add the gradient of one micro-batch; at the last one, gradients are averaged over the processes."""
-        with nullcontext() if last else self._accelerator.no_sync(self._policy):
-            with seeded(self._device, "lora dropout", self._seed, self.step, part):
-                loss, logprobs = batch_loss(self._policy, batch, self._config.loss)
-            self._accelerator.backward(loss.total * share)
-        return {**_loss_figures(loss), **logprobs}
-
     def _apply(self) -> float:
-        """Clip the gradient, make the step and return the gradient's norm before clipping.
-
-        Raises:
-            TrainingError: the norm is not finite.
-        """
+        """Clip the gradient, make the step and return the gradient's norm before clipping."""
         norm = self._accelerator.clip_grad_norm_(list(self._parameters.values()), self._config.max_grad_norm)
         if not torch.isfinite(norm):
             raise TrainingError(
@@ -190,20 +176,6 @@ class Trainer:
         self._optimizer.step()
         self.step += 1
         return float(norm)
-
-    def _check_collapse(self) -> None:
-        """Stop a run whose chosen images stayed improbable.
-
-        Raises:
-            CollapseError: they did for `collapse_patience` steps.
-        """
-        if self._alarm.collapsed:
-            raise CollapseError(
-                f"the chosen images' log-probability fell by more than {self._alarm.drop} nats per token for "
-                f"{self._alarm.patience} steps",
-                field=f"training, step {self.step}",
-                remedy="Lower training.learning_rate or raise training.loss.w_sft",
-            )
 
     def _save(self) -> int:
         """Let the main process write a checkpoint, and return its step."""
@@ -238,14 +210,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 def _loss_figures(loss: LossParts) -> dict[str, torch.Tensor]:
     """Return the means of the loss's parts, and how often the preferred side has the larger reward."""
-    named = {
-        "simpo": loss.simpo,
-        "cond": loss.cond,
-        "sft": loss.sft,
-        "image_margin": loss.image_margin,
-        "text_margin": loss.text_margin,
-        "image_accuracy": None if loss.image_margin is None else (loss.image_margin > 0).double(),
-        "text_accuracy": None if loss.text_margin is None else (loss.text_margin > 0).double(),
+    parts = {name: value for name, value in vars(loss).items() if value is not None and name != "total"}
+    accuracies = {
+        name.replace("margin", "accuracy"): (value > 0).double() for name, value in parts.items() if "margin" in name
     }
-    figures = {name: value.mean() for name, value in named.items() if value is not None}
-    return {"loss": loss.total.detach(), **figures}
+    return {"loss": loss.total.detach(), **{name: value.mean() for name, value in {**parts, **accuracies}.items()}}

@@ -110,17 +110,12 @@ def ospo_loss(
         raise ValueError("w_cond is not 0, so log-probabilities under the negative prompts are required")
     return LossParts(
         total=total.mean(),
-        simpo=_detached(image),
-        cond=_detached(text),
+        simpo=None if image is None else image.detach(),
+        cond=None if text is None else text.detach(),
         sft=likelihood.detach(),
         image_margin=_margin(chosen, rejected, config.beta_simpo),
         text_margin=_margin(chosen, negative, config.beta_cond),
     )
-
-
-def _detached(losses: torch.Tensor | None) -> torch.Tensor | None:
-    """Detach losses from the graph."""
-    return None if losses is None else losses.detach()
 
 
 def _margin(chosen: torch.Tensor, other: torch.Tensor | None, beta: float) -> torch.Tensor | None:

@@ -19,19 +19,11 @@ from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logpro
 
 
 class Policy(nn.Module):
-    """The model with its adapter; one forward pass per batch, as wrappers for distributed training require.
-
-    Args:
-        model: the model, whose network has the adapter.
-        adapted: that network as a PEFT model: the parameters of this module.
-        object_weight: `a` of the object weights `w_t = 1 + a m_t`.
-    """
+    """The model with its adapter (`adapted`, the parameters): one forward pass per batch, as data parallelism needs."""
 
     def __init__(self, model: UnifiedModel, adapted: PeftModel, object_weight: float) -> None:
         super().__init__()
-        self._model = model
-        self.adapted = adapted
-        self._object_weight = object_weight
+        self._model, self.adapted, self._object_weight = model, adapted, object_weight
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None
@@ -75,8 +67,10 @@ def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tupl
     was dropped keeps its preference terms; only its SFT term becomes `-l(y_w)`.
     """
     plain, weighted = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask)
-    plain_groups = plain.split(_group_sizes(batch))
-    groups = iter(plain_groups if weighted is None else weighted.split(_group_sizes(batch)))
+    full = 1 + batch.has_rejected + batch.has_negative
+    sizes = [batch.pairs] * full + [len(batch.tokens) - full * batch.pairs]  # the last group: the dropped captions
+    plain_groups = plain.split(sizes)
+    groups = iter(plain_groups if weighted is None else weighted.split(sizes))
     chosen = next(groups)
     rejected = next(groups) if batch.has_rejected else None
     negative = next(groups) if batch.has_negative else None
@@ -84,9 +78,3 @@ def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tupl
     parts = ospo_loss(chosen, rejected, negative, config, sft)
     named = {"chosen_logprob": chosen, "rejected_logprob": rejected, "conditional_logprob": negative}
     return parts, {name: values.detach().mean() for name, values in named.items() if values is not None}
-
-
-def _group_sizes(batch: MicroBatch) -> list[int]:
-    """Return the number of sequences in each group of a batch; the last group holds the dropped captions."""
-    full = 1 + batch.has_rejected + batch.has_negative
-    return [batch.pairs] * full + [len(batch.tokens) - full * batch.pairs]

@@ -17,22 +17,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import ospo_core
 from ospo_core.errors import TrainingError
 from ospo_core.training.collapse import CollapseError
-from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
+from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, Metrics, TrainingJob, TrainingResult, read_metrics
 from ospo_core.training.lock import lock_descriptors
-from ospo_core.training.metrics import Metrics, MetricsFollower
 
 logger = logging.getLogger(__name__)
 
 GRACE_S = 20.0
 """Less than the 30 s after which Prefect's worker kills a cancelled flow run, so that no training outlives its run."""
-
-_MODULE = "ospo_core.training.run"
-_LOG_TAIL = 2000
 
 
 def run_training(
@@ -61,16 +58,29 @@ def run_training(
     files.job.write_text(job.model_dump_json(indent=1), encoding="utf-8")
     files.error.unlink(missing_ok=True)
     files.heartbeat.touch()
-    follower = MetricsFollower(files.metrics)
+    seen = 0
+
+    def report() -> None:
+        nonlocal seen
+        for metrics in read_metrics(files.metrics, after=seen):
+            seen = int(metrics["step"])
+            on_metrics(metrics)
+
     process = _start(launch_command(job, visible_gpus(job.model.device)), files.log, lock_descriptors(job.out_dir))
     try:
         while _is_running(process):
             time.sleep(poll_s)
-            _report(follower, on_metrics)
-            _check_alive(files, heartbeat_timeout_s)
+            report()
+            silent = time.time() - files.heartbeat.stat().st_mtime
+            if silent > heartbeat_timeout_s:
+                raise TrainingError(
+                    f"the training process had no heartbeat for {silent:.0f} s",
+                    field=str(files.log),
+                    remedy="Read that log; the next run resumes from the last checkpoint",
+                )
     finally:
         end_group(process, grace_s)
-    _report(follower, on_metrics)
+    report()
     return read_result(process.returncode, files)
 
 
@@ -79,7 +89,7 @@ def launch_command(job: TrainingJob, gpus: int) -> list[str]:
 
     It uses as many of the GPUs as can share the forward passes of a step (`training.accumulation`) evenly.
     """
-    entry = ["-m", _MODULE, "--job", str(JobFiles(job.out_dir).job), "--follow-parent"]
+    entry = ["-m", "ospo_core.training.run", "--job", str(JobFiles(job.out_dir).job), "--follow-parent"]
     processes = training_processes(gpus, job.training.accumulation)
     if processes < gpus:
         accumulation = job.training.accumulation
@@ -112,7 +122,9 @@ def end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
             process.stdin.close()
         if _is_running(process):
             _signal_group(process, signal.SIGTERM)
-            _wait(process, grace_s)
+            deadline = time.monotonic() + grace_s
+            while _is_running(process) and time.monotonic() < deadline:
+                time.sleep(0.05)
     finally:
         _signal_group(process, signal.SIGKILL)
         process.wait()
@@ -122,8 +134,7 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
     """Return the result of a process that ended with exit code `code`.
 
     Raises:
-        TrainingError: there is none; the error tells the reason the process left, or how it ended.
-        CollapseError: the model collapsed.
+        TrainingError: there is none; it says why, or how the process ended. CollapseError: the model collapsed.
     """
     if code == 0 and files.result.exists():
         return TrainingResult.model_validate_json(files.result.read_text(encoding="utf-8"))
@@ -141,19 +152,16 @@ def read_result(code: int, files: JobFiles) -> TrainingResult:
     if code == EXIT_STOPPED:
         raise TrainingError("training was stopped", remedy="The next run resumes from its checkpoint")
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    tail = files.log.read_text(encoding="utf-8", errors="replace")[-2000:]
     raise TrainingError(
-        f"the training process {ended}; the end of its log:\n{_tail(files.log)}\n",
+        f"the training process {ended}; the end of its log:\n{tail}\n",
         field=str(files.log),
         remedy="The next run resumes from the last checkpoint",
     )
 
 
 def _start(command: list[str], log: Path, descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    """Start the child as leader of a new process group, its output appended to a log.
-
-    The child imports this very package even if it is not installed. torch chooses its number of threads unless
-    OMP_NUM_THREADS is set.
-    """
+    """Start the child as leader of a new process group, with this very package, even if that is not installed."""
     root = str(Path(ospo_core.__file__).parent.parent)
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
@@ -176,43 +184,8 @@ def _is_running(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait for a process to end, at most `seconds`."""
-    deadline = time.monotonic() + seconds
-    while _is_running(process) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to the group of a process that has not been reaped."""
     if process.returncode is None:
-        try:
+        with suppress(ProcessLookupError):  # it has ended already
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            logger.debug("process group %d has ended already", process.pid)
-
-
-def _report(follower: MetricsFollower, on_metrics: Callable[[Metrics], None]) -> None:
-    """Pass on new metrics."""
-    for metrics in follower.new():
-        on_metrics(metrics)
-
-
-def _check_alive(files: JobFiles, timeout_s: float) -> None:
-    """Give up on a process that hangs.
-
-    Raises:
-        TrainingError: no heartbeat for `timeout_s` seconds.
-    """
-    silent = time.time() - files.heartbeat.stat().st_mtime
-    if silent > timeout_s:
-        raise TrainingError(
-            f"the training process had no heartbeat for {silent:.0f} s",
-            field=str(files.log),
-            remedy="Read that log; the next run resumes from the last checkpoint",
-        )
-
-
-def _tail(log: Path) -> str:
-    """Return the end of a log file."""
-    return log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]

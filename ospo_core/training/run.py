@@ -15,9 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from accelerate import Accelerator
 
@@ -29,10 +29,18 @@ from ospo_core.models.loading import load_model
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.data import PairData
-from ospo_core.training.job import EXIT_FULL, EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
-from ospo_core.training.loop import Outcome, Trainer
-from ospo_core.training.metrics import MetricsWriter, read_metrics
-from ospo_core.training.policy import Policy, build_policy
+from ospo_core.training.job import (
+    EXIT_FULL,
+    EXIT_STOPPED,
+    JobFiles,
+    TrainingJob,
+    TrainingResult,
+    append_metrics,
+    cut_metrics,
+    read_metrics,
+)
+from ospo_core.training.loop import Trainer
+from ospo_core.training.policy import build_policy
 from ospo_core.training.process import visible_gpus
 
 logger = logging.getLogger(__name__)
@@ -40,40 +48,21 @@ logger = logging.getLogger(__name__)
 _ORPHAN_GRACE_S = 120.0
 
 
-class StopRequest:
-    """A flag that SIGTERM or the end of the parent process sets, and that the training loop reads."""
+def stop_on_sigterm(stop: threading.Event) -> None:
+    """Make SIGTERM set `stop` (main thread only)."""
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
 
-    def __call__(self) -> bool:
-        """Return whether a stop was requested."""
-        return self._event.is_set()
+def _stop_when_orphaned(stop: threading.Event) -> None:
+    """Set `stop` at the end of standard input, and end the process if it has not stopped by itself two minutes later.
 
-    def on_sigterm(self) -> None:
-        """Make SIGTERM request a stop (main thread only)."""
-        signal.signal(signal.SIGTERM, self._handle)
-
-    def on_orphaned(self) -> None:
-        """Make the end of standard input request a stop.
-
-        The parent holds the other end and never writes, so standard input ends when the parent does, for whatever
-        reason. If the process has not stopped by itself after two minutes, it is ended.
-        """
-        threading.Thread(target=self._watch_input, name="parent watch", daemon=True).start()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal."""
-        self._event.set()
-
-    def _watch_input(self) -> None:
-        """Wait for the end of standard input."""
-        while os.read(sys.stdin.fileno(), 1024):
-            continue
-        self._event.set()
-        watchdog = threading.Timer(_ORPHAN_GRACE_S, os._exit, args=(EXIT_STOPPED,))
-        watchdog.daemon = True
-        watchdog.start()
+    The parent holds the other end and never writes, so standard input ends when the parent does, for whatever reason.
+    """
+    while os.read(sys.stdin.fileno(), 1024):
+        continue
+    stop.set()
+    time.sleep(_ORPHAN_GRACE_S)
+    os._exit(EXIT_STOPPED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,18 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--follow-parent", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = StopRequest()
-    stop.on_sigterm()
+    stop = threading.Event()
+    stop_on_sigterm(stop)
     if options.follow_parent:
-        stop.on_orphaned()
+        threading.Thread(target=_stop_when_orphaned, args=(stop,), name="parent watch", daemon=True).start()
     job = TrainingJob.model_validate_json(options.job.read_text(encoding="utf-8"))
     try:
-        return 0 if run_job(job, stop) else EXIT_STOPPED
+        return 0 if run_job(job, stop.is_set) else EXIT_STOPPED
     except OspoError as error:
         logger.exception("training failed")
         if disk_problem(error, job.out_dir) == "disk full":
             return EXIT_FULL
-        _write_error(JobFiles(job.out_dir).error, error)
+        content = {
+            "collapsed": isinstance(error, CollapseError),
+            "problem": error.problem,
+            "field": error.field,
+            "value": None if error.value is None else repr(error.value),
+            "remedy": error.remedy,
+        }
+        _write(JobFiles(job.out_dir).error, json.dumps(content))
         return error.exit_code
     except Exception as error:  # torch and safetensors raise errors of their own if the disk is full
         if disk_problem(error, job.out_dir) != "disk full":
@@ -103,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FULL
 
 
-def run_job(job: TrainingJob, stop: StopRequest) -> bool:
+def run_job(job: TrainingJob, should_stop: Callable[[], bool]) -> bool:
     """Train, save the adapter and the merged model, and write `result.json`; False if stopped before the end.
 
     Raises:
@@ -118,8 +114,10 @@ def run_job(job: TrainingJob, stop: StopRequest) -> bool:
     accelerator = Accelerator(cpu=visible_gpus(job.model.device) == 0, mixed_precision="no")
     loaded = load_model(job.model_folder, job.model.model_copy(update={"dtype": job.training.dtype}))
     identity = job.identity(loaded.digest)
-    if _is_done(files, identity):
-        return True
+    if files.result.exists() and files.merged.is_dir():
+        done = TrainingResult.model_validate_json(files.result.read_text(encoding="utf-8"))
+        if done.identity == identity:
+            return True
     pairs = PairData(job.pairs_path, loaded, job.training, job.seed)
     policy = build_policy(loaded, job.training, job.seed)
     store = CheckpointStore(files.checkpoints, identity)
@@ -127,63 +125,29 @@ def run_job(job: TrainingJob, stop: StopRequest) -> bool:
     resumed = trainer.resume()
     processes = accelerator.num_processes
     logger.info("%d pairs, step %d of %d, %d process(es)", len(pairs), resumed, job.training.steps, processes)
-    outcome = _train(trainer, files, accelerator.is_main_process, resumed, stop)
+    if accelerator.is_main_process:
+        cut_metrics(files.metrics, resumed)
+        outcome = trainer.run(partial(append_metrics, files.metrics), should_stop, beat=files.heartbeat.touch)
+    else:
+        outcome = trainer.run(lambda metrics: None, should_stop)
     if outcome.finished and accelerator.is_main_process:
-        _publish(job, policy, outcome, identity, resumed, len(pairs), began)
+        logger.info("merging after step %d", outcome.step)
+        save_adapter(policy.adapted, files.adapter)
+        files.heartbeat.touch()
+        merge_adapter(job.model_folder, files.adapter, files.merged)
+        result = TrainingResult(
+            identity=identity,
+            steps=outcome.step,
+            resumed_from=resumed,
+            pairs=len(pairs),
+            seconds=time.monotonic() - began,
+            adapter=files.adapter,
+            merged=files.merged,
+            metrics=outcome.metrics or read_metrics(files.metrics)[-1],
+        )
+        _write(files.result, result.model_dump_json(indent=1))  # last: it says that all the others are complete
     accelerator.wait_for_everyone()
     return outcome.finished
-
-
-def _train(trainer: Trainer, files: JobFiles, is_main: bool, resumed: int, stop: StopRequest) -> Outcome:
-    """Run the loop; the main process writes the metrics and the heartbeat."""
-    if not is_main:
-        return trainer.run(on_step=lambda metrics: None, should_stop=stop)
-    metrics = MetricsWriter(files.metrics, keep_until=resumed)
-    try:
-        return trainer.run(on_step=metrics.write, should_stop=stop, beat=files.heartbeat.touch)
-    finally:
-        metrics.close()
-
-
-def _publish(
-    job: TrainingJob, policy: Policy, outcome: Outcome, identity: str, resumed: int, pairs: int, began: float
-) -> None:
-    """Write the adapter, the merged model and, last, the result, which says that both are complete."""
-    files = JobFiles(job.out_dir)
-    logger.info("merging after step %d", outcome.step)
-    save_adapter(policy.adapted, files.adapter)
-    files.heartbeat.touch()
-    merge_adapter(job.model_folder, files.adapter, files.merged)
-    result = TrainingResult(
-        identity=identity,
-        steps=outcome.step,
-        resumed_from=resumed,
-        pairs=pairs,
-        seconds=time.monotonic() - began,
-        adapter=files.adapter,
-        merged=files.merged,
-        metrics=outcome.metrics or read_metrics(files.metrics)[-1],
-    )
-    _write(files.result, result.model_dump_json(indent=1))
-
-
-def _is_done(files: JobFiles, identity: str) -> bool:
-    """Return whether this very job was finished before."""
-    if not files.result.exists() or not files.merged.is_dir():
-        return False
-    return TrainingResult.model_validate_json(files.result.read_text(encoding="utf-8")).identity == identity
-
-
-def _write_error(path: Path, error: OspoError) -> None:
-    """Write an expected failure for the parent to raise again."""
-    content = {
-        "collapsed": isinstance(error, CollapseError),
-        "problem": error.problem,
-        "field": error.field,
-        "value": None if error.value is None else repr(error.value),
-        "remedy": error.remedy,
-    }
-    _write(path, json.dumps(content))
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ospo_core.artifacts.manifest import Manifest, load_manifest
-from ospo_core.artifacts.shards import load_shard_entry
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.tables import load_shard_entry
 from ospo_core.errors import OspoError
 
 

@@ -19,15 +19,12 @@ def test_text_is_cut_at_the_first_stop_string() -> None:
 
 def test_a_lost_answer_is_an_error() -> None:
     request = Request("a", 0, 0.0, 1)
-    assert base.check_count([request], ["x"]) == ["x"]
+    base.check_count([request], ["x"])
     with pytest.raises(StageError, match="1 answers to 2 requests"):
         base.check_count([request, request], ["x"])
 
 
-@pytest.mark.parametrize(("kind", "package"), [("vllm", "vllm"), ("transformers", "transformers")])
-def test_a_missing_package_is_named_with_its_install_line(
-    kind: str, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_package_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(base, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=f"package {package} is not installed.*pip install"):
-        build_engine(EngineConfig.model_validate({"kind": kind}), tmp_path)
+    with pytest.raises(ConfigError, match=r"package vllm is not installed.*pip install"):
+        build_engine(EngineConfig(kind="vllm"), tmp_path)

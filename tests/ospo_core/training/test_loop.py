@@ -16,7 +16,8 @@ from ospo_core.errors import TrainingError
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseError
 from ospo_core.training.data import PairData
-from ospo_core.training.loop import Figures, Trainer
+from ospo_core.training.job import Metrics
+from ospo_core.training.loop import Trainer
 from ospo_core.training.policy import Policy, build_policy, trainable
 from tests.ospo_core.training.jobs import config
 from tests.support.tiny_janus import load_tiny_janus
@@ -38,7 +39,7 @@ def make(model_folder: Path, pairs_path: Path, tmp_path: Path) -> Make:
     return make_trainer
 
 
-def ignore(figures: Figures) -> None:
+def ignore(figures: Metrics) -> None:
     """Take no interest in the metrics."""
 
 
@@ -50,7 +51,7 @@ def stop_after(calls: int) -> Callable[[], bool]:
 
 def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_an_undisturbed_one(make: Make) -> None:
     through, through_policy = make("undisturbed", steps=5, caption_dropout=0.5)
-    steps: list[Figures] = []
+    steps: list[Metrics] = []
     assert through.run(steps.append).finished
 
     first, _ = make(steps=5, caption_dropout=0.5)
@@ -59,7 +60,7 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_an_undisturbed_one(make: 
 
     second, policy = make(steps=5, caption_dropout=0.5)
     assert second.resume() == 2
-    resumed: list[Figures] = []
+    resumed: list[Metrics] = []
     assert second.run(resumed.append).finished
     for name, parameter in trainable(policy).items():
         assert parameter.equal(trainable(through_policy)[name]), name
@@ -72,7 +73,7 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_an_undisturbed_one(make: 
 
 def test_training_lowers_the_loss_and_raises_the_chosen_images(make: Make) -> None:
     trainer, _ = make(steps=12, batch_size=12, accumulation=1, caption_dropout=0.0)
-    steps: list[Figures] = []
+    steps: list[Metrics] = []
     trainer.run(steps.append)
     assert steps[-1]["loss"] < steps[0]["loss"]
     assert steps[-1]["chosen_logprob"] > steps[0]["chosen_logprob"]
@@ -82,7 +83,7 @@ def test_training_lowers_the_loss_and_raises_the_chosen_images(make: Make) -> No
 
 def test_every_step_reports_the_same_figures(make: Make) -> None:
     trainer, _ = make(steps=1)
-    steps: list[Figures] = []
+    steps: list[Metrics] = []
     trainer.run(steps.append)
     assert set(steps[0]) == {
         "step",
@@ -107,7 +108,7 @@ def test_every_step_reports_the_same_figures(make: Make) -> None:
 
 def test_sft_alone_reports_no_preferences(make: Make) -> None:
     trainer, _ = make(steps=1, loss=LossConfig(w_simpo=0.0, w_cond=0.0))
-    steps: list[Figures] = []
+    steps: list[Metrics] = []
     trainer.run(steps.append)
     assert not {"simpo", "cond", "image_margin", "rejected_logprob", "conditional_logprob"} & set(steps[0])
 
@@ -135,7 +136,7 @@ def test_a_stop_before_the_first_step_saves_nothing(make: Make, tmp_path: Path) 
 def test_a_collapsed_model_stops_the_run(make: Make) -> None:
     unbound = LossConfig(w_sft=0.0)
     trainer, _ = make(steps=20, loss=unbound, learning_rate=0.3, collapse_drop=0.1, collapse_patience=2)
-    steps: list[Figures] = []
+    steps: list[Metrics] = []
     with pytest.raises(CollapseError, match="log-probability fell"):
         trainer.run(steps.append)
     assert [row["collapse_alarm"] for row in steps[-2:]] == [1.0, 1.0]

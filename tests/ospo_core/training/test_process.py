@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from ospo_core.errors import TrainingError
-from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob
-from ospo_core.training.metrics import Metrics, read_metrics
+from ospo_core.training.job import EXIT_STOPPED, JobFiles, Metrics, TrainingJob, read_metrics
 from ospo_core.training.process import end_group, launch_command, run_training, visible_gpus
 from tests.ospo_core.training.jobs import job
 

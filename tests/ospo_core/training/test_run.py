@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ from ospo_core.config.sections import LossConfig
 from ospo_core.errors import TrainingError
 from ospo_core.models.loading import load_model
 from ospo_core.training.collapse import CollapseError
-from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult
-from ospo_core.training.metrics import read_metrics
+from ospo_core.training.job import EXIT_STOPPED, JobFiles, TrainingJob, TrainingResult, read_metrics
 from ospo_core.training.process import read_result
-from ospo_core.training.run import StopRequest, main, run_job
+from ospo_core.training.run import main, run_job, stop_on_sigterm
 from tests.ospo_core.training.jobs import job, write_pairs
 
 
@@ -63,10 +63,10 @@ def test_a_run_leaves_an_adapter_a_merged_model_metrics_and_a_result(
 
 def test_a_stop_before_the_end_writes_no_result(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
     training = job(model_folder, pairs_path, tmp_path)
-    stop = StopRequest()
-    stop.on_sigterm()
+    stop = threading.Event()
+    stop_on_sigterm(stop)
     signal.raise_signal(signal.SIGTERM)
-    assert run_job(training, stop) is False
+    assert run_job(training, stop.is_set) is False
     assert not JobFiles(tmp_path).result.exists()
     with pytest.raises(TrainingError, match="stopped"):
         read_result(EXIT_STOPPED, JobFiles(tmp_path))
