@@ -122,7 +122,7 @@ def is_drawable(sentence: Sentence) -> bool:
     containers = {k for k, noun in enumerate(nouns) if noun.shape in CONTAINERS}
     if containers != contained or len(containers) > 1 or any(nouns[k].texture for k in containers):
         return False
-    if len(containers) and sentence.total > 4:
+    if containers and sentence.total > 4:
         return False
     if any(not 1 <= noun.count <= MAX_COUNT for noun in nouns) or (sentence.side and nouns[0].count > 1):
         return False

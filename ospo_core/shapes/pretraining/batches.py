@@ -50,20 +50,13 @@ class Field(IntEnum):
     rotary embedding. SEGMENT: see the module. DRAWN: the code to draw here. SEEN: the code of the cell seen here.
     """
 
-    TOKEN = 0
-    PART = 1
-    POSITION = 2
-    SEGMENT = 3
-    DRAWN = 4
-    SEEN = 5
+    TOKEN, PART, POSITION, SEGMENT, DRAWN, SEEN = range(6)
 
 
 class Part(IntEnum):
     """The loss of a labelled token: of the text tasks, of captions of pictures, or of answers about pictures."""
 
-    TEXT = 0
-    CAPTION = 1
-    ANSWER = 2
+    TEXT, CAPTION, ANSWER = range(3)
 
 
 class Passages:
