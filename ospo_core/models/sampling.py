@@ -127,7 +127,7 @@ def sample_images(
     for part in batches(len(prompts), batch_size):
         drawn, mean = _sample_batch(model, prompts[part], seeds[part], guidance, temperature)
         tokens[part] = drawn.cpu().numpy().astype(np.uint16)
-        logprobs[part] = mean.double().cpu().numpy()
+        logprobs[part] = mean.cpu().numpy()
     return SampledImages(tokens, logprobs)
 
 

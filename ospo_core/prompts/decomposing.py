@@ -28,8 +28,6 @@ def decompose_prompts(
     Each distinct text is decomposed once, however many rows contain it.
 
     Args:
-        engine: answers the instructions, all that are open in one call.
-        family: instruction and answer format.
         perturbation_rows: rows of table `perturbations`, those of one item next to each other.
         config: temperature and limits; an answer with more than `max_questions` questions is retried.
         seed: of the round.

@@ -84,12 +84,7 @@ def generate_with_retries(
 ) -> Answers[_Value]:
     """Answer all instructions in one call of the engine, then retry those that failed until no attempt is left.
 
-    Args:
-        engine: answers the requests.
-        family: chat format and stop strings.
-        instructions: what to answer.
-        sampling: temperature, limits and seed.
-        parse: turns (index of the instruction, answer) into a value or raises ParseError; called in order of index.
+    `parse` turns (index of the instruction, answer) into a value or raises ParseError; called in order of index.
     """
     answers: Answers[_Value] = Answers([None] * len(instructions), [""] * len(instructions))
     pending = list(range(len(instructions)))

@@ -28,8 +28,6 @@ def perturb_prompts(
     """Perturb every prompt three times and densify the results.
 
     Args:
-        engine: answers the instructions, all that are open in one call.
-        family: instructions and answer formats.
         prompt_rows: rows of table `prompts`.
         config: temperatures and limits; `densify=False` uses the short prompts as the dense ones.
         seed: of the round.

@@ -28,7 +28,6 @@ class GeneratedPrompts:
     """The accepted prompts of one sub-category, and why the other answers were dropped.
 
     Args:
-        sub_category: of the prompts.
         quota: prompts wanted.
         rows: rows of table `prompts`, in order of acceptance.
         drops: answers dropped, by reason; with the rows they add up to `calls`.
@@ -77,11 +76,7 @@ def write_prompts(
     the engine handles at once. The caller decides what an unmet quota means: see `GeneratedPrompts.missing`.
 
     Args:
-        engine: answers the calls.
-        family: instruction, answer format and seeds.
         quota: prompts wanted; may be 0.
-        config: temperatures, limits and filters.
-        seed: of the round.
         contamination: evaluation prompts to keep out.
         taken: prompts that exist already; none of them is accepted again.
     """

@@ -197,8 +197,7 @@ class PhraseReader:
     def description(self, plural: bool = False) -> Noun:
         """Consume texture, colour and shape."""
         texture, color = self.one_of(TEXTURES), self.one_of(COLORS)
-        names = tuple(_PLURALS) if plural else (*SHAPES, *CONTAINERS)
-        shape = self.one_of(names)
+        shape = self.one_of(tuple(_PLURALS) if plural else (*SHAPES, *CONTAINERS))
         if shape is None:
             raise GrammarError(f"expected a shape at {' '.join(self.left[:2])!r}")
         return Noun(_PLURALS.get(shape, shape), color, texture)

@@ -148,15 +148,9 @@ def draw_heldout() -> list[dict[str, object]]:
             if text in seen:
                 continue
             seen.add(text)
-            rows.append(
-                {
-                    "item_id": item_id("heldout", text),
-                    "category": category_of(sub_category).value,
-                    "sub_category": sub_category.value,
-                    "prompt": text,
-                    "questions": [question.text for question in questions_of(sentence)],
-                }
-            )
+            row = {"item_id": item_id("heldout", text), "category": category_of(sub_category).value}
+            row |= {"sub_category": sub_category.value, "prompt": text}
+            rows.append({**row, "questions": [question.text for question in questions_of(sentence)]})
     return rows
 
 

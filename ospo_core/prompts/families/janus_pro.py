@@ -38,15 +38,12 @@ def _relations(text: str, answer: str) -> tuple[Relation, ...]:
     """Parse `(subject, relation, object); ...` or `none`."""
     if text.strip(" .()").lower() == NO_RELATION:
         return ()
-    relations: list[Relation] = []
-    for group in _RELATION.findall(text):
-        words = tuple(part.strip() for part in group.split(","))
-        if len(words) != 3 or not all(words):
-            raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
-        relations.append((words[0], words[1], words[2]))
+    relations = [[part.strip() for part in group.split(",")] for group in _RELATION.findall(text)]
     if not relations:
         raise ParseError(UNPARSABLE, answer, "expected relations in brackets, or none")
-    return tuple(relations)
+    if any(len(words) != 3 or not all(words) for words in relations):
+        raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
+    return tuple((subject, relation, other) for subject, relation, other in relations)
 
 
 class JanusProFamily(PromptFamily):

@@ -58,13 +58,10 @@ def _relations(text: str, answer: str) -> tuple[Relation, ...]:
     """Parse `subject , relation , object ; ...` or `none`."""
     if text.strip() == NO_RELATION:
         return ()
-    relations: list[Relation] = []
-    for part in _fields(text, ";", answer):
-        words = _fields(part, ",", answer)
-        if len(words) != 3:
-            raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
-        relations.append((words[0], words[1], words[2]))
-    return tuple(relations)
+    relations = [_fields(part, ",", answer) for part in _fields(text, ";", answer)]
+    if any(len(words) != 3 for words in relations):
+        raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
+    return tuple((subject, relation, other) for subject, relation, other in relations)
 
 
 class ShapesFamily(PromptFamily):

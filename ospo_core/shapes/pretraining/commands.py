@@ -35,7 +35,6 @@ def pretrain(out: Path, steps: int | None, device: str, resume: bool, compiled: 
     Args:
         out: folder of the finished model, loadable by `JanusForConditionalGeneration.from_pretrained`.
         steps: optimiser steps of the language model; None: those of the published recipe.
-        device: auto, cpu or cuda.
         resume: continue from the checkpoint in `out/work`.
         compiled: compile the language model first.
 

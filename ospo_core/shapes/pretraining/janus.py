@@ -64,10 +64,7 @@ def train(
     Sequences are short, so plain attention is faster than the fused kernel on a CPU.
 
     Args:
-        model: the model to train.
-        recipe: hyperparameters.
         folder: of checkpoint and metrics.
-        device: where to train.
         compiled: costs two minutes at the start and saves a third of every step.
         stop_at: step before which to stop, as if interrupted.
         workers: processes that prepare batches ahead.

@@ -77,7 +77,7 @@ def drawing_lesson(rng: random.Random, wrong_share: float, drop_share: float, de
     if rng.random() < wrong_share:
         made = pick_perturbation(sentence, sub_category, rng)
         if made is not None:
-            text = made.sentence.text(place_alike(made.sentence, made.origin, sentence, cells, rng) if dense else None)
+            text = made.sentence.text(place_alike(made.sentence, made.origin, cells, rng) if dense else None)
     return DrawingLesson(text, grid, rng.random() < drop_share)
 
 
@@ -114,7 +114,7 @@ def _densifying(rng: random.Random) -> TextLesson:
         if made is None:
             continue
         try:
-            others = place_alike(made.sentence, made.origin, sentence, cells, rng)
+            others = place_alike(made.sentence, made.origin, cells, rng)
         except PlacementError:
             continue
         instruction = SHAPES_FAMILY.densify(sentence.text(), made.sentence.text())
