@@ -31,7 +31,7 @@ from ospo_core.artifacts.tables import encode_table, write_shard
 from ospo_core.config.sections import PromptsConfig, SelectionConfig, StorageConfig
 from ospo_core.prompts.filters import CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, ContaminationCheck
 from ospo_core.schema import StageName, SubCategory, table_from_rows
-from ospo_core.selection import build_pairs
+from ospo_core.selection.pairs import build_pairs
 from ospo_core.stages.merging import accepted_shards, merge
 
 SIZES = (10_000, 100_000, 1_000_000)

@@ -13,16 +13,15 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 from transformers import PreTrainedModel
 
 from ospo_core.config.sections import LoraSettings
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import copy_all_but_weights, new_folder
-from ospo_core.models.loading import read_network
+from ospo_core.models.loading import LOAD_ERRORS, read_network
 from ospo_core.models.locate import check_folder
 
 _ADAPTER = "default"
@@ -31,10 +30,8 @@ _ADAPTER = "default"
 def add_lora(model: UnifiedModel, settings: LoraSettings, seed: int = 0) -> PeftModel:
     """Freeze the network and put fresh trainable adapters into its language model; the output does not change yet.
 
-    Args:
-        model: the model, whose network is changed in place.
-        settings: rank, alpha and dropout.
-        seed: of the adapters' first matrices; the global generators are left as they were.
+    The network is changed in place. `seed` is that of the adapters' first matrices; the global generators are left as
+    they were.
     """
     config = LoraConfig(
         r=settings.rank,
@@ -43,7 +40,8 @@ def add_lora(model: UnifiedModel, settings: LoraSettings, seed: int = 0) -> Peft
         target_modules=model.lora_targets,
         bias="none",
     )
-    with torch.random.fork_rng(devices=_gpus(model.network)):
+    gpus = {weights.device.index or 0 for weights in model.network.parameters() if weights.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(gpus)):
         torch.manual_seed(seed)
         return get_peft_model(model.network, config)
 
@@ -78,7 +76,7 @@ def load_adapter(network: PreTrainedModel, folder: Path, trainable: bool = False
         with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
             names = set(stored.keys())
         adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except LOAD_ERRORS as error:
         raise ModelError(f"the adapter cannot be read: {error}", field=str(folder)) from error
     differing = sorted(names ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if differing:
@@ -101,8 +99,3 @@ def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path) -> 
         model.save_pretrained(fresh)
         copy_all_but_weights(base_folder, fresh)
     return out_folder
-
-
-def _gpus(model: nn.Module) -> list[int]:
-    """Return the indices of the GPUs that hold the model's weights."""
-    return sorted({weights.device.index or 0 for weights in model.parameters() if weights.device.type == "cuda"})

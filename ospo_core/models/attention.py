@@ -94,7 +94,6 @@ def object_masks(
     """Return the object mask of every image, `float32 [N, T]` in [0, 1].
 
     Args:
-        model: the model.
         prompts: `N` plain prompts.
         nouns: the prompt's object nouns; found as whole words, singular or plural. One that is not found is omitted;
             where none is found the mask is all ones, which weighs every token alike.
@@ -107,7 +106,14 @@ def object_masks(
     """
     if not len(prompts) == len(nouns) == len(tokens):
         raise ValueError(f"{len(prompts)} prompts, {len(nouns)} lists of nouns, {len(tokens)} images")
-    rows, columns = _raster(model)
+    rows, columns = model.geometry.rows, model.geometry.columns
+    if rows is None or columns is None:
+        raise ModelError(
+            "image tokens have no place in the picture, so there are no object masks",
+            field="model.path",
+            value=str(model.folder),
+            remedy="Set training.loss.object_weight=0",
+        )
     masks = np.empty((len(prompts), rows * columns), dtype=np.float32)
     for part in batches(len(prompts), batch_size):
         texts = [model.generation_text(prompt) for prompt in prompts[part]]
@@ -121,19 +127,6 @@ def object_masks(
             maps = [attention[row][:, [padding + place for place in found]].mean(axis=1) for found in places]
             masks[part.start + row] = mask_of_maps(maps, rows, columns)
     return masks
-
-
-def _raster(model: UnifiedModel) -> tuple[int, int]:
-    """Return the rows and columns of the model's image tokens."""
-    rows, columns = model.geometry.rows, model.geometry.columns
-    if rows is None or columns is None:
-        raise ModelError(
-            "image tokens have no place in the picture, so there are no object masks",
-            field="model.path",
-            value=str(model.folder),
-            remedy="Set training.loss.object_weight=0",
-        )
-    return rows, columns
 
 
 def noun_places(text: str, prompt: str, nouns: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[list[int]]:

@@ -43,6 +43,11 @@ MAX_CODES = 2**16
 """Image tokens are stored as uint16."""
 
 
+def inconsistent(problem: str) -> ModelError:
+    """Return the error for a config.json that contradicts itself."""
+    return ModelError(problem, field="config.json", remedy="Use a checkpoint whose configuration is consistent")
+
+
 @dataclass(frozen=True)
 class ImageGeometry:
     """The images that a model writes and reads.
@@ -69,13 +74,10 @@ class ImageGeometry:
     read_positions: int
 
     def __post_init__(self) -> None:
-        problem = ""
         if self.codes > MAX_CODES:
-            problem = f"more than {MAX_CODES} codes"
-        elif self.rows and self.columns and self.rows * self.columns != self.tokens:
-            problem = f"{self.tokens} tokens do not fill {self.rows} rows of {self.columns}"
-        if problem:
-            raise ModelError(problem, field="config.json", remedy="Use a checkpoint whose configuration is consistent")
+            raise inconsistent(f"more than {MAX_CODES} codes")
+        if self.rows and self.columns and self.rows * self.columns != self.tokens:
+            raise inconsistent(f"{self.tokens} tokens do not fill {self.rows} rows of {self.columns}")
 
 
 class UnifiedModel(ABC):

@@ -6,6 +6,7 @@ The backbone shares every weight with the unified model, so what it writes is wh
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from ospo_core.artifacts.model_digest import model_digest
@@ -29,20 +30,12 @@ def export_text_backbone(folder: Path, out: Path) -> Path:
     """
     check_folder(folder)
     marker = {"source_digest": model_digest(folder), "version": EXPORT_VERSION}
-    if _read_marker(out) == marker:
-        return out
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        if json.loads((out / MARKER).read_text(encoding="utf-8")) == marker:
+            return out
     backbone = model_class(folder).text_backbone(read_network(folder), load_tokenizer(folder))
     with new_folder(out) as fresh:
         backbone.save_pretrained(fresh)
         copy_tokenizer(folder, fresh)
         (fresh / MARKER).write_text(json.dumps(marker, sort_keys=True), encoding="utf-8")
     return out
-
-
-def _read_marker(out: Path) -> object:
-    """Return what an earlier export says that it was made from, or None where none can be read."""
-    try:
-        found: object = json.loads((out / MARKER).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return found

@@ -25,7 +25,6 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-_WEIGHT_INDEX = ".index.json"
 
 
 @contextmanager
@@ -67,6 +66,6 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 def copy_all_but_weights(source: Path, target: Path) -> None:
     """Copy a model folder's tokenizer and its JSON files (configurations, preprocessor), not its weights."""
     copy_tokenizer(source, target)
-    for file in sorted(source.glob("*.json")):
-        if not file.name.endswith(_WEIGHT_INDEX):
+    for file in source.glob("*.json"):
+        if not file.name.endswith(".index.json"):
             shutil.copyfile(file, target / file.name)

@@ -22,7 +22,7 @@ from ospo_core.models.locate import check_folder, model_class
 from ospo_core.prompts.families import family
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
+LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 
 
 def load_model(folder: Path, config: ModelConfig) -> UnifiedModel:
@@ -49,7 +49,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise ModelError(f"the tokenizer cannot be read: {error}", field=str(folder)) from error
     return tokenizer
 
@@ -72,26 +72,20 @@ def read_network(folder: Path, dtype: torch.dtype | str = "auto") -> PreTrainedM
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise ModelError(
             f"the weights cannot be read: {error}", field=str(folder), remedy="Copy or train the model again"
         ) from error
     network: PreTrainedModel = found[0]
-    _check_loading(folder, found[1])
-    return network
-
-
-def _check_loading(folder: Path, info: dict[str, Any]) -> None:
-    """Refuse a checkpoint for which transformers had to invent tensors or ignore them."""
-    for problem in ("missing_keys", "mismatched_keys"):
-        names = sorted(str(name) for name in info.get(problem, ()))
-        if names:
+    for problem in ("missing_keys", "mismatched_keys"):  # transformers invented these tensors, or ignored them
+        if names := sorted(str(name) for name in found[1].get(problem, ())):
             raise ModelError(
                 f"{len(names)} tensors of the weights are missing or do not fit",
                 field=str(folder),
                 value=names[:3],
                 remedy="Copy or train the model again",
             )
+    return network
 
 
 def _device(name: str) -> torch.device:

@@ -65,7 +65,6 @@ def mean_logprob(
     """Return `l(y|x)`, the mean log-probability of each image's tokens given its prompt, nats, `float64 [N]`.
 
     Args:
-        model: the model.
         prompts: `N` plain prompts.
         tokens: `[N, T]`, one image per prompt.
         batch_size: images per forward pass; changes nothing but rounding.

@@ -32,15 +32,7 @@ def from_pixels(pixels: torch.Tensor) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def encode_pictures(model: UnifiedModel, pixels: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
-    """Encode pictures to tokens.
-
-    Args:
-        model: the model.
-        pixels: `float [B, 3, H, W]` in [-1, 1] (see `to_pixels`).
-        batch_size: pictures per forward pass.
-
-    Returns:
-        `int64 [B, T]` on the CPU.
+    """Encode pictures `float [B, 3, H, W]` in [-1, 1] (see `to_pixels`) to tokens `int64 [B, T]` on the CPU.
 
     Raises:
         ModelError: the pictures are not of the model's size.

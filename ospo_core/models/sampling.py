@@ -111,7 +111,6 @@ def sample_images(
     """Sample one image per prompt.
 
     Args:
-        model: the model.
         prompts: plain prompts, in the family's language; `N` of them.
         seeds: one seed per prompt, each in [0, 2**64).
         guidance: scale of classifier-free guidance; 1 is none and omits the unconditional half.
@@ -128,7 +127,7 @@ def sample_images(
     for part in batches(len(prompts), batch_size):
         drawn, mean = _sample_batch(model, prompts[part], seeds[part], guidance, temperature)
         tokens[part] = drawn.cpu().numpy().astype(np.uint16)
-        logprobs[part] = mean.double().cpu().numpy()
+        logprobs[part] = mean.cpu().numpy()
     return SampledImages(tokens, logprobs)
 
 
@@ -150,14 +149,10 @@ def _sample_batch(
         if step:
             decoder.step(drawn[:, :step])
         logits = model.image_logits(decoder.state, drawn[:, :step]).float()
-        token = _choose(guide(logits, guidance) if halves == 2 else logits, temperature, noise)
+        scores = guide(logits, guidance) if halves == 2 else logits
+        if temperature:  # the largest of these is a draw from softmax(scores / temperature)
+            scores = scores / temperature + noise.draw().to(model.device)
+        token = scores.argmax(dim=-1)
         total += logits[:rows].log_softmax(dim=-1).gather(-1, token[:, None])[:, 0]
         drawn[:, step] = token.repeat(halves)
     return drawn[:rows], total / length
-
-
-def _choose(logits: torch.Tensor, temperature: float, noise: RowNoise) -> torch.Tensor:
-    """Draw one token per row from `softmax(logits / temperature)`, `[B, K] -> [B]`, or take the largest at 0."""
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    return (logits / temperature + noise.draw().to(logits.device)).argmax(dim=-1)

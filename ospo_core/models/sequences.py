@@ -36,11 +36,7 @@ def stack_left(parts: Sequence[tuple[torch.Tensor, torch.Tensor]], pad: int) -> 
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokenize texts (the tokenizer adds the begin-of-sequence token) and pad them on the left.
-
-    Returns:
-        ids `int64 [B, L]` and attention mask `int64 [B, L]`, both on the CPU.
-    """
+    """Tokenize texts (the tokenizer adds the begin-of-sequence token) and pad them as `pad_left` does."""
     rows: list[list[int]] = tokenizer(list(texts), padding=False)["input_ids"] if texts else []
     return pad_left(rows, int(tokenizer.pad_token_id))
 

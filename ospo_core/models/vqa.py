@@ -28,7 +28,6 @@ def answer_questions(
     """Answer questions about pictures.
 
     Args:
-        model: the model.
         pictures: `uint8 [N, H, W, 3]` of the model's size.
         questions: `N` lists of questions; a list may be empty.
         batch_size: questions answered together, where those of one picture are never split; changes only rounding.

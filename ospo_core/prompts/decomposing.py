@@ -10,7 +10,7 @@ from ospo_core.config.sections import QuestionsConfig
 from ospo_core.engines.base import TextEngine
 from ospo_core.prompts.families import ParseError, PromptFamily
 from ospo_core.prompts.filters import TOO_MANY_QUESTIONS
-from ospo_core.prompts.generation import Answers, Instruction, Sampling, generate_with_retries, generation_counts
+from ospo_core.prompts.generation import Instruction, Sampling, generate_with_retries, generation_counts
 
 BASE = "base"
 """Value of column `of` for the questions of a base prompt; for a negative it is the variant, `"0"`, `"1"` or `"2"`."""
@@ -28,8 +28,6 @@ def decompose_prompts(
     Each distinct text is decomposed once, however many rows contain it.
 
     Args:
-        engine: answers the instructions, all that are open in one call.
-        family: instruction and answer format.
         perturbation_rows: rows of table `perturbations`, those of one item next to each other.
         config: temperature and limits; an answer with more than `max_questions` questions is retried.
         seed: of the round.
@@ -40,7 +38,16 @@ def decompose_prompts(
     """
     subjects = _subjects(perturbation_rows)
     texts = list(dict.fromkeys(prompt for _, _, prompt in subjects))
-    answers = _decompose(engine, family, texts, config, seed)
+
+    def parse(index: int, answer: str) -> list[str]:
+        questions = family.parse_questions(answer)
+        if len(questions) > config.max_questions:
+            raise ParseError(TOO_MANY_QUESTIONS, answer, f"more than {config.max_questions} questions")
+        return questions
+
+    instructions = [Instruction(("decompose", text), family.decompose(text)) for text in texts]
+    sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
+    answers = generate_with_retries(engine, family, instructions, sampling, parse)
     values, reasons = dict(zip(texts, answers.values, strict=True)), dict(zip(texts, answers.reasons, strict=True))
     rows = [
         {"item_id": item, "of": of, "prompt": prompt, "questions": values[prompt]}
@@ -59,19 +66,3 @@ def _subjects(perturbation_rows: Sequence[Mapping[str, Any]]) -> list[tuple[str,
         subjects.setdefault((row["item_id"], BASE), row["prompt"])
         subjects[row["item_id"], str(row["variant"])] = row["negative_prompt"]
     return [(item, of, prompt) for (item, of), prompt in subjects.items()]
-
-
-def _decompose(
-    engine: TextEngine, family: PromptFamily, texts: Sequence[str], config: QuestionsConfig, seed: int
-) -> Answers[list[str]]:
-    """Generate the questions about each text."""
-
-    def parse(index: int, answer: str) -> list[str]:
-        questions = family.parse_questions(answer)
-        if len(questions) > config.max_questions:
-            raise ParseError(TOO_MANY_QUESTIONS, answer, f"more than {config.max_questions} questions")
-        return questions
-
-    instructions = [Instruction(("decompose", text), family.decompose(text)) for text in texts]
-    sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
-    return generate_with_retries(engine, family, instructions, sampling, parse)

@@ -108,10 +108,9 @@ class Deduplicator:
     def add(self, prompt: str) -> None:
         """Keep a text; later ones are compared with it."""
         text = normalise(prompt)
-        if text not in self._exact:
-            self._exact.add(text)
-            if self._near is not None:
-                self._near.add(text)
+        if text not in self._exact and self._near is not None:
+            self._near.add(text)
+        self._exact.add(text)
 
     def __call__(self, prompt: str) -> str | None:
         """Return the reason to drop the text; if there is none, keep it and return None."""

@@ -72,7 +72,7 @@ class Answers(Generic[_Value]):
     calls: int = 0
     retries: int = 0
     tokens: int = 0
-    failures: dict[str, int] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
 
 
 def generate_with_retries(
@@ -84,12 +84,7 @@ def generate_with_retries(
 ) -> Answers[_Value]:
     """Answer all instructions in one call of the engine, then retry those that failed until no attempt is left.
 
-    Args:
-        engine: answers the requests.
-        family: chat format and stop strings.
-        instructions: what to answer.
-        sampling: temperature, limits and seed.
-        parse: turns (index of the instruction, answer) into a value or raises ParseError; called in order of index.
+    `parse` turns (index of the instruction, answer) into a value or raises ParseError; called in order of index.
     """
     answers: Answers[_Value] = Answers([None] * len(instructions), [""] * len(instructions))
     pending = list(range(len(instructions)))
@@ -101,20 +96,14 @@ def generate_with_retries(
         answers.calls += len(pending)
         answers.retries += len(pending) if attempt else 0
         for index, completion in zip(pending, completions, strict=True):
-            _record(answers, index, completion, parse)
+            answers.tokens += completion.tokens
+            try:
+                answers.values[index], answers.reasons[index] = parse(index, finished_text(completion)), ""
+            except ParseError as error:
+                answers.reasons[index] = error.reason
+                answers.failures[error.reason] += 1
         pending = [index for index in pending if answers.values[index] is None]
     return answers
-
-
-def _record(answers: Answers[_Value], index: int, completion: Completion, parse: Callable[[int, str], _Value]) -> None:
-    """Store the value of one answer, or the reason why it has none."""
-    answers.tokens += completion.tokens
-    try:
-        answers.values[index] = parse(index, finished_text(completion))
-        answers.reasons[index] = ""
-    except ParseError as error:
-        answers.reasons[index] = error.reason
-        answers.failures[error.reason] = answers.failures.get(error.reason, 0) + 1
 
 
 def finished_text(completion: Completion) -> str:

@@ -28,8 +28,6 @@ def perturb_prompts(
     """Perturb every prompt three times and densify the results.
 
     Args:
-        engine: answers the instructions, all that are open in one call.
-        family: instructions and answer formats.
         prompt_rows: rows of table `prompts`.
         config: temperatures and limits; `densify=False` uses the short prompts as the dense ones.
         seed: of the round.
@@ -38,13 +36,25 @@ def perturb_prompts(
         Rows of table `perturbations`, by prompt and variant; dropped variants by the reason of their last attempt;
         counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants.
     """
-    variants = _variants(prompt_rows)
+    variants = [
+        _Variant(row, number, kind)
+        for row in prompt_rows
+        for number, kind in enumerate(PERTURBATIONS[SubCategory(row["sub_category"])])
+    ]
     sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
     negatives = _perturb(engine, family, variants, sampling)
     pairs = [(variant, text) for variant, text in zip(variants, negatives.values, strict=True) if text is not None]
     dense = _densify(engine, family, pairs, config, seed)
     rows = [
-        _row(variant, negative, texts, seed)
+        {
+            **{name: variant.row[name] for name in ("item_id", "category", "sub_category", "prompt")},
+            "variant": variant.variant,
+            "kind": variant.kind.value,
+            "negative_prompt": negative,
+            "dense_prompt": texts[0],
+            "dense_negative_prompt": texts[1],
+            "seed": derive_seed(seed, variant.row["item_id"], variant.variant),  # shared by both images of the variant
+        }
         for (variant, negative), texts in zip(pairs, dense.values, strict=True)
         if texts is not None
     ]
@@ -63,22 +73,9 @@ class _Variant:
     variant: int
     kind: PerturbationKind
 
-    @property
-    def sub_category(self) -> SubCategory:
-        return SubCategory(self.row["sub_category"])
-
     def instruction(self, task: str, text: str) -> Instruction:
         """Return the instruction of a task, keyed by this variant."""
         return Instruction((str(self.row["item_id"]), self.variant, task), text)
-
-
-def _variants(prompt_rows: Sequence[Mapping[str, Any]]) -> list[_Variant]:
-    """Return the three perturbations of every prompt, of the kinds that its sub-category prescribes."""
-    return [
-        _Variant(row, number, kind)
-        for row in prompt_rows
-        for number, kind in enumerate(PERTURBATIONS[SubCategory(row["sub_category"])])
-    ]
 
 
 def _perturb(
@@ -89,16 +86,14 @@ def _perturb(
 
     def parse(index: int, answer: str) -> str:
         row = variants[index].row
-        negative = family.parse_perturbation(answer, row["prompt"])
+        negative = family.parse_perturbation(answer)
         if reason := perturbation_problem(negative, row["prompt"], accepted[row["item_id"]]):
             raise ParseError(reason, negative, "the perturbed prompt cannot be a hard negative")
         accepted[row["item_id"]].append(negative)
         return negative
 
-    instructions = [
-        variant.instruction("perturb", family.perturb(variant.kind, variant.row["prompt"], variant.sub_category))
-        for variant in variants
-    ]
+    texts = [family.perturb(v.kind, v.row["prompt"], SubCategory(v.row["sub_category"])) for v in variants]
+    instructions = [variant.instruction("perturb", text) for variant, text in zip(variants, texts, strict=True)]
     return generate_with_retries(engine, family, instructions, sampling, parse)
 
 
@@ -124,19 +119,3 @@ def _densify(
     ]
     sampling = Sampling(seed, config.dense_temperature, config.max_tokens, config.attempts)
     return generate_with_retries(engine, family, instructions, sampling, parse)
-
-
-def _row(variant: _Variant, negative: str, dense: tuple[str, str], seed: int) -> Row:
-    """Return the row of table `perturbations`; `seed` gives the noise shared by both images of the variant."""
-    return {
-        "item_id": variant.row["item_id"],
-        "variant": variant.variant,
-        "category": variant.row["category"],
-        "sub_category": variant.row["sub_category"],
-        "kind": variant.kind.value,
-        "prompt": variant.row["prompt"],
-        "negative_prompt": negative,
-        "dense_prompt": dense[0],
-        "dense_negative_prompt": dense[1],
-        "seed": derive_seed(seed, variant.row["item_id"], variant.variant),
-    }

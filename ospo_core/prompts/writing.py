@@ -11,7 +11,7 @@ from typing import Any
 
 from ospo_core.artifacts.ids import derive_seed, item_id
 from ospo_core.config.sections import PromptsConfig
-from ospo_core.engines.base import Completion, TextEngine
+from ospo_core.engines.base import TextEngine
 from ospo_core.prompts.families import ParseError, PromptAnswer, PromptFamily
 from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator, number_above_four
 from ospo_core.prompts.generation import Instruction, Sampling, finished_text
@@ -28,7 +28,6 @@ class GeneratedPrompts:
     """The accepted prompts of one sub-category, and why the other answers were dropped.
 
     Args:
-        sub_category: of the prompts.
         quota: prompts wanted.
         rows: rows of table `prompts`, in order of acceptance.
         drops: answers dropped, by reason; with the rows they add up to `calls`.
@@ -61,23 +60,6 @@ def prompt_row(answer: PromptAnswer, sub_category: SubCategory) -> dict[str, Any
     }
 
 
-class _PromptFilter:
-    """Parses a generated prompt and checks it; raises ParseError with the reason for dropping it."""
-
-    def __init__(
-        self, family: PromptFamily, similarity: float, contamination: ContaminationCheck, taken: Deduplicator | None
-    ) -> None:
-        self._family, self._contamination = family, contamination
-        self._duplicates = Deduplicator(similarity, earlier=taken)
-
-    def __call__(self, completion: Completion) -> PromptAnswer:
-        answer = self._family.parse_prompt(finished_text(completion))
-        for check in (number_above_four, self._contamination, self._duplicates):
-            if reason := check(answer.prompt):
-                raise ParseError(reason, answer.prompt, "the prompt was filtered out")
-        return answer
-
-
 def write_prompts(
     engine: TextEngine,
     family: PromptFamily,
@@ -94,53 +76,39 @@ def write_prompts(
     the engine handles at once. The caller decides what an unmet quota means: see `GeneratedPrompts.missing`.
 
     Args:
-        engine: answers the calls.
-        family: instruction, answer format and seeds.
-        sub_category: what to write about.
         quota: prompts wanted; may be 0.
-        config: temperatures, limits and filters.
-        seed: of the round.
         contamination: evaluation prompts to keep out.
         taken: prompts that exist already; none of them is accepted again.
     """
     size = config.examples_complex if sub_category is SubCategory.COMPLEX else config.examples
     pool = ExamplePool(family, sub_category, size, seed, config.redraw_every)
-    prompt_filter = _PromptFilter(
-        family, config.near_duplicate_similarity, contamination or ContaminationCheck(), taken
-    )
+    duplicates = Deduplicator(config.near_duplicate_similarity, earlier=taken)
+    checks = (number_above_four, contamination or ContaminationCheck(), duplicates)
     sampling = Sampling(seed, config.temperature, config.max_tokens, attempts=1)
     result, accepted = GeneratedPrompts(sub_category, quota), list[PromptAnswer]()
     limit = quota * config.attempts_per_prompt
     while result.missing > 0 and result.calls < limit:
         text = family.write_prompt(sub_category, pool.at(result.calls, accepted))
-        end = min(_end_of_pass(result), limit, pool.next_redraw(result.calls))
+        calls = max(SMALLEST_PASS, math.ceil(result.missing * OVERSAMPLING))
+        end = min(result.calls + calls, limit, pool.next_redraw(result.calls))
         instructions = [Instruction((sub_category.value, call), text) for call in range(result.calls, end)]
         for completion in engine.generate([sampling.request(family, one) for one in instructions]):
-            _accept_or_drop(completion, prompt_filter, result, accepted)
+            result.calls += 1
+            result.tokens += completion.tokens
+            if not result.missing:
+                result.drops[SURPLUS] += 1
+                continue
+            try:
+                answer = family.parse_prompt(finished_text(completion))
+            except ParseError as error:
+                result.drops[error.reason] += 1
+                continue
+            if reason := next(filter(None, (check(answer.prompt) for check in checks)), None):
+                result.drops[reason] += 1
+                continue
+            accepted.append(answer)
+            result.rows.append(prompt_row(answer, sub_category))
     return result
-
-
-def _end_of_pass(result: GeneratedPrompts) -> int:
-    """Return the call before which the next pass ends, ignoring the limits."""
-    return result.calls + max(SMALLEST_PASS, math.ceil(result.missing * OVERSAMPLING))
-
-
-def _accept_or_drop(
-    completion: Completion, prompt_filter: _PromptFilter, result: GeneratedPrompts, accepted: list[PromptAnswer]
-) -> None:
-    """Accept one answer, or count the reason for dropping it."""
-    result.calls += 1
-    result.tokens += completion.tokens
-    if not result.missing:
-        result.drops[SURPLUS] += 1
-        return
-    try:
-        answer = prompt_filter(completion)
-    except ParseError as error:
-        result.drops[error.reason] += 1
-        return
-    accepted.append(answer)
-    result.rows.append(prompt_row(answer, result.sub_category))
 
 
 class ExamplePool:
@@ -149,8 +117,6 @@ class ExamplePool:
     While there are too few accepted prompts, the family's hand-written seeds fill the gap.
 
     Args:
-        family: provides the seeds.
-        sub_category: of the prompts.
         size: examples per call.
         seed: of the round; the seed of each draw is derived from it.
         redraw_every: calls that share one draw.

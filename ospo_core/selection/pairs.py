@@ -82,9 +82,8 @@ def _read(perturbations: pa.Table, images: pa.Table, scores: pa.Table) -> Prompt
     prompts = Prompts(candidates, lists, scored)
     _check(prompts, texts)
     prompts.need(prompts.images, NO_IMAGES)
-    broken = prompts.images.filter(~pl.col("finite"))
-    if broken.height:
-        prompts.images = prompts.images.join(broken, on="item", how="anti", maintain_order="left")
+    if not prompts.images["finite"].all():
+        prompts.images = prompts.images.filter(pl.col("finite").all().over("item"))
     prompts.need(prompts.images, NOT_FINITE)
     return prompts
 

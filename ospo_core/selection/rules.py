@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 
 from ospo_core.artifacts.ids import derive_seed
@@ -64,14 +65,15 @@ class Prompts:
     def __init__(self, images: pl.DataFrame, texts: pl.DataFrame, scores: pl.DataFrame) -> None:
         self.images, self.texts, self.scores = images, texts, scores
         self.drops: Counter[str] = Counter()
-        self._left = set(range(texts.height))
+        self._left = np.ones(texts.height, dtype=bool)
 
     def need(self, rows: pl.DataFrame, reason: str) -> pl.DataFrame:
         """Return `rows`; a prompt without a row among them is dropped for `reason`, unless it was dropped before."""
-        left = self._left.intersection(rows["item"].to_list())
-        if len(left) < len(self._left):
-            self.drops[reason] += len(self._left) - len(left)
-        self._left = left
+        found = np.zeros_like(self._left)
+        found[rows["item"].to_numpy()] = True
+        if lost := int((self._left & ~found).sum()):
+            self.drops[reason] += lost
+        self._left &= found
         return rows
 
 
@@ -143,7 +145,6 @@ def unfiltered(prompts: Prompts, config: SelectionConfig) -> pl.DataFrame:
 RULES: dict[str, Rule] = {rule.__name__: rule for rule in (v2, v3, best_of_n, unfiltered)}
 """The rules by name: those of `SelectionConfig.rule`, and `unfiltered`, which stands for `filtering: false`."""
 
-_THRESHOLDED = ("lowest", "highest", "finite")
 _SAME_VARIANT = pl.col("variant") == pl.col("variant_rejected")
 _SCORES_LOWER = pl.col("score_rejected") < pl.col("score")
 
@@ -159,8 +160,8 @@ def _good_and_bad(prompts: Prompts, config: SelectionConfig) -> tuple[pl.DataFra
     if config.sides == "published":
         good &= pl.col("side") == Side.BASE.value
         bad &= pl.col("side") == Side.NEGATIVE.value
-    chosen = prompts.need(asked.filter(good), NO_CHOSEN_CANDIDATE).drop(_THRESHOLDED)
-    return chosen, prompts.need(asked.filter(bad), NO_REJECTED_CANDIDATE).drop(_THRESHOLDED)
+    chosen = prompts.need(asked.filter(good), NO_CHOSEN_CANDIDATE)
+    return chosen, prompts.need(asked.filter(bad), NO_REJECTED_CANDIDATE)
 
 
 def _pairs(chosen: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:

@@ -122,7 +122,7 @@ def is_drawable(sentence: Sentence) -> bool:
     containers = {k for k, noun in enumerate(nouns) if noun.shape in CONTAINERS}
     if containers != contained or len(containers) > 1 or any(nouns[k].texture for k in containers):
         return False
-    if len(containers) and sentence.total > 4:
+    if containers and sentence.total > 4:
         return False
     if any(not 1 <= noun.count <= MAX_COUNT for noun in nouns) or (sentence.side and nouns[0].count > 1):
         return False
@@ -197,8 +197,7 @@ class PhraseReader:
     def description(self, plural: bool = False) -> Noun:
         """Consume texture, colour and shape."""
         texture, color = self.one_of(TEXTURES), self.one_of(COLORS)
-        names = tuple(_PLURALS) if plural else (*SHAPES, *CONTAINERS)
-        shape = self.one_of(names)
+        shape = self.one_of(tuple(_PLURALS) if plural else (*SHAPES, *CONTAINERS))
         if shape is None:
             raise GrammarError(f"expected a shape at {' '.join(self.left[:2])!r}")
         return Noun(_PLURALS.get(shape, shape), color, texture)

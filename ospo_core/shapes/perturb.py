@@ -58,7 +58,7 @@ def is_valid_perturbation(base: str, negative: str, kind: PerturbationKind) -> b
     return any(made.sentence.text() == wanted for made in perturbations(sentence, kind))
 
 
-_PREFERRED: dict[SubCategory, tuple[str, ...]] = {
+PREFERRED_DETAILS: dict[SubCategory, tuple[str, ...]] = {
     SubCategory.COLOR_1: ("color",),
     SubCategory.COLOR_2: ("color",),
     SubCategory.SHAPE_1: ("shape",),
@@ -70,11 +70,7 @@ _PREFERRED: dict[SubCategory, tuple[str, ...]] = {
     SubCategory.NUMERACY_1: ("count",),
     SubCategory.NUMERACY_2: ("count",),
 }
-
-
-def preferred_details(sub_category: SubCategory) -> tuple[str, ...]:
-    """Return the details that a sub-category's prompts are about; empty if any detail will do."""
-    return _PREFERRED.get(sub_category, ())
+"""The details that a sub-category's prompts are about; of the others any detail will do."""
 
 
 def _with_noun(base: Sentence, index: int, noun: Noun) -> Sentence:
@@ -134,12 +130,10 @@ def _dropped(base: Sentence) -> Iterator[Perturbed]:
     """Yield sentences without one noun and its relations."""
     contained = {i for i, relation, _ in base.relations if relation == "inside"}
     for k in range(len(base.nouns)):
-        if len(base.nouns) == 1:
-            return
+        if len(base.nouns) == 1 or k in contained:
+            continue
         left = [n for n in range(len(base.nouns)) if n != k]
         moved = {old: new for new, old in enumerate(left)}
         relations = tuple((moved[i], relation, moved[j]) for i, relation, j in base.relations if k not in (i, j))
-        if any(k == i for i in contained):
-            continue
         nouns = tuple(base.nouns[n] for n in left)
         yield Perturbed(Sentence(nouns, relations, base.side), tuple(left), "object")

@@ -78,14 +78,12 @@ def fits(sentence: Sentence, cells: Cells) -> bool:
         frame = {(row + down, column + right) for down, right in FRAME_OFFSETS}
         if cells[i] != cells[j] or not {row, column} <= {1, 2} or frame & set(spots):
             return False
-    for i, relation, j in sentence.relations:
-        first, second = cells[i][0], cells[j][0]
-        if relation in RELATIONS_2D and direction(first, second) != relation:
-            return False
-        if relation in (*RELATIONS_3D, "touching") and (first[0] != second[0] or abs(first[1] - second[1]) != 1):
-            return False
-    rng = random.Random(0)
-    return shows(read_scene(paint(sentence, cells, rng)), sentence)
+    if any(
+        relation != "inside" and (cells[i][0], cells[j][0]) not in _pairs(relation)
+        for i, relation, j in sentence.relations
+    ):
+        return False
+    return shows(read_scene(paint(sentence, cells, random.Random(0))), sentence)
 
 
 def place(sentence: Sentence, rng: random.Random) -> Cells:
@@ -153,15 +151,10 @@ def _propose(sentence: Sentence, rng: random.Random) -> Cells | None:
     return tuple(chosen[k] for k in range(len(sentence.nouns)))
 
 
-def place_alike(negative: Sentence, origin: tuple[int, ...], base: Sentence, cells: Cells, rng: random.Random) -> Cells:
+def place_alike(negative: Sentence, origin: tuple[int, ...], cells: Cells, rng: random.Random) -> Cells:
     """Return cells for a perturbed sentence that keep as much of the base's arrangement as possible.
 
-    Args:
-        negative: the perturbed sentence.
-        origin: for each of its nouns, the noun of the base that it comes from.
-        base: the base sentence.
-        cells: the base's cells.
-        rng: source of the cells that must be redrawn.
+    `cells` are those of the base, and `origin` names for each noun of the negative the noun of the base it comes from.
     """
     kept = [_resize(cells[source], noun, cells, rng) for source, noun in zip(origin, negative.nouns, strict=True)]
     if fits(negative, tuple(kept)):

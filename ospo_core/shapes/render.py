@@ -123,18 +123,10 @@ def glyph_pictures() -> Pictures:
 
 def render(grids: Grid) -> Pictures:
     """Draw grids [..., GRID, GRID] as pictures [..., SIZE, SIZE, 3] uint8."""
-    cells = glyph_pictures()[grids]
-    lead = grids.shape[:-2]
-    return _mosaic(cells, lead)
-
-
-def _mosaic(cells: Pictures, lead: tuple[int, ...]) -> Pictures:
-    """Join cells [..., GRID, GRID, CELL, CELL, 3] into pictures [..., SIZE, SIZE, 3]."""
-    flat = cells.reshape(-1, GRID, GRID, CELL, CELL, 3).transpose(0, 1, 3, 2, 4, 5)
-    return np.ascontiguousarray(flat.reshape(*lead, SIZE, SIZE, 3))
+    cells = glyph_pictures()[grids].reshape(-1, GRID, GRID, CELL, CELL, 3)
+    return np.ascontiguousarray(cells.transpose(0, 1, 3, 2, 4, 5).reshape(*grids.shape[:-2], SIZE, SIZE, 3))
 
 
 def split(pictures: Pictures) -> Pictures:
     """Cut pictures [N, SIZE, SIZE, 3] into cells [N, GRID, GRID, CELL, CELL, 3]."""
-    flat = pictures.reshape(-1, GRID, CELL, GRID, CELL, 3)
-    return flat.transpose(0, 1, 3, 2, 4, 5)
+    return pictures.reshape(-1, GRID, CELL, GRID, CELL, 3).transpose(0, 1, 3, 2, 4, 5)

@@ -126,9 +126,8 @@ def random_sentence(sub_category: SubCategory, rng: random.Random) -> Sentence:
         sentence = _MAKERS[sub_category](rng)
         colors = [noun.color for noun in sentence.nouns]
         shapes = [noun.shape for noun in sentence.nouns]
-        if sub_category is SubCategory.COLOR_2 and (len(set(colors)) < 2 or len(set(shapes)) < 2):
-            continue
-        if sub_category is SubCategory.SHAPE_2 and (len(set(shapes)) < 2 or len(set(colors)) < 2):
+        differ = len(set(colors)) > 1 and len(set(shapes)) > 1
+        if sub_category in (SubCategory.COLOR_2, SubCategory.SHAPE_2) and not differ:
             continue
         if sub_category is SubCategory.TEXTURE_2 and not perturbations(sentence, PerturbationKind.SWAP):
             continue
@@ -149,15 +148,9 @@ def draw_heldout() -> list[dict[str, object]]:
             if text in seen:
                 continue
             seen.add(text)
-            rows.append(
-                {
-                    "item_id": item_id("heldout", text),
-                    "category": category_of(sub_category).value,
-                    "sub_category": sub_category.value,
-                    "prompt": text,
-                    "questions": [question.text for question in questions_of(sentence)],
-                }
-            )
+            row = {"item_id": item_id("heldout", text), "category": category_of(sub_category).value}
+            row |= {"sub_category": sub_category.value, "prompt": text}
+            rows.append({**row, "questions": [question.text for question in questions_of(sentence)]})
     return rows
 
 

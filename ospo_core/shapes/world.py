@@ -82,21 +82,10 @@ def glyphs() -> tuple[Glyph | None, ...]:
 
 @cache
 def glyph_number(glyph: Glyph) -> int:
-    """Return the number of a glyph.
-
-    Raises:
-        ValueError: the glyph does not exist, e.g. a textured thing that peeks.
-    """
-    return _numbers()[glyph] if glyph in _numbers() else _missing(glyph)
-
-
-@cache
-def _numbers() -> dict[Glyph | None, int]:
-    return {glyph: number for number, glyph in enumerate(glyphs())}
-
-
-def _missing(glyph: Glyph) -> int:
-    raise ValueError(f"no such glyph: {glyph}")
+    """Return the number of a glyph; raises ValueError if it does not exist, e.g. a textured thing that peeks."""
+    if glyph not in glyphs():
+        raise ValueError(f"no such glyph: {glyph}")
+    return glyphs().index(glyph)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import pyarrow as pa
 from PIL import Image
 
 from ospo_core.config.sections import SelectionConfig
-from ospo_core.selection import may_be_chosen, may_be_rejected, read_scores
+from ospo_core.selection.rules import may_be_chosen, may_be_rejected
+from ospo_core.selection.scoring import read_scores
 
 Row = Mapping[str, Any]
 

@@ -9,7 +9,8 @@ from typing import Any
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.schema import Side, table_from_rows
-from ospo_core.selection import PairTables, build_pairs, image_score
+from ospo_core.selection.pairs import PairTables, build_pairs
+from ospo_core.selection.scoring import image_score
 from tests.support.simple_rules import Candidate, Dropped, Selected
 
 BASE, NEGATIVE = Side.BASE, Side.NEGATIVE

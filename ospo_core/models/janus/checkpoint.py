@@ -8,7 +8,7 @@ from typing import Any
 from transformers import JanusConfig, PreTrainedTokenizerBase
 
 from ospo_core.errors import ModelError
-from ospo_core.models.base import ImageGeometry
+from ospo_core.models.base import ImageGeometry, inconsistent
 
 BEGIN_OF_IMAGE = "<begin_of_image>"
 END_OF_IMAGE = "<end_of_image>"
@@ -62,13 +62,10 @@ def image_geometry(config: JanusConfig) -> ImageGeometry:
     vq: Any = config.vq_config
     grid = vision.image_size // vision.patch_size
     stride = 2 ** (len(vq.channel_multiplier) - 1)
-    problem = ""
     if grid * stride != vision.image_size:
-        problem = f"the VQ model's stride {stride} does not give the encoder's grid of {grid}"
-    elif vision.num_image_tokens != grid * grid:
-        problem = f"vision_config.num_image_tokens is {vision.num_image_tokens}, the grid has {grid * grid}"
-    if problem:
-        raise ModelError(problem, field="config.json", remedy="Use a checkpoint whose configuration is consistent")
+        raise inconsistent(f"the VQ model's stride {stride} does not give the encoder's grid of {grid}")
+    if vision.num_image_tokens != grid * grid:
+        raise inconsistent(f"vision_config.num_image_tokens is {vision.num_image_tokens}, the grid has {grid * grid}")
     return ImageGeometry(
         height=vision.image_size,
         width=vision.image_size,

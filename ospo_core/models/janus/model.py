@@ -31,13 +31,7 @@ from ospo_core.prompts.families import PromptFamily
 
 
 class JanusModel(UnifiedModel):
-    """Janus-Pro of any size, with a Llama inside.
-
-    Args:
-        network: the network of transformers.
-        tokenizer: its tokenizer.
-        family: chat texts and spellings of answers.
-        folder: where it was read from.
+    """Janus-Pro of any size, with a Llama inside; arguments as for `UnifiedModel`.
 
     Attributes:
         special: ids of special tokens.
@@ -148,16 +142,9 @@ class JanusModel(UnifiedModel):
 
 
 def nearest_codes(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """Return the index of the code nearest in direction to each latent.
+    """Return the code `int64 [...]` of `codebook` `[K, D]` nearest in direction to each of `latents` `[..., D]`.
 
     For unit vectors the smallest distance is the largest dot product.
-
-    Args:
-        latents: `[..., D]`, of any length.
-        codebook: `[K, D]`, of any length.
-
-    Returns:
-        `int64 [...]`.
     """
     directions = functional.normalize(latents.float(), dim=-1)
     return (directions @ functional.normalize(codebook.float(), dim=-1).T).argmax(dim=-1)

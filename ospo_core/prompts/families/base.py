@@ -48,6 +48,17 @@ class ParseError(OspoError):
         self.reason = reason
 
 
+def seed_prompts(table: str) -> dict[SubCategory, list[PromptAnswer]]:
+    """Read prompts from lines `sub-category | prompt | concept; ... | subject, relation, object; ...`."""
+    seeds: dict[SubCategory, list[PromptAnswer]] = {}
+    for line in table.strip().splitlines():
+        name, prompt, concepts, *relations = (part.strip() for part in line.split("|"))
+        triples = [tuple(relation.split(", ")) for relation in "".join(relations).split("; ") if relation]
+        answer = PromptAnswer(prompt, tuple(concepts.split("; ")), tuple((a, b, c) for a, b, c in triples))
+        seeds.setdefault(SubCategory(name), []).append(answer)
+    return seeds
+
+
 class PromptFamily(ABC):
     """The text side of one family of models; instances hold no state.
 
@@ -111,8 +122,8 @@ class PromptFamily(ABC):
         """Parse the answer to `write_prompt`; raises ParseError."""
 
     @abstractmethod
-    def parse_perturbation(self, answer: str, prompt: str) -> str:
-        """Parse the answer to `perturb`; raises ParseError, also if it equals `prompt`."""
+    def parse_perturbation(self, answer: str) -> str:
+        """Parse the answer to `perturb`; raises ParseError."""
 
     @abstractmethod
     def parse_dense(self, answer: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ospo_core.prompts.families import janus_pro_texts as texts
 from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation
-from ospo_core.prompts.filters import EQUAL_TO_BASE, UNPARSABLE, normalise
+from ospo_core.prompts.filters import UNPARSABLE
 from ospo_core.schema import PerturbationKind, SubCategory
 
 NO_RELATION = "none"
@@ -38,15 +38,12 @@ def _relations(text: str, answer: str) -> tuple[Relation, ...]:
     """Parse `(subject, relation, object); ...` or `none`."""
     if text.strip(" .()").lower() == NO_RELATION:
         return ()
-    relations: list[Relation] = []
-    for group in _RELATION.findall(text):
-        words = tuple(part.strip() for part in group.split(","))
-        if len(words) != 3 or not all(words):
-            raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
-        relations.append((words[0], words[1], words[2]))
+    relations = [[part.strip() for part in group.split(",")] for group in _RELATION.findall(text)]
     if not relations:
         raise ParseError(UNPARSABLE, answer, "expected relations in brackets, or none")
-    return tuple(relations)
+    if any(len(words) != 3 or not all(words) for words in relations):
+        raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
+    return tuple((subject, relation, other) for subject, relation, other in relations)
 
 
 class JanusProFamily(PromptFamily):
@@ -116,12 +113,9 @@ class JanusProFamily(PromptFamily):
             raise ParseError(UNPARSABLE, answer, "a concept is empty")
         return PromptAnswer(_plain(prompt), concepts, _relations(relations, answer))
 
-    def parse_perturbation(self, answer: str, prompt: str) -> str:
-        """Parse the line `Changed:`; raises ParseError, also if it equals `prompt` after normalisation."""
-        negative = _plain(_marked_lines(answer, ("Changed",))[0])
-        if normalise(negative) == normalise(prompt):
-            raise ParseError(EQUAL_TO_BASE, answer, "the perturbed prompt is the base prompt")
-        return negative
+    def parse_perturbation(self, answer: str) -> str:
+        """Parse the line `Changed:`; raises ParseError."""
+        return _plain(_marked_lines(answer, ("Changed",))[0])
 
     def parse_dense(self, answer: str) -> tuple[str, str]:
         """Parse what `format_dense` writes; raises ParseError."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation
-from ospo_core.prompts.filters import EQUAL_TO_BASE, UNPARSABLE
+from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation, seed_prompts
+from ospo_core.prompts.filters import UNPARSABLE
 from ospo_core.schema import PerturbationKind, SubCategory
 
 NO_RELATION = "none"
@@ -58,13 +58,10 @@ def _relations(text: str, answer: str) -> tuple[Relation, ...]:
     """Parse `subject , relation , object ; ...` or `none`."""
     if text.strip() == NO_RELATION:
         return ()
-    relations: list[Relation] = []
-    for part in _fields(text, ";", answer):
-        words = _fields(part, ",", answer)
-        if len(words) != 3:
-            raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
-        relations.append((words[0], words[1], words[2]))
-    return tuple(relations)
+    relations = [_fields(part, ",", answer) for part in _fields(text, ";", answer)]
+    if any(len(words) != 3 for words in relations):
+        raise ParseError(UNPARSABLE, answer, "a relation needs subject, relation and object")
+    return tuple((subject, relation, other) for subject, relation, other in relations)
 
 
 class ShapesFamily(PromptFamily):
@@ -129,12 +126,9 @@ class ShapesFamily(PromptFamily):
         prompt = _sentence(parts[0], answer)
         return PromptAnswer(prompt, _fields(parts[1], ",", answer), _relations(parts[2], answer))
 
-    def parse_perturbation(self, answer: str, prompt: str) -> str:
-        """Parse one prompt; raises ParseError, also if it equals `prompt`."""
-        negative = _sentence(_tidy(answer), answer)
-        if negative == _tidy(prompt):
-            raise ParseError(EQUAL_TO_BASE, answer, "the perturbed prompt is the base prompt")
-        return negative
+    def parse_perturbation(self, answer: str) -> str:
+        """Parse one prompt; raises ParseError."""
+        return _sentence(_tidy(answer), answer)
 
     def parse_dense(self, answer: str) -> tuple[str, str]:
         """Parse what `format_dense` writes; raises ParseError."""
@@ -151,103 +145,52 @@ class ShapesFamily(PromptFamily):
         return list(dict.fromkeys(f"{_sentence(body, answer)} ?" for body in bodies))
 
 
-def _plain(prompt: str, *concepts: str) -> PromptAnswer:
-    """Return a prompt without relations."""
-    return PromptAnswer(prompt, concepts)
-
-
-def _related(subject: str, relation: str, other: str) -> PromptAnswer:
-    """Return `a {subject} {relation} a {other}` with its one relation."""
-    return PromptAnswer(f"a {subject} {relation} a {other}", (subject, other), ((subject, relation, other),))
-
-
-def _complex(prompt: str, concepts: tuple[str, ...], *relations: Relation) -> PromptAnswer:
-    """Return a prompt of several concepts and relations."""
-    return PromptAnswer(prompt, concepts, relations)
-
-
-SEEDS: dict[SubCategory, tuple[PromptAnswer, ...]] = {
-    SubCategory.COLOR_1: (
-        _plain("a red circle", "red circle"),
-        _plain("a blue square", "blue square"),
-        _plain("a yellow star", "yellow star"),
-    ),
-    SubCategory.SHAPE_1: (
-        _plain("a square", "square"),
-        _plain("a triangle", "triangle"),
-        _plain("a heart at the top", "heart"),
-    ),
-    SubCategory.TEXTURE_1: (
-        _plain("a dotted orange star", "dotted orange star"),
-        _plain("a striped red circle", "striped red circle"),
-        _plain("a striped green square", "striped green square"),
-    ),
-    SubCategory.COLOR_2: (
-        _plain("a red circle and a yellow square", "red circle", "yellow square"),
-        _plain("a green star and a red square", "green star", "red square"),
-        _plain("a blue heart and a green circle", "blue heart", "green circle"),
-    ),
-    SubCategory.SHAPE_2: (
-        _plain("a purple triangle and an orange star", "purple triangle", "orange star"),
-        _plain("a green square and a yellow heart", "green square", "yellow heart"),
-        _plain("a blue star and a red triangle", "blue star", "red triangle"),
-    ),
-    SubCategory.TEXTURE_2: (
-        _plain("a striped red circle and a blue square", "striped red circle", "blue square"),
-        _plain("a green star and a striped red heart", "green star", "striped red heart"),
-        _plain("a striped blue square and a green circle", "striped blue square", "green circle"),
-    ),
-    SubCategory.SPATIAL_2D: (
-        _related("red circle", "left of", "blue square"),
-        _related("green star", "above", "red square"),
-        _related("blue heart", "below", "green circle"),
-    ),
-    SubCategory.SPATIAL_3D: (
-        _related("red circle", "in front of", "blue square"),
-        _related("green star", "behind", "red square"),
-        _related("blue heart", "in front of", "green circle"),
-    ),
-    SubCategory.NUMERACY_1: (
-        _plain("three red circles", "red circle"),
-        _plain("two blue squares", "blue square"),
-        _plain("four green stars", "green star"),
-    ),
-    SubCategory.NUMERACY_2: (
-        _plain("two red circles and three blue squares", "red circle", "blue square"),
-        _plain("a green star and two red hearts", "green star", "red heart"),
-        _plain("three blue stars and a green circle", "blue star", "green circle"),
-    ),
-    SubCategory.NON_SPATIAL: (
-        _related("red circle", "inside", "blue box"),
-        _related("red circle", "touching", "blue star"),
-        _related("green star", "inside", "red box"),
-    ),
-    SubCategory.COMPLEX: (
-        _complex(
-            "a striped red circle above a blue square and a green heart",
-            ("striped red circle", "blue square", "green heart"),
-            ("striped red circle", "above", "blue square"),
-        ),
-        _complex(
-            "a green star left of a striped blue circle and a red square",
-            ("green star", "striped blue circle", "red square"),
-            ("green star", "left of", "striped blue circle"),
-        ),
-        _complex(
-            "a blue heart below a red star and a striped green square",
-            ("blue heart", "red star", "striped green square"),
-            ("blue heart", "below", "red star"),
-        ),
-        _complex(
-            "a striped red square right of a green circle and a blue star",
-            ("striped red square", "green circle", "blue star"),
-            ("striped red square", "right of", "green circle"),
-        ),
-        _complex(
-            "a green square above a striped blue heart and a red circle",
-            ("green square", "striped blue heart", "red circle"),
-            ("green square", "above", "striped blue heart"),
-        ),
-    ),
-}
+SEEDS: dict[SubCategory, list[PromptAnswer]] = seed_prompts(
+    """
+    color_1 | a red circle | red circle
+    color_1 | a blue square | blue square
+    color_1 | a yellow star | yellow star
+    shape_1 | a square | square
+    shape_1 | a triangle | triangle
+    shape_1 | a heart at the top | heart
+    texture_1 | a dotted orange star | dotted orange star
+    texture_1 | a striped red circle | striped red circle
+    texture_1 | a striped green square | striped green square
+    color_2 | a red circle and a yellow square | red circle; yellow square
+    color_2 | a green star and a red square | green star; red square
+    color_2 | a blue heart and a green circle | blue heart; green circle
+    shape_2 | a purple triangle and an orange star | purple triangle; orange star
+    shape_2 | a green square and a yellow heart | green square; yellow heart
+    shape_2 | a blue star and a red triangle | blue star; red triangle
+    texture_2 | a striped red circle and a blue square | striped red circle; blue square
+    texture_2 | a green star and a striped red heart | green star; striped red heart
+    texture_2 | a striped blue square and a green circle | striped blue square; green circle
+    spatial_2d | a red circle left of a blue square | red circle; blue square | red circle, left of, blue square
+    spatial_2d | a green star above a red square | green star; red square | green star, above, red square
+    spatial_2d | a blue heart below a green circle | blue heart; green circle | blue heart, below, green circle
+    spatial_3d | a red circle in front of a blue square | red circle; blue square | red circle, in front of, blue square
+    spatial_3d | a green star behind a red square | green star; red square | green star, behind, red square
+    spatial_3d | a blue heart in front of a green circle | blue heart; green circle | \
+        blue heart, in front of, green circle
+    numeracy_1 | three red circles | red circle
+    numeracy_1 | two blue squares | blue square
+    numeracy_1 | four green stars | green star
+    numeracy_2 | two red circles and three blue squares | red circle; blue square
+    numeracy_2 | a green star and two red hearts | green star; red heart
+    numeracy_2 | three blue stars and a green circle | blue star; green circle
+    non_spatial | a red circle inside a blue box | red circle; blue box | red circle, inside, blue box
+    non_spatial | a red circle touching a blue star | red circle; blue star | red circle, touching, blue star
+    non_spatial | a green star inside a red box | green star; red box | green star, inside, red box
+    complex | a striped red circle above a blue square and a green heart | \
+        striped red circle; blue square; green heart | striped red circle, above, blue square
+    complex | a green star left of a striped blue circle and a red square | \
+        green star; striped blue circle; red square | green star, left of, striped blue circle
+    complex | a blue heart below a red star and a striped green square | blue heart; red star; striped green square | \
+        blue heart, below, red star
+    complex | a striped red square right of a green circle and a blue star | \
+        striped red square; green circle; blue star | striped red square, right of, green circle
+    complex | a green square above a striped blue heart and a red circle | \
+        green square; striped blue heart; red circle | green square, above, striped blue heart
+    """
+)
 """The first few-shot examples: at least three prompts per sub-category, five for complex."""

@@ -50,20 +50,13 @@ class Field(IntEnum):
     rotary embedding. SEGMENT: see the module. DRAWN: the code to draw here. SEEN: the code of the cell seen here.
     """
 
-    TOKEN = 0
-    PART = 1
-    POSITION = 2
-    SEGMENT = 3
-    DRAWN = 4
-    SEEN = 5
+    TOKEN, PART, POSITION, SEGMENT, DRAWN, SEEN = range(6)
 
 
 class Part(IntEnum):
     """The loss of a labelled token: of the text tasks, of captions of pictures, or of answers about pictures."""
 
-    TEXT = 0
-    CAPTION = 1
-    ANSWER = 2
+    TEXT, CAPTION, ANSWER = range(3)
 
 
 class Passages:
@@ -78,7 +71,6 @@ class Passages:
         return list(self.tokenizer(text)["input_ids"])
 
     def _answer_ids(self, text: str) -> list[int]:
-        """Return the ids of an answer: without begin-of-sequence, with end-of-sequence."""
         return [*self._ids(text)[1:], int(self.tokenizer.eos_token_id)]
 
     def drawing(self, lesson: DrawingLesson) -> Passage:
@@ -192,15 +184,12 @@ class Lessons(Dataset[Batch]):
             grids[len(passages)] = grid
             passages.append(self.make.looking(grid, about))
         rows = pack([passage.shape[1] for passage in passages], plan.row_length)
-        pixels = self._pixels([grids[k] for row in rows for k in row if k in grids], rng)
+        seen = np.stack([grids[k] for row in rows for k in row if k in grids])
+        pictures: NDArray[np.float32] = render(seen).astype(np.float32)
+        noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(pictures.shape, dtype=np.float32)
+        pictures = (pictures + plan.pixel_noise * noise).clip(0, 255) / 127.5 - 1.0
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
         return collate([[passages[k] for k in row] for row in rows], self.make.pad, pixels)
-
-    def _pixels(self, grids: Sequence[Grid], rng: random.Random) -> Tensor:
-        """Return the noisy pictures [P, 3, H, W] of grids."""
-        noise = np.random.default_rng(rng.getrandbits(32))
-        pictures: NDArray[np.float32] = render(np.stack(grids)).astype(np.float32)
-        pictures += self.plan.pixel_noise * noise.standard_normal(pictures.shape, dtype=np.float32)
-        return torch.from_numpy(pictures.clip(0, 255) / 127.5 - 1.0).permute(0, 3, 1, 2).contiguous()
 
 
 def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ from ospo_core.models.locate import resolve_model
 from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
 from ospo_core.shapes.pretraining.janus import Recipe, train
-from ospo_core.shapes.pretraining.model import build_model, save_model, save_state
+from ospo_core.shapes.pretraining.model import build_model, load_checkpoint, save_checkpoint, save_model
 from ospo_core.shapes.pretraining.vq import VqRecipe, train_vq
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ def pretrain(out: Path, steps: int | None, device: str, resume: bool, compiled: 
     Args:
         out: folder of the finished model, loadable by `JanusForConditionalGeneration.from_pretrained`.
         steps: optimiser steps of the language model; None: those of the published recipe.
-        device: auto, cpu or cuda.
         resume: continue from the checkpoint in `out/work`.
         compiled: compile the language model first.
 
@@ -58,9 +57,9 @@ def pretrain(out: Path, steps: int | None, device: str, resume: bool, compiled: 
     model = build_model(recipe.seed)
     if not (work / VQ_FILE).exists():
         train_vq(model.model.vqmodel, VqRecipe(), place, partial(logger.info, "vq %d %s"), work / VQ_CHECKPOINT)
-        save_state(work / VQ_FILE, model.model.vqmodel.state_dict())
+        save_checkpoint(work / VQ_FILE, model.model.vqmodel, [], VqRecipe().steps)
     train(model, recipe, work, place, compiled=compiled)
-    model.model.vqmodel.load_state_dict(torch.load(work / VQ_FILE, weights_only=True, map_location="cpu"))
+    load_checkpoint(work / VQ_FILE, model.model.vqmodel, [])
     save_model(model, out)
     return out
 

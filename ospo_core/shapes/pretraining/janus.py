@@ -14,7 +14,6 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +64,7 @@ def train(
     Sequences are short, so plain attention is faster than the fused kernel on a CPU.
 
     Args:
-        model: the model to train.
-        recipe: hyperparameters.
         folder: of checkpoint and metrics.
-        device: where to train.
         compiled: costs two minutes at the start and saves a third of every step.
         stop_at: step before which to stop, as if interrupted.
         workers: processes that prepare batches ahead.
@@ -80,7 +76,7 @@ def train(
         model.model.language_model.compile(dynamic=True)
     model.model.vqmodel.requires_grad_(False).eval()
     optimisers = Optimisers(model, recipe.learning_rate, recipe.matrix_rate, recipe.weight_decay)
-    start = load_checkpoint(folder / CHECKPOINT, model, optimisers)
+    start = load_checkpoint(folder / CHECKPOINT, model, optimisers.each)
     hedge_from = int(recipe.steps * (1 - recipe.hedge_share))
     lessons = Lessons(build_tokenizer(), recipe.plan, recipe.seed, recipe.steps, hedge_from)
     sampler, ahead = range(start, stop_at or recipe.steps), 8 if workers else None
@@ -88,27 +84,25 @@ def train(
     began = time.monotonic()
     with (folder / "metrics.jsonl").open("a") as log:
         for step, batch in enumerate(loader, start=start):
-            parts = _step(model, optimisers, batch.to(device), step, recipe)
+            batch = batch.to(device)
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                losses = lesson_losses(model, batch)
+                loss = sum(
+                    (getattr(recipe, f"{name}_weight") * value for name, value in losses.items()), torch.zeros(())
+                )
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(optimisers.parameters, 1.0)
+            optimisers.step(rate_at(step, recipe))
             if step % 20 == 0:
+                parts = {name: round(float(value.detach()), 4) for name, value in losses.items()}
+                parts["grad_norm"] = round(float(norm), 3)
                 line = {"step": step, **parts, "seconds": round(time.monotonic() - began)}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 logger.info("pretraining %s", line)
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-                save_checkpoint(folder / CHECKPOINT, model, optimisers, step + 1)
+                save_checkpoint(folder / CHECKPOINT, model, optimisers.each, step + 1)
     model.eval()
-
-
-def _step(
-    model: JanusForConditionalGeneration, optimisers: Optimisers, batch: Batch, step: int, recipe: Recipe
-) -> dict[str, float]:
-    """Do one optimiser step; return the parts of the loss and the gradient norm."""
-    with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16):
-        loss, parts = step_losses(model, batch, recipe)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(optimisers.parameters, 1.0)
-    optimisers.step(rate_at(step, recipe))
-    return {**parts, "grad_norm": round(float(norm), 3)}
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
@@ -119,13 +113,6 @@ def rate_at(step: int, recipe: Recipe) -> float:
     if step < decay_from:
         return 1.0
     return 1 - 0.95 * (step - decay_from) / max(1, recipe.steps - decay_from)
-
-
-def step_losses(model: JanusForConditionalGeneration, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
-    """Return the weighted loss of a batch and its parts."""
-    parts = lesson_losses(model, batch)
-    total = sum((getattr(recipe, f"{name}_weight") * value for name, value in parts.items()), torch.zeros(()))
-    return total, {name: round(float(value.detach()), 4) for name, value in parts.items()}
 
 
 def passage_mask(passages: Tensor, segments: Tensor) -> Tensor:
@@ -176,16 +163,12 @@ def lesson_losses(model: JanusForConditionalGeneration, batch: Batch) -> dict[st
     said = batch.parts != NOTHING
     words = model.lm_head(hidden[torch.roll(said, -1, dims=1)]).float()
     each, parts = F.cross_entropy(words, batch.tokens[said], reduction="none"), batch.parts[said]
-    return losses | {part.name.lower(): _mean(each[parts == part]) for part in Part}
-
-
-def _mean(values: Tensor) -> Tensor:
-    """Return the mean; 0 for no values."""
-    return values.sum() / max(1, len(values))
+    chosen = {part.name.lower(): each[parts == part] for part in Part}
+    return losses | {name: values.sum() / max(1, len(values)) for name, values in chosen.items()}  # 0 of no values
 
 
 class Optimisers:
-    """Muon for the matrices of the transformer layers, AdamW for everything else; stepped and saved as one.
+    """Muon for the matrices of the transformer layers, AdamW for everything else, stepped as one.
 
     Muon (https://kellerjordan.github.io/posts/muon) makes the update of a matrix orthogonal; its rate is scaled to the
     size of AdamW's updates (https://arxiv.org/abs/2502.16982), so both rates are of one order. Frozen parameters are
@@ -200,7 +183,7 @@ class Optimisers:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         matrices = [parameter for parameter in self.parameters if id(parameter) in inner]
         others = [parameter for parameter in self.parameters if id(parameter) not in inner]
-        self._each: list[torch.optim.Optimizer] = [
+        self.each: list[torch.optim.Optimizer] = [
             torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=weight_decay),
         ]
@@ -208,17 +191,8 @@ class Optimisers:
 
     def step(self, share: float) -> None:
         """Do a step at a share of the peak rates, and clear the gradients."""
-        for optimiser, rate in zip(self._each, self._rates, strict=True):
+        for optimiser, rate in zip(self.each, self._rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * share
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        """Return the states of both."""
-        return [optimiser.state_dict() for optimiser in self._each]
-
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Restore the states of both."""
-        for optimiser, state in zip(self._each, states, strict=True):
-            optimiser.load_state_dict(state)

@@ -7,7 +7,7 @@ when it draws, which leaves a flaw for the method to cure. Questions and text ta
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ospo_core.prompts.families import PromptAnswer, family
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
 from ospo_core.shapes.grammar import Sentence
 from ospo_core.shapes.oracle import Question, answer, questions_of
-from ospo_core.shapes.perturb import Perturbed, perturbations, preferred_details
+from ospo_core.shapes.perturb import PREFERRED_DETAILS, Perturbed, perturbations
 from ospo_core.shapes.placement import Cells, PlacementError, paint, place, place_alike
 from ospo_core.shapes.pretraining.model import DESCRIBE, DESCRIBE_CELLS
 from ospo_core.shapes.sentences import random_training_sentence
@@ -55,17 +55,16 @@ def sketch(rng: random.Random) -> tuple[SubCategory, Sentence, Cells]:
 
 
 def pick_perturbation(
-    sentence: Sentence, sub_category: SubCategory, kind: PerturbationKind, rng: random.Random
+    sentence: Sentence, sub_category: SubCategory, rng: random.Random, kind: PerturbationKind | None = None
 ) -> Perturbed | None:
     """Return a random perturbation, usually of the detail that the sub-category is about; None if there is none."""
-    possible = perturbations(sentence, kind)
+    possible = perturbations(sentence, kind or rng.choice(PERTURBATIONS[sub_category]))
     if not possible:
         return None
-    wanted = [made for made in possible if made.detail in preferred_details(sub_category)]
+    wanted = [made for made in possible if made.detail in PREFERRED_DETAILS.get(sub_category, ())]
     if wanted and rng.random() < 0.85:
         possible = wanted
-    details = sorted({made.detail for made in possible})
-    detail = rng.choice(details)
+    detail = rng.choice(sorted({made.detail for made in possible}))
     return rng.choice([made for made in possible if made.detail == detail])
 
 
@@ -76,9 +75,9 @@ def drawing_lesson(rng: random.Random, wrong_share: float, drop_share: float, de
     dense = rng.random() < dense_share
     text = sentence.text(cells if dense else None)
     if rng.random() < wrong_share:
-        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        made = pick_perturbation(sentence, sub_category, rng)
         if made is not None:
-            text = made.sentence.text(place_alike(made.sentence, made.origin, sentence, cells, rng) if dense else None)
+            text = made.sentence.text(place_alike(made.sentence, made.origin, cells, rng) if dense else None)
     return DrawingLesson(text, grid, rng.random() < drop_share)
 
 
@@ -103,7 +102,7 @@ def _perturbing(rng: random.Random) -> TextLesson:
     while True:
         sub_category = rng.choice(SUB_CATEGORIES)
         sentence, kind = random_training_sentence(sub_category, rng), rng.choice(PERTURBATIONS[sub_category])
-        made = pick_perturbation(sentence, sub_category, kind, rng)
+        made = pick_perturbation(sentence, sub_category, rng, kind)
         if made is not None:
             return TextLesson(SHAPES_FAMILY.perturb(kind, sentence.text(), sub_category), made.sentence.text())
 
@@ -111,11 +110,11 @@ def _perturbing(rng: random.Random) -> TextLesson:
 def _densifying(rng: random.Random) -> TextLesson:
     while True:
         sub_category, sentence, cells = sketch(rng)
-        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        made = pick_perturbation(sentence, sub_category, rng)
         if made is None:
             continue
         try:
-            others = place_alike(made.sentence, made.origin, sentence, cells, rng)
+            others = place_alike(made.sentence, made.origin, cells, rng)
         except PlacementError:
             continue
         instruction = SHAPES_FAMILY.densify(sentence.text(), made.sentence.text())
@@ -126,26 +125,15 @@ def _decomposing(rng: random.Random) -> TextLesson:
     sub_category = rng.choice(SUB_CATEGORIES)
     sentence = random_training_sentence(sub_category, rng)
     if rng.random() < 0.5:
-        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        made = pick_perturbation(sentence, sub_category, rng)
         sentence = made.sentence if made is not None else sentence
     asked = [question.text for question in questions_of(sentence)]
     return TextLesson(SHAPES_FAMILY.decompose(sentence.text()), SHAPES_FAMILY.format_questions(asked))
 
 
-_TEXT_TASKS: tuple[Callable[[random.Random], TextLesson], ...] = (
-    _writing,
-    _perturbing,
-    _perturbing,
-    _perturbing,
-    _perturbing,
-    _densifying,
-    _decomposing,
-)
-
-
 def text_lesson(rng: random.Random) -> TextLesson:
     """Return an example of writing, perturbing, densifying or decomposing a prompt."""
-    return rng.choice(_TEXT_TASKS)(rng)
+    return rng.choice([_writing, *[_perturbing] * 4, _densifying, _decomposing])(rng)
 
 
 def disturbed(grid: Grid, rng: random.Random) -> Grid:
@@ -169,13 +157,11 @@ def looking_lessons(rng: random.Random, questions: int) -> tuple[Grid, list[Text
         lessons.append(TextLesson(DESCRIBE_CELLS, sentence.text(cells)))
     else:
         lessons.append(TextLesson(DESCRIBE, sentence.text()))
-    scene = read_scene(grid)
-    pool = _question_pool(sentence, sub_category, rng)
-    truths = {question: answer(question, scene) for question in pool}
-    for wanted in (True, False):
-        fitting = [question for question in pool if truths[question] is wanted]
-        for question in rng.sample(fitting, min(len(fitting), questions // 2)):
-            lessons.append(TextLesson(question.text, SHAPES_FAMILY.yes[0] if wanted else SHAPES_FAMILY.no[0]))
+    scene, pool = read_scene(grid), _question_pool(sentence, sub_category, rng)
+    for wanted, (said, *_) in ((True, SHAPES_FAMILY.yes), (False, SHAPES_FAMILY.no)):
+        fitting = [question for question in pool if answer(question, scene) is wanted]
+        asked = rng.sample(fitting, min(len(fitting), questions // 2))
+        lessons += [TextLesson(question.text, said) for question in asked]
     return grid, lessons
 
 
@@ -183,7 +169,7 @@ def _question_pool(sentence: Sentence, sub_category: SubCategory, rng: random.Ra
     """Return distinct questions about a sentence, its hard negatives and an unrelated sentence."""
     pool = questions_of(sentence)
     for kind in rng.sample(PERTURBATIONS[sub_category], 3):
-        made = pick_perturbation(sentence, sub_category, kind, rng)
+        made = pick_perturbation(sentence, sub_category, rng, kind)
         pool += questions_of(made.sentence) if made is not None else []
     pool += questions_of(random_training_sentence(sub_category, rng))
     return list(dict.fromkeys(pool))

@@ -6,8 +6,9 @@ The tokenizer has one token per word and per mark, and the image tags of Janus.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
@@ -42,12 +43,7 @@ SPECIAL = (PAD, UNK, BOS, EOS, USER, ASSISTANT, BEGIN_IMAGE, END_IMAGE, IMAGE)
 DESCRIBE, DESCRIBE_CELLS = "describe the picture .", "describe the picture with places ."
 """Instructions for captioning, which only pretraining uses."""
 
-CODES = 320
 HIDDEN = 256
-LAYERS = 5
-VISION_HIDDEN = 192
-VISION_LAYERS = 4
-MAX_POSITIONS = 256
 
 
 def vocabulary() -> list[str]:
@@ -107,55 +103,31 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(seed: int) -> JanusForConditionalGeneration:
     """Return the tiny Janus with random weights."""
     tokenizer = build_tokenizer()
-    names = {"bos": BOS, "eos": EOS, "pad": PAD, "image": IMAGE}
-    special = {key: token_id(tokenizer, token) for key, token in names.items()}
-    torch.manual_seed(seed)
-    return JanusForConditionalGeneration(tiny_config(len(tokenizer), special))
-
-
-def tiny_config(vocabulary: int, special: dict[str, int]) -> JanusConfig:
-    """Return the configuration for a tokenizer of `vocabulary` words.
-
-    Args:
-        vocabulary: number of tokens of the text vocabulary.
-        special: ids of `bos`, `eos`, `pad` and `image` (the placeholder of image features).
-    """
+    ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
         intermediate_size=640,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=HIDDEN // 4,
-        max_position_embeddings=MAX_POSITIONS,
-        bos_token_id=special["bos"],
-        eos_token_id=special["eos"],
-        pad_token_id=special["pad"],
+        max_position_embeddings=256,
+        **ids,
         tie_word_embeddings=False,
     )
-    ids: dict[str, Any] = {f"{name}_token_id": special[name] for name in ("bos", "eos", "pad", "image")}
-    return JanusConfig(text_config=text, vision_config=_vision(), vq_config=_vq(), tie_word_embeddings=False, **ids)
-
-
-def _vision() -> JanusVisionConfig:
-    """Return the configuration of the vision encoder: one patch per cell."""
-    return JanusVisionConfig(
-        hidden_size=VISION_HIDDEN,
-        num_hidden_layers=VISION_LAYERS,
+    vision = JanusVisionConfig(  # one patch per cell
+        hidden_size=192,
+        num_hidden_layers=4,
         num_attention_heads=4,
         image_size=SIZE,
         patch_size=CELL,
         projection_dim=HIDDEN,
         num_image_tokens=GRID * GRID,
     )
-
-
-def _vq() -> JanusVQVAEConfig:
-    """Return the configuration of the VQ model: four halvings give one latent per cell."""
-    return JanusVQVAEConfig(
+    vq = JanusVQVAEConfig(  # four halvings give one latent per cell
         embed_dim=32,
-        num_embeddings=CODES,
+        num_embeddings=320,
         latent_channels=64,
         base_channels=32,
         channel_multiplier=[1, 1, 2, 2, 2],
@@ -164,6 +136,10 @@ def _vq() -> JanusVQVAEConfig:
         projection_dim=HIDDEN,
         image_token_embed_dim=HIDDEN,
     )
+    ids["image_token_id"] = token_id(tokenizer, IMAGE)
+    config = JanusConfig(text_config=text, vision_config=vision, vq_config=vq, tie_word_embeddings=False, **ids)
+    torch.manual_seed(seed)
+    return JanusForConditionalGeneration(config)
 
 
 def save_model(model: JanusForConditionalGeneration, folder: Path) -> None:
@@ -183,33 +159,20 @@ def save_model(model: JanusForConditionalGeneration, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-class HasState(Protocol):
-    """An optimiser, or several in one."""
-
-    def state_dict(self) -> Any:
-        """Return the state."""
-
-    def load_state_dict(self, state_dict: Any) -> None:
-        """Restore a state."""
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors in one file that appears whole or not at all."""
+def save_checkpoint(path: Path, model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], step: int) -> None:
+    """Write weights, optimisers and the number of finished steps in one file, which appears whole or not at all."""
+    states = [optimiser.state_dict() for optimiser in optimisers]
     with atomic_file(path) as temporary:
-        torch.save(state, temporary)
+        torch.save({"model": model.state_dict(), "optimisers": states, "step": step}, temporary)
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser: HasState, step: int) -> None:
-    """Write weights, optimiser and the number of finished steps."""
-    save_state(path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step})
-
-
-def load_checkpoint(path: Path, model: nn.Module, optimiser: HasState) -> int:
+def load_checkpoint(path: Path, model: nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> int:
     """Restore a checkpoint if there is one; return the next step, 0 where there is none."""
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
     logger.info("resumed at step %d", state["step"])
     return int(state["step"])

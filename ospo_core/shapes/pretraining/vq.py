@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from transformers import JanusVQVAE
 
 from ospo_core.artifacts.ids import derive_seed
+from ospo_core.models.pictures import to_pixels
 from ospo_core.shapes.pretraining.model import load_checkpoint, save_checkpoint
-from ospo_core.shapes.render import BACKGROUND, Pictures, render
+from ospo_core.shapes.render import BACKGROUND, render
 from ospo_core.shapes.world import GRID, Grid, glyphs
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,6 @@ def random_grids(count: int, generator: np.random.Generator, empty_share: float)
     grids = generator.integers(1, len(glyphs()), size=(count, GRID, GRID)).astype(np.int16)
     grids[generator.random(grids.shape) < 2 * empty_share * generator.random((count, 1, 1))] = 0
     return grids
-
-
-def to_unit(pictures: Pictures, device: torch.device) -> Tensor:
-    """Return pictures [N, H, W, 3] uint8 as pixels [N, 3, H, W] in -1..1."""
-    pixels = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).contiguous()
-    return pixels.float().div_(127.5).sub_(1.0)
 
 
 def encoder_loss(vq: JanusVQVAE, pixels: Tensor, codes: Tensor, recipe: VqRecipe) -> Tensor:
@@ -96,7 +91,7 @@ def train_vq(
     """
     nn.Module.to(vq, device).train()
     optimiser = torch.optim.AdamW(vq.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    start = load_checkpoint(checkpoint, vq, optimiser) if checkpoint is not None else 0
+    start = load_checkpoint(checkpoint, vq, [optimiser]) if checkpoint is not None else 0
     for step in range(start, recipe.steps if stop_at is None else stop_at):
         if step == start or step == recipe.encoder_steps:
             for part in (vq.encoder, vq.quant_conv, vq.quantize):
@@ -107,7 +102,7 @@ def train_vq(
         if on_step is not None and (step % 50 == 0 or step == recipe.steps - 1):
             on_step(step, figures)
         if checkpoint is not None and (step + 1) % recipe.checkpoint_every == 0:
-            save_checkpoint(checkpoint, vq, optimiser, step + 1)
+            save_checkpoint(checkpoint, vq, [optimiser], step + 1)
     vq.requires_grad_(True).eval()
 
 
@@ -118,7 +113,7 @@ def _step(
     grids = random_grids(recipe.batch_size, np.random.default_rng([recipe.seed, step]), recipe.empty_share)
     torch.manual_seed(derive_seed("vq noise", recipe.seed, step))
     codes = torch.from_numpy(grids.astype(np.int64)).to(device)
-    pixels = to_unit(render(grids), device)
+    pixels = to_pixels(render(grids)).to(device).contiguous()
     draw, error = decoder_loss(vq, pixels, codes)
     classify = encoder_loss(vq, pixels, codes, recipe) if step < recipe.encoder_steps else draw.new_zeros(())
     optimiser.zero_grad(set_to_none=True)

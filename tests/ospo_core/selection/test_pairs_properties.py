@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ospo_core.artifacts.tables import encode_table
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.schema import Side, table_from_rows
-from ospo_core.selection import build_pairs
+from ospo_core.selection.pairs import build_pairs
 from tests.support.candidates import Rows, image, pairs_of, rows_of
 from tests.support.simple_pairs import simple_pairs
 from tests.support.simple_rules import Candidate

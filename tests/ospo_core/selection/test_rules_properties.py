@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ospo_core.config.sections import SelectionConfig
-from ospo_core.selection import DROP_REASONS
+from ospo_core.selection.rules import DROP_REASONS
 from tests.support.candidates import BASE, NEGATIVE, image, select_pair
 from tests.support.simple_rules import Candidate, Dropped, Selected
 

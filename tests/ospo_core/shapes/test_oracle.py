@@ -49,7 +49,7 @@ def test_perturbations_are_valid_and_can_be_placed_like_the_base(sub_category: S
         assert options, f"{kind} of {base.text()!r}"
         made = rng.choice(options)
         assert is_valid_perturbation(base.text(), made.sentence.text(), kind)
-        others = place_alike(made.sentence, made.origin, base, cells, rng)
+        others = place_alike(made.sentence, made.origin, cells, rng)
         assert shows(read_scene(paint(made.sentence, others, rng)), made.sentence)
 
 
