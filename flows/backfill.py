@@ -67,7 +67,7 @@ def backfill(
         manifest, ran = run_step(found, stage, before, request)
     finally:
         found.resources.release()
-    late = tuple(one.stage for one in find_outdated(opaque(found)) if one.standing == "out of date")
+    late = tuple(find_outdated(opaque(found)))
     redone = self_improvement_round(found.config, until=late[-1], start=found.model) if cascade and late else None
     outdated = late if redone is None else ()
     return BackfillResult(round=found.id, manifest=manifest, ran=ran, outdated=outdated, cascade=redone)

@@ -130,7 +130,7 @@ def show_rounds(profile: str, overrides: Sequence[str]) -> None:
     for record in sorted(records, key=lambda one: one.created_at):
         config = RoundConfig.model_validate(record.config)
         round = Round(config, storage, record.model, record.kind, recorded_id=record.id)
-        found = standings(round) if record.kind == "round" else []
+        found = standings(round) if record.kind == "round" else {}
         listed.append((record, config, found))
     output.show_rounds(storage.uri(), current_model(storage), listed)
 

@@ -13,7 +13,7 @@ from ospo_core.config import RoundConfig
 from ospo_core.report.formats import duration
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
-from ospo_core.rounds.plan import StagePlan, StageStanding
+from ospo_core.rounds.plan import StagePlan, Standing
 from ospo_core.rounds.records import RoundRecord
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
@@ -155,16 +155,16 @@ def show_cost(title: str, costs: Mapping[str, Cost]) -> None:
 def show_rounds(
     root: str,
     current: ModelPointer | None,
-    rounds: Sequence[tuple[RoundRecord, RoundConfig, Sequence[StageStanding]]],
+    rounds: Sequence[tuple[RoundRecord, RoundConfig, Mapping[StageName, Standing]]],
 ) -> None:
     """Show the rounds of a storage, one line per round."""
     table = Table(title=f"Rounds in {root}", title_justify="left")
     for heading in ("Id", "Started", "Profile", "Seed", "From model", "Complete", "Out of date"):
         table.add_column(heading, overflow="fold")
     for record, config, stages in rounds:
-        done = [one.stage.value for one in stages if one.standing == "up to date"]
-        late = ", ".join(one.stage.value for one in stages if one.standing == "out of date")
-        shown = f"{len(done)} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
+        done = list(stages.values()).count("up to date")
+        late = ", ".join(name.value for name, standing in stages.items() if standing == "out of date")
+        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
         mark = " (current)" if current is not None and current.digest == record.model.digest else ""
         start = f"{record.model.digest[:12]}{mark}"
         table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)

@@ -12,7 +12,7 @@ from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError
 from ospo_core.rounds import Round
 from ospo_core.rounds.garbage import NIGHTLY
-from ospo_core.rounds.plan import StageStanding, count_chosen, manifests_before, report_key, standings
+from ospo_core.rounds.plan import count_chosen, manifests_before, report_key, standings
 from ospo_core.rounds.records import find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
@@ -99,17 +99,13 @@ def inputs_of(round: Round, stage: StageName, where: str) -> Manifests:
 
 
 @task(task_run_name="what is out of date", **UNCACHED, **RETRIED)
-def find_outdated(round: Round) -> list[StageStanding]:
-    """Return how every stage of the round stands now, and show it in the UI."""
+def find_outdated(round: Round) -> list[StageName]:
+    """Return the stages of the round that are out of date, and show the standing of all stages in the UI."""
     found = standings(round)
-    create_markdown_artifact(standings_markdown(round.id, found), key="ospo-backfill", description="Backfill")
-    return found
-
-
-def standings_markdown(round_id: str, found: list[StageStanding]) -> str:
-    """Return how the stages of a round stand, as Markdown."""
-    lines = [f"# Round {round_id}", "", "| stage | after the backfill |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| {one.stage} | {one.standing} |" for one in found)])
+    lines = [f"# Round {round.id}", "", "| stage | after the backfill |", "| --- | --- |"]
+    lines += [f"| {name} | {standing} |" for name, standing in found.items()]
+    create_markdown_artifact("\n".join(lines), key="ospo-backfill", description="Backfill")
+    return [name for name, standing in found.items() if standing == "out of date"]
 
 
 @task(task_run_name="starting model", **UNCACHED, **RETRIED)

@@ -8,21 +8,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.tables import iter_rows
 from ospo_core.config import RoundConfig
-from ospo_core.evaluation import CHILD, PARENT, load_evaluation_prompts, metric_column, wilson_interval
+from ospo_core.evaluation import (
+    CHILD,
+    PARENT,
+    EvalPrompt,
+    evaluation_extra,
+    load_evaluation_prompts,
+    metric_column,
+    wilson_interval,
+)
 from ospo_core.schema import ALL, StageName, table_from_rows
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.run import StageRun
 from ospo_core.stages.training import trained_model
-
-if TYPE_CHECKING:
-    from ospo_core.evaluation import EvalPrompt
 
 MODEL = "model"
 """Label of a model that is evaluated alone."""
@@ -89,8 +94,6 @@ class EvaluationStage(Stage):
 
     def extra(self, run: StageRun, rows: Sequence[Row]) -> dict[str, Any]:
         """Return the decision and the judge's quality, and which models were compared."""
-        from ospo_core.evaluation import evaluation_extra
-
         before, after = ([row for row in rows if row["model"] == label] for label in self.labels)
         decided = evaluation_extra(before, after, run.config.evaluation, run.config.promotion)
         return {**decided, **{label: self.model_of(run, label).digest for label in self.labels}}
@@ -133,17 +136,16 @@ def accuracy_by_category(rows: Sequence[Row], metric: str) -> dict[str, Any]:
     samples: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:
         samples[row["category"], row["item_id"]].append(bool(row[column]))
-    groups: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
     for (category, _), verdicts in samples.items():
         for name in (ALL, category):
-            groups[name].append(fmean(verdicts))
-    return {"metric": used, "groups": {name: _group(values) for name, values in sorted(groups.items())}}
-
-
-def _group(values: Sequence[float]) -> dict[str, float]:
-    share = fmean(values)
-    interval = wilson_interval(share, len(values))
-    return {"prompts": len(values), "accuracy": share, "low": interval.low, "high": interval.high}
+            values[name].append(fmean(verdicts))
+    groups = {}
+    for name, shares in sorted(values.items()):
+        accuracy = fmean(shares)
+        interval = wilson_interval(accuracy, len(shares))
+        groups[name] = {"prompts": len(shares), "accuracy": accuracy, "low": interval.low, "high": interval.high}
+    return {"metric": used, "groups": groups}
 
 
 def _slices(config: RoundConfig) -> list[list[EvalPrompt]]:

@@ -78,13 +78,11 @@ def _render(model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: Ro
         {
             **image,
             "tokens": tokens.tolist(),
-            "image": {"bytes": encode_png(picture), "path": _name(image)},
+            "image": {
+                "bytes": encode_png(picture),
+                "path": f"{image['item_id']}-{image['variant']}-{image['side']}.png",  # a name for people who save it
+            },
             "mean_logprob": float(logprob),
         }
         for image, tokens, picture, logprob in columns
     ]
-
-
-def _name(image: Mapping[str, Any]) -> str:
-    """Return the file name under which people may save the picture."""
-    return f"{image['item_id']}-{image['variant']}-{image['side']}.png"

@@ -85,24 +85,3 @@ def accepted_shards(storage: Storage, written: Manifest, merged: Merged, size: i
     rest = pa.concat_tables(waiting) if waiting else None
     if rest is not None and rest.num_rows:
         yield rest
-
-
-class LastMerge:
-    """Remembers the last merge of this process, from which all slices of a later wave start."""
-
-    def __init__(self) -> None:
-        self._key: tuple[str, int] = ("", 0)
-        self._merged: Merged | None = None
-
-    def get(self, place: str, waves: int) -> Merged | None:
-        """Return the merge of the first `waves` waves of the stage at this address, if it was the last merge."""
-        return self._merged if self._key == (place, waves) else None
-
-    def keep(self, place: str, waves: int, merged: Merged) -> Merged:
-        """Remember a merge in place of the one before, and return it."""
-        self._key, self._merged = (place, waves), merged
-        return merged
-
-    def forget(self) -> None:
-        """Free the memory."""
-        self._key, self._merged = ("", 0), None

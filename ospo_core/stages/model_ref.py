@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
@@ -124,7 +122,7 @@ def current_model(storage: Storage) -> ModelPointer | None:
         return None
     try:
         return ModelPointer.model_validate_json(storage.read(POINTER_KEY))
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         raise DamagedArtifactError(
             "the pointer to the current model is damaged",
             field=storage.uri(POINTER_KEY),

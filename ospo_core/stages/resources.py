@@ -10,6 +10,7 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -97,9 +98,7 @@ class Resources:
             return self._held
 
 
-_SHARED = Resources()
-
-
+@cache
 def shared_resources() -> Resources:
     """Return the resources of this process."""
-    return _SHARED
+    return Resources()
