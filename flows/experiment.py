@@ -1,6 +1,6 @@
 """An experiment: every arm with every seed, trained by the stages of an ordinary round, then evaluated.
 
-Arms share whatever stages their options leave alike, since all lie in one storage and are found by fingerprint.
+Arms share the stages that their options do not change, since all results lie in one storage, by fingerprint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Measurement(Section):
     """One model, evaluated with one guidance scale.
 
     Args:
-        arm: what it is: `ExperimentConfig.label` of an arm's round, or BASE.
+        arm: `ExperimentConfig.label` of an arm's round, or BASE.
         seed: seed of its round.
         guidance: guidance scale.
         evaluation: manifest of the evaluation.
@@ -41,11 +41,7 @@ class Measurement(Section):
 
 @flow(flow_run_name="experiment {experiment.name}", persist_result=False)
 def run_experiment(experiment: ExperimentConfig) -> list[Measurement]:
-    """Run an experiment, or what of it is not cached; return all measurements.
-
-    Args:
-        experiment: what is compared.
-    """
+    """Run what is not cached of an experiment, and return all measurements."""
     tag_run("ospo", "experiment", experiment.name)
     base = _measure(experiment, BASE, experiment.arms[0].config, experiment.seeds[0], None)
     measured = [one.model_copy(update={"seed": seed}) for seed in experiment.seeds for one in base]

@@ -167,9 +167,8 @@ def _work_wanted(config: RoundConfig, stage: StageName) -> float:
         training = config.training
         return float(training.steps * training.batch_size * training.accumulation)
     if stage is StageName.EVALUATION:
-        return float(
-            len(load_evaluation_prompts(config.evaluation)) * config.evaluation.samples * 2
-        )  # parent and child
+        pictures = len(load_evaluation_prompts(config.evaluation)) * config.evaluation.samples
+        return 2.0 * pictures  # by parent and child
     return float(sum(config.prompts.quotas.values()))
 
 
