@@ -52,7 +52,7 @@ def run_experiment(experiment: ExperimentConfig) -> list[Measurement]:
 
 
 def _run_arm(experiment: ExperimentConfig, arm: Arm, seed: int) -> list[Measurement]:
-    """Train an arm's rounds one after the other, whatever a promotion gate would say, and evaluate each."""
+    """Train an arm's rounds in sequence, regardless of the promotion gate, and evaluate each."""
     measured: list[Measurement] = []
     start: ModelRef | None = None
     for number in range(experiment.rounds):
@@ -66,7 +66,7 @@ def _run_arm(experiment: ExperimentConfig, arm: Arm, seed: int) -> list[Measurem
 def _measure(
     experiment: ExperimentConfig, label: str, config: RoundConfig, seed: int, training: Manifest | None
 ) -> list[Measurement]:
-    """Evaluate a trained model, or without one the model that all start from, at every guidance scale."""
+    """Evaluate a trained model at every guidance scale; without `training`, the model that all arms start from."""
     start = trained_model(training) if training is not None else None
     measured: list[Measurement] = []
     for guidance in experiment.guidances:

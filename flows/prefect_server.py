@@ -1,4 +1,4 @@
-"""Prefect's embedded server: its settings, its start and its end.
+"""Prefect's embedded server: settings, start and stop.
 
 A user's own server (PREFECT_API_URL, or a Prefect profile) is used as it is. Prefect could start an embedded server
 itself, but would start it in the terminal's process group, where Ctrl-C ends it before its clients.

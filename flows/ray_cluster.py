@@ -1,8 +1,8 @@
 """Shards on the nodes of a Ray cluster, through prefect-ray.
 
-The connection is owned like an engine: the first stage of a phase opens it, and it is released at the end of the phase,
-at the latest with the flow. Ray then ends the worker processes of this connection, with their engines and models, so
-that nothing is left on a GPU when the next phase or training begins.
+The connection is owned like an engine: the first stage of a phase opens it, and it is released at the end of the phase
+or of the flow. Ray then ends the worker processes of this connection with their engines and models, so that nothing is
+left on a GPU when the next phase or training begins.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NODE_SECONDS = 120.0
 """Seconds to wait for all nodes to start a process that can import this project; free nodes need a few."""
 
 RESTARTS = 3
-"""How often Ray restarts a shard whose process or node died."""
+"""How often Ray restarts a shard after its process or node died."""
 
 FIELD = "execution.ray_address"
 
@@ -85,11 +85,7 @@ def _absolute(path: str) -> str:
 
 
 class RayConnection:
-    """A connection of this process to a Ray cluster.
-
-    Attributes:
-        gpus: GPUs of all nodes together.
-    """
+    """A connection of this process to a Ray cluster; `gpus` is the number of GPUs of all nodes together."""
 
     def __init__(self, address: str, storage: Storage) -> None:
         import ray
@@ -101,7 +97,7 @@ class RayConnection:
             self._nodes = [node for node in ray.nodes() if node["Alive"]]
             _check_reach(self._nodes)
             _check_nodes(self._nodes, storage)
-        except BaseException:  # whatever ends the start must not leave the connection open
+        except BaseException:  # no failure may leave the connection open
             self.close()
             raise
         self.gpus = sum(node["Resources"].get("GPU", 0.0) for node in self._nodes)
@@ -168,7 +164,7 @@ def _check_here(address: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Check that something listens at `host:port` or `ray://host:port`; names such as `auto` are left to Ray."""
+    """Check that a server listens at `host:port` or `ray://host:port`; names such as `auto` are left to Ray."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = parts.hostname or "", parts.port

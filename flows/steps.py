@@ -64,8 +64,7 @@ def _mapped(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
     """Compute shards by the task runner that `execution.runner` names: a thread of this process, or a Ray cluster.
 
     Raises:
-        ConfigError: Ray is wanted, and prefect-ray is missing, the cluster does not answer or lacks what a shard needs,
-            or a node cannot see the storage.
+        ConfigError: Ray is wanted and cannot be used, see `flows.ray_cluster.ray_runner`.
     """
     with _task_runner(run) as (runner, mapped_run):
         for future in runner.map(compute_shard, {"run": unmapped(mapped_run), "spec": specs}):

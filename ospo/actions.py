@@ -75,10 +75,10 @@ def show_status(profile: str, overrides: Sequence[str]) -> None:
     config = load_profile(profile, overrides)
     storage = storage_of(config)
     model = starting_model(config, storage)
-    output.show_models(storage.uri(), model, current_model(storage))
-    output.show_plan(plan_round(Round(config, storage, model))[0])
     keys = {name: storage.list(name.value) for name in StageName}
-    output.show_inventory({name: sum(key.endswith("/manifest.json") for key in keys[name]) for name in keys})
+    counts = {name: sum(key.endswith("/manifest.json") for key in keys[name]) for name in keys}
+    output.show_state(storage.uri(), model, current_model(storage), counts)
+    output.show_plan(plan_round(Round(config, storage, model))[0])
 
 
 def show_lineage(checkpoint: str, profile: str, overrides: Sequence[str]) -> None:

@@ -99,19 +99,14 @@ def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, floa
     return f"About {duration(known)} of work, plus the time to start engines and load models.{without}"
 
 
-def show_models(root: str, start: ModelRef, current: ModelPointer | None) -> None:
-    """Show the model that a round starts from, and the one that was promoted last."""
-    screen = console()
-    screen.print("Storage:", root, soft_wrap=True, markup=False)
-    screen.print(f"Starting model: {start.digest[:12]} ({start.source})", soft_wrap=True, markup=False)
+def show_state(root: str, start: ModelRef, current: ModelPointer | None, counts: Mapping[StageName, int]) -> None:
+    """Show the model that a round starts from, the last promoted one, and how many finished results there are."""
+    show_text(f"Storage: {root}")
+    show_text(f"Starting model: {start.digest[:12]} ({start.source})")
     found = "none promoted yet" if current is None else f"{current.digest[:12]} (child of {current.parent[:12]})"
-    screen.print(f"Current model: {found}", markup=False)
-
-
-def show_inventory(counts: Mapping[StageName, int]) -> None:
-    """Show how many finished results of each stage the storage holds."""
-    found = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    console().print(f"Finished in this storage: {found or 'nothing'}")
+    show_text(f"Current model: {found}")
+    finished = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    show_text(f"Finished in this storage: {finished or 'nothing'}")
 
 
 def show_lineage(generations: Sequence[Generation]) -> None:

@@ -35,13 +35,13 @@ class Generation(Section):
 class Cost(Section):
     """The total cost of some results; `cpu_seconds` includes child processes, `seconds` is wall time."""
 
-    results: int
-    rows: int
-    seconds: float
-    cpu_seconds: float
-    gpu_seconds: float
-    images: float
-    tokens: float
+    results: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    images: float = 0.0
+    tokens: float = 0.0
 
 
 def all_manifests(storage: Storage) -> list[Manifest]:

@@ -1,4 +1,4 @@
-"""Where a round stands: which stages are cached, which would run and for how long, and which are out of date."""
+"""The state of a round: which stages are cached, which would run and for how long, and which are out of date."""
 
 from __future__ import annotations
 

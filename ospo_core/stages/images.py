@@ -1,7 +1,4 @@
-"""Stage `images`: for every variant an image of the prompt and one of its negative, with the same noise.
-
-See docs/method.md, section 2.3.
-"""
+"""Stage `images`: per variant one image of the prompt and one of its negative, with the same noise (method.md, 2.3)."""
 
 from __future__ import annotations
 

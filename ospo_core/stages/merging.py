@@ -1,4 +1,4 @@
-"""Merging the slices of stage `prompts`: which of their rows are accepted. Rows are kept by position, not in memory."""
+"""Merging the slices of stage `prompts`: which rows are accepted. Memory holds their positions, not the rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Merged:
 
     Attributes:
         slices: digests of the slices.
-        texts: knows every accepted prompt; it is only queried.
+        texts: contains every accepted prompt; it is only queried.
         accepted: for each sub-category, which rows of which slice.
         counts: how many prompts of each sub-category are accepted.
-        drops: reason to number.
+        drops: number of dropped prompts by reason.
         spent: sub-categories with a slice that used up its attempts.
     """
 

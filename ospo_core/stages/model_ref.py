@@ -62,7 +62,7 @@ def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
     """Return a local folder with the model, fetched from storage into `scratch/models/<digest>` if needed.
 
     Raises:
-        ModelError: the folder is not there, or its content is not what the reference says.
+        ModelError: the folder does not exist, or its digest is another one.
         StorageError: the stored folder cannot be read.
     """
     from ospo_core.models.locate import resolve_model
@@ -82,7 +82,7 @@ def _verified(folder: Path, ref: ModelRef) -> Path:
             "the model's files are not those the round started with",
             field=str(folder),
             value=found[:12],
-            remedy=f"Restore the model with digest {ref.digest[:12]}, or start the round anew",
+            remedy=f"Restore the model with digest {ref.digest[:12]}, or start another round",
         )
     return folder
 

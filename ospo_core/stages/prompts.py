@@ -1,8 +1,8 @@
 """Stage `prompts`: the model writes base prompts itself (docs/method.md, section 1).
 
 A shard is a slice of a sub-category's quota, written independently of the others. Then duplicates between slices are
-dropped, and the quota that they leave open is written in further waves of slices, which know all prompts accepted so
-far. A sub-category with a slice that used up its attempts is not asked again. Finally the accepted prompts are cut into
+dropped, and what is then missing is written in further waves of slices, which know all prompts accepted so far. A
+sub-category with a slice that used up its attempts is skipped in later waves. Finally the accepted prompts are cut into
 item shards, which every later stage follows one to one.
 """
 

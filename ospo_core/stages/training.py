@@ -1,6 +1,4 @@
-"""Stage `training`: one adapter, trained in a process of its own, and the merged model for the next round.
-
-See docs/method.md, section 4.
+"""Stage `training`: an adapter, trained in a separate process, and the merged model (docs/method.md, section 4).
 
 The table holds the training curves; the model itself lies in `models/<digest>` of the storage, whole and ready to be
 loaded, and its digest is what later stages see of this one. The process keeps its checkpoints in the scratch folder
