@@ -21,6 +21,7 @@ import pytest
 from ospo_core.artifacts.manifest import Manifest, load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
+from ospo_core.rounds import Round
 from ospo_core.rounds.plan import plan_round
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import starting_model
@@ -99,7 +100,7 @@ def run_until(point: str, config: RoundConfig, profile: Path, api: str) -> bool:
 
 def pairs_of(config: RoundConfig) -> Manifest:
     storage = Storage(config.storage.root)
-    plans, manifests = plan_round(config, storage, starting_model(config, storage))
+    plans, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
     assert [plan.status for plan in plans][:6] == ["cached"] * 6
     found = load_manifest(storage, StageName.PAIRS, manifests[StageName.PAIRS].fingerprint)
     assert found is not None

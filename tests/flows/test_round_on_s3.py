@@ -19,6 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from ospo_core.artifacts.manifest import load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
+from ospo_core.rounds import Round
 from ospo_core.rounds.plan import plan_round, report_key
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import starting_model
@@ -73,7 +74,7 @@ def run(overrides: list[str], api: str, environment: dict[str, str]) -> str:
 
 def test_every_stage_is_published_with_its_report(finished: Finished) -> None:
     model = starting_model(finished.config, finished.storage)
-    plans, manifests = plan_round(finished.config, finished.storage, model)
+    plans, manifests = plan_round(Round(finished.config, finished.storage, model))
     assert [plan.status for plan in plans] == ["cached"] * len(StageName)
     assert manifests[StageName.PAIRS].rows > 0
     assert finished.storage.exists(report_key(manifests))

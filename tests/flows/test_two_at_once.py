@@ -18,6 +18,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
+from ospo_core.rounds import Round
 from ospo_core.rounds.plan import plan_round
 from ospo_core.stages.model_ref import starting_model
 from ospo_core.stages.run import content_of
@@ -78,7 +79,7 @@ def run_twice_at_once(configs: list[RoundConfig], folder: Path, api: str) -> Non
 def contents(config: RoundConfig) -> dict[str, str]:
     """Return the digests of a finished round's stages; there is one result of each, whole, without stray files."""
     storage = Storage(config.storage.root, config.storage.endpoint_url)
-    plans, manifests = plan_round(config, storage, starting_model(config, storage))
+    plans, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
     assert {plan.status for plan in plans} == {"cached"}
     for name, manifest in manifests.items():
         assert damage(storage, manifest) == unnamed(storage, manifest) == []

@@ -89,7 +89,7 @@ class PlacedRun(StageRun):
     """A stage run whose model folder is used without looking at it."""
 
     @property
-    def model_folder(self) -> Path:  # type: ignore[override]  # a plain property in place of a cached one
+    def model_folder(self) -> Path:
         return Path(self.model.source)
 
 

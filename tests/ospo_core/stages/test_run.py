@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
+from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import DamagedArtifactError
 from ospo_core.schema import StageName
 from ospo_core.stages.attempts import Attempt
 from ospo_core.stages.progress import Event, listening
 from ospo_core.stages.resources import Resources, shared_resources
-from ospo_core.stages.run import content_of, in_turn, run_stage
+from ospo_core.stages.run import StageRun, content_of, in_turn, run_stage
 from tests.support.fake_stages import SHARDS, NumbersStage, ShardSpec, SquaresStage
 from tests.support.rounds import bound, finished, small_round
 
@@ -31,14 +33,20 @@ def test_stage_is_computed_once_and_then_found(tmp_path: Path) -> None:
 def test_loop_uses_what_it_is_handed_and_reports_progress(tmp_path: Path) -> None:
     called: list[str] = []
     events: list[Event] = []
-    run = bound(NumbersStage(), small_round(tmp_path))
+
+    def find(run: StageRun) -> None:
+        called.append("find")
+
+    def map_shards(run: StageRun, specs: Sequence[ShardSpec]) -> Iterable[ShardEntry]:
+        called.append(f"{len(specs)} shards")
+        return in_turn(run, specs)
+
+    def publish(run: StageRun, done: Sequence[ShardEntry]) -> Manifest:
+        called.append(f"publish {len(done)}")
+        return run.publish(done)
+
     with listening(events.append):
-        run_stage(
-            run,
-            find=lambda one: called.append("find"),  # type: ignore[func-returns-value]  # None: not found
-            map_shards=lambda one, specs: (called.append(f"{len(specs)} shards"), in_turn(one, specs))[1],
-            publish=lambda one, done: (called.append(f"publish {len(done)}"), one.publish(done))[1],
-        )
+        run_stage(bound(NumbersStage(), small_round(tmp_path)), find, map_shards, publish)
     assert called == ["find", "2 shards", "1 shards", "publish 3"]
     assert [(event.kind, event.done, event.total) for event in events] == [
         ("started", 0, 2),
