@@ -1,1 +1,1 @@
-"""Prefect flows: the order of things, and nothing else."""
+"""Prefect flows: the order of the tasks, and nothing else."""

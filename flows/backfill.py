@@ -1,4 +1,4 @@
-"""Backfill: computing or recomputing one stage of a round, or some of its items, beside the published result."""
+"""Backfill: compute or recompute one stage of a round, or some of its items, and keep the published result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BackfillResult(Section):
         manifest: the result of the stage that counts now.
         ran: whether it was computed now.
         outdated: later stages whose results no longer follow from it.
-        cascade: result of recomputing those; None if they were left.
+        cascade: result of recomputing those; None if they were not recomputed.
     """
 
     round: str
@@ -43,7 +43,7 @@ def backfill(
     cascade: bool = False,
     overrides: list[str] | None = None,
 ) -> BackfillResult:
-    """Compute one stage of a round if it is missing, or recompute it; say which later stages are then out of date.
+    """Compute one stage of a round if it is missing, or recompute it; return which later stages are then out of date.
 
     Published results are kept: a recomputation is a new attempt beside them, and the round's record names the one that
     counts.
@@ -58,7 +58,7 @@ def backfill(
         overrides: `section.option=value`, valid for this stage only.
 
     Raises:
-        OspoError: there is no such round, its earlier stages are not done, or the request does not fit the stage.
+        OspoError: there is no such round, an earlier stage is not done, or the stage does not support the request.
     """
     found = find_round(config, round)
     before = inputs_of(opaque(found), stage, where)
@@ -67,7 +67,7 @@ def backfill(
         manifest, ran = run_step(found, stage, before, request)
     finally:
         found.resources.release()
-    late = tuple(one.stage for one in find_outdated(opaque(found)) if one.standing == "out of date")
+    late = tuple(find_outdated(opaque(found)))
     redone = self_improvement_round(found.config, until=late[-1], start=found.model) if cascade and late else None
     outdated = late if redone is None else ()
     return BackfillResult(round=found.id, manifest=manifest, ran=ran, outdated=outdated, cascade=redone)

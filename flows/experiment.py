@@ -1,6 +1,6 @@
 """An experiment: every arm with every seed, trained by the stages of an ordinary round, then evaluated.
 
-Arms share whatever stages their options leave alike, since all lie in one storage and are found by fingerprint.
+Arms share the stages that their options do not change, since all results lie in one storage, by fingerprint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Measurement(Section):
     """One model, evaluated with one guidance scale.
 
     Args:
-        arm: what it is: `ExperimentConfig.label` of an arm's round, or BASE.
+        arm: `ExperimentConfig.label` of an arm's round, or BASE.
         seed: seed of its round.
         guidance: guidance scale.
         evaluation: manifest of the evaluation.
@@ -41,11 +41,7 @@ class Measurement(Section):
 
 @flow(flow_run_name="experiment {experiment.name}", persist_result=False)
 def run_experiment(experiment: ExperimentConfig) -> list[Measurement]:
-    """Run an experiment, or what of it is not cached; return all measurements.
-
-    Args:
-        experiment: what is compared.
-    """
+    """Run what is not cached of an experiment, and return all measurements."""
     tag_run("ospo", "experiment", experiment.name)
     base = _measure(experiment, BASE, experiment.arms[0].config, experiment.seeds[0], None)
     measured = [one.model_copy(update={"seed": seed}) for seed in experiment.seeds for one in base]
@@ -56,7 +52,7 @@ def run_experiment(experiment: ExperimentConfig) -> list[Measurement]:
 
 
 def _run_arm(experiment: ExperimentConfig, arm: Arm, seed: int) -> list[Measurement]:
-    """Train an arm's rounds one after the other, whatever a promotion gate would say, and evaluate each."""
+    """Train an arm's rounds in sequence, regardless of the promotion gate, and evaluate each."""
     measured: list[Measurement] = []
     start: ModelRef | None = None
     for number in range(experiment.rounds):
@@ -70,7 +66,7 @@ def _run_arm(experiment: ExperimentConfig, arm: Arm, seed: int) -> list[Measurem
 def _measure(
     experiment: ExperimentConfig, label: str, config: RoundConfig, seed: int, training: Manifest | None
 ) -> list[Measurement]:
-    """Evaluate a trained model, or without one the model that all start from, at every guidance scale."""
+    """Evaluate a trained model at every guidance scale; without `training`, the model that all arms start from."""
     start = trained_model(training) if training is not None else None
     measured: list[Measurement] = []
     for guidance in experiment.guidances:

@@ -16,13 +16,12 @@ from tasks.round_tasks import nightly_start
 
 @flow(flow_run_name="{config.name}, {rounds} rounds", persist_result=False)
 def self_improve(config: RoundConfig, rounds: int = 2, refresh: list[StageName] | None = None) -> list[RoundResult]:
-    """Run `rounds` rounds; round r has seed `config.seed + r`, so that its prompts are new.
+    """Run `rounds` rounds, at least 1; round r has seed `config.seed + r`, so that its prompts are new.
 
-    Every round is cached like a single one, so a repeated or restarted call resumes where it ended.
+    Every round is cached like a single one, so a repeated or restarted call resumes where it stopped.
 
     Args:
         config: configuration of the first round; the others differ in seed and starting model.
-        rounds: number of rounds, at least 1.
         refresh: stages to recompute in every round.
     """
     tag_run("ospo", config.name, "improve")

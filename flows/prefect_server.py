@@ -1,4 +1,4 @@
-"""Prefect's embedded server: its settings, its start and its end.
+"""Prefect's embedded server: settings, start and stop.
 
 A user's own server (PREFECT_API_URL, or a Prefect profile) is used as it is. Prefect could start an embedded server
 itself, but would start it in the terminal's process group, where Ctrl-C ends it before its clients.
@@ -33,13 +33,13 @@ _SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT
 _SETTINGS = ExitStack()
 """Prefect settings of this process, valid until it ends."""
 _WATCH = 'read -r _; kill "$1" 2>/dev/null'
-"""Shell script: ends the given process when its standard input closes, since the owner of the pipe is gone."""
+"""Shell script: ends the given process when its standard input closes, because the owner of the pipe has ended."""
 _running: list[subprocess.Popen[bytes]] = []
 """The embedded server of this process and the shell that watches it, while they run."""
 
 
 def configure_prefect(scratch: Path, verbose: bool = False) -> None:
-    """Set the environment variables that Prefect reads when it is imported; those that are set stay.
+    """Set the environment variables that Prefect reads when it is imported; those already set are kept.
 
     Args:
         scratch: folder for Prefect's files if the home folder is not writable.
@@ -55,7 +55,7 @@ def configure_prefect(scratch: Path, verbose: bool = False) -> None:
 
 
 def set_defaults(verbose: bool = False) -> None:
-    """Set time-outs and, unless `verbose`, quiet logs; variables that are set stay."""
+    """Set timeouts and, unless `verbose`, quiet logs; variables already set are kept."""
     for name, value in {**_ALWAYS, **({} if verbose else _QUIET)}.items():
         os.environ.setdefault(name, value)
 
@@ -68,7 +68,7 @@ def start_server() -> None:
     Raises:
         OspoError: the user's server does not answer, or the embedded one does not start.
     """
-    from prefect.settings import get_current_settings
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     address = get_current_settings().api.url
     if address:
@@ -77,16 +77,12 @@ def start_server() -> None:
     process, address = _launch(get_current_settings().to_environment_variables(exclude_unset=True))
     importlib.import_module("flows.round")  # needed next; the server takes longer to start than this to import
     _wait_for(process, address)
-    _use(address)
+    _SETTINGS.enter_context(temporary_settings({PREFECT_API_URL: address}))
 
 
 @atexit.register  # before Prefect is imported, so that it runs after Prefect's exit handlers, which use the server
 def stop(patience: float = 5.0) -> None:
-    """End the embedded server of this process, if there is one, and its watcher.
-
-    Args:
-        patience: time that the server has to end by itself, seconds.
-    """
+    """End the embedded server of this process, if there is one, and its watcher; kill it after `patience` seconds."""
     while _running:
         process = _running.pop(0)
         process.terminate()
@@ -100,7 +96,7 @@ def stop(patience: float = 5.0) -> None:
 
 
 def process_ids() -> set[int]:
-    """Return the ids of the embedded server and its watcher; none where there is no such server."""
+    """Return the process ids of the embedded server and its watcher, if they run."""
     return {process.pid for process in _running}
 
 
@@ -139,13 +135,6 @@ def _wait_for(process: subprocess.Popen[bytes], address: str) -> None:
     )
 
 
-def _use(address: str) -> None:
-    """Let this process talk to the server at `address`, as long as it lives."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    _SETTINGS.enter_context(temporary_settings({PREFECT_API_URL: address}))
-
-
 def _check_answers(address: str) -> None:
     import httpx
 
@@ -161,7 +150,7 @@ def _check_answers(address: str) -> None:
 
 
 def _watcher_of(pid: int) -> subprocess.Popen[bytes]:
-    """Start a shell that ends the process `pid` when this process is gone, also if it was killed."""
+    """Start a shell that ends the process `pid` when this process has ended, even if it was killed."""
     return subprocess.Popen(["/bin/sh", "-c", _WATCH, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
 
 

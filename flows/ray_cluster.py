@@ -1,8 +1,8 @@
 """Shards on the nodes of a Ray cluster, through prefect-ray.
 
-The connection is owned like an engine: the first stage of a phase opens it, and it is released at the end of the phase,
-at the latest with the flow. Ray then ends the worker processes of this connection, with their engines and models, so
-that nothing is left on a GPU when the next phase or training begins.
+The connection is owned like an engine: the first stage of a phase opens it, and it is released at the end of the phase
+or of the flow. Ray then ends the worker processes of this connection with their engines and models, so that nothing is
+left on a GPU when the next phase or training begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -37,27 +37,13 @@ NODE_SECONDS = 120.0
 """Seconds to wait for all nodes to start a process that can import this project; free nodes need a few."""
 
 RESTARTS = 3
-"""How often Ray restarts a shard whose process or node died."""
+"""How often Ray restarts a shard after its process or node died."""
 
 FIELD = "execution.ray_address"
 
-_NOT_A_PATH = (EMBEDDED_PREFIX, STORED)
 
-
-@dataclass(frozen=True)
-class ShardNeeds:
-    """CPUs and GPUs that one shard occupies while it runs; two shards never share a GPU."""
-
-    cpus: int
-    gpus: int
-
-
-def shard_needs(run: StageRun, cluster_gpus: float) -> ShardNeeds:
-    """Return what a shard of this stage occupies: a whole GPU if the stage uses one and the cluster has any.
-
-    Args:
-        run: the stage in its round.
-        cluster_gpus: GPUs of all nodes together.
+def gpus_per_shard(run: StageRun, cluster_gpus: float) -> int:
+    """Return the GPUs that a shard occupies: a whole one if the stage uses a GPU and the cluster has any.
 
     Raises:
         ConfigError: `model.device` is `cuda` and no node has a GPU.
@@ -70,7 +56,7 @@ def shard_needs(run: StageRun, cluster_gpus: float) -> ShardNeeds:
             value="cuda",
             remedy="Add a node with a GPU, or use auto or cpu",
         )
-    return ShardNeeds(cpus=run.config.execution.ray_cpus, gpus=int(wanted and cluster_gpus > 0))
+    return int(wanted and cluster_gpus > 0)
 
 
 def with_absolute_paths(run: StageRun) -> StageRun:
@@ -79,14 +65,12 @@ def with_absolute_paths(run: StageRun) -> StageRun:
     Its fingerprint stays the same: no path is part of it.
     """
     config = run.config
+    storage = {"root": run.storage.root, "scratch": _absolute(config.storage.scratch)}
+    lists = tuple(map(_absolute, config.prompts.contamination_lists))
     sections = {
-        "storage": config.storage.model_copy(
-            update={"root": run.storage.root, "scratch": _absolute(config.storage.scratch)}
-        ),
+        "storage": config.storage.model_copy(update=storage),
         "model": config.model.model_copy(update={"path": _absolute(config.model.path)}),
-        "prompts": config.prompts.model_copy(
-            update={"contamination_lists": tuple(_absolute(name) for name in config.prompts.contamination_lists)}
-        ),
+        "prompts": config.prompts.model_copy(update={"contamination_lists": lists}),
         "evaluation": config.evaluation.model_copy(update={"prompts": _absolute(config.evaluation.prompts)}),
     }
     model = run.model.model_copy(update={"source": _absolute(run.model.source)})
@@ -95,17 +79,13 @@ def with_absolute_paths(run: StageRun) -> StageRun:
 
 def _absolute(path: str) -> str:
     """Return a local path made absolute; names of embedded, stored and current models stay as they are."""
-    if path == CURRENT or path.startswith(_NOT_A_PATH):
+    if path == CURRENT or path.startswith((EMBEDDED_PREFIX, STORED)):
         return path
     return str(Path(path).expanduser().absolute())
 
 
 class RayConnection:
-    """A connection of this process to a Ray cluster.
-
-    Attributes:
-        gpus: GPUs of all nodes together.
-    """
+    """A connection of this process to a Ray cluster; `gpus` is the number of GPUs of all nodes together."""
 
     def __init__(self, address: str, storage: Storage) -> None:
         import ray
@@ -117,22 +97,18 @@ class RayConnection:
             self._nodes = [node for node in ray.nodes() if node["Alive"]]
             _check_reach(self._nodes)
             _check_nodes(self._nodes, storage)
-        except BaseException:  # whatever ends the start must not leave the connection open
+        except BaseException:  # no failure may leave the connection open
             self.close()
             raise
         self.gpus = sum(node["Resources"].get("GPU", 0.0) for node in self._nodes)
 
-    def check_room(self, needs: ShardNeeds) -> None:
+    def check_room(self, cpus: int, gpus: int) -> None:
         """Raise ConfigError if no node is large enough for one shard; Ray would wait for such a node forever."""
-        fits = [
-            node
-            for node in self._nodes
-            if node["Resources"].get("CPU", 0) >= needs.cpus and node["Resources"].get("GPU", 0) >= needs.gpus
-        ]
-        if not fits:
+        sizes = [node["Resources"] for node in self._nodes]
+        if not any(size.get("CPU", 0) >= cpus and size.get("GPU", 0) >= gpus for size in sizes):
             raise ConfigError(
-                f"no node of the Ray cluster has the {needs.cpus} CPUs and {needs.gpus} GPUs that a shard needs",
-                field="execution.ray_cpus" if not needs.gpus else "model.device",
+                f"no node of the Ray cluster has the {cpus} CPUs and {gpus} GPUs that a shard needs",
+                field="execution.ray_cpus" if not gpus else "model.device",
                 remedy="Add such a node, or lower what a shard needs",
             )
 
@@ -161,9 +137,9 @@ def ray_runner(run: StageRun) -> Iterator[tuple[Any, StageRun]]:
     from prefect_ray.context import remote_options
 
     connection: RayConnection = run.resources.cluster(address, lambda: RayConnection(address, run.storage))
-    needs = shard_needs(run, connection.gpus)
-    connection.check_room(needs)
-    options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "max_retries": RESTARTS, "scheduling_strategy": "SPREAD"}
+    cpus, gpus = run.config.execution.ray_cpus, gpus_per_shard(run, connection.gpus)
+    connection.check_room(cpus, gpus)
+    options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": RESTARTS, "scheduling_strategy": "SPREAD"}
     with RayTaskRunner(address=address) as runner, remote_options(**options):
         yield runner, with_absolute_paths(run)
 
@@ -188,7 +164,7 @@ def _check_here(address: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Check that something listens at `host:port` or `ray://host:port`; names such as `auto` are left to Ray."""
+    """Check that a server listens at `host:port` or `ray://host:port`; names such as `auto` are left to Ray."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = parts.hostname or "", parts.port

@@ -1,4 +1,4 @@
-"""One stage as a step of a flow: the core's loop, with Prefect's tasks handed in."""
+"""One stage as a step of a flow: the loop of the core, with Prefect tasks passed in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import Phase, ShardSpec, StageRun, run_stage
 from ospo_core.stages.attempts import Attempt
-from tasks.progress import shards_counted
+from tasks.progress import progress_bar
 from tasks.remote_training import train_elsewhere
 from tasks.stage_tasks import compute_shard, look_up, publish
 from tasks.task_options import opaque
@@ -43,18 +43,18 @@ def run_step(
     if run.stage.phase is Phase.TRAINING:
         if round.config.execution.training_deployment is not None:
             manifest = look_up(run)
-            return (
-                (train_elsewhere(opaque(round), opaque(run), request), True) if manifest is None else (manifest, False)
-            )
+            if manifest is not None:
+                return manifest, False
+            return train_elsewhere(opaque(round), opaque(run), request), True
         return run_stage(run, look_up, _in_this_thread, publish)
-    with shards_counted(name):
+    with progress_bar(name, "shard"):
         return run_stage(run, look_up, _mapped, publish)
 
 
 def _in_this_thread(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
-    """Compute shards in the flow's own thread, the only one that learns of a cancellation.
+    """Compute shards in the flow's own thread, the only one that is told of a cancellation.
 
-    A training process must be told to write its checkpoint and end.
+    The training process must then write its checkpoint and end.
     """
     for spec in specs:
         yield cast(ShardEntry, compute_shard(opaque(run), spec, return_state=True).result())
@@ -64,8 +64,7 @@ def _mapped(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
     """Compute shards by the task runner that `execution.runner` names: a thread of this process, or a Ray cluster.
 
     Raises:
-        ConfigError: Ray is wanted, and prefect-ray is missing, the cluster does not answer or lacks what a shard needs,
-            or a node cannot see the storage.
+        ConfigError: Ray is wanted and cannot be used, see `flows.ray_cluster.ray_runner`.
     """
     with _task_runner(run) as (runner, mapped_run):
         for future in runner.map(compute_shard, {"run": unmapped(mapped_run), "spec": specs}):
@@ -73,7 +72,7 @@ def _mapped(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
 
 
 def _task_runner(run: StageRun) -> AbstractContextManager[tuple[Any, Any]]:
-    """Return the task runner, and the stage run as its tasks are to receive it.
+    """Return the task runner, and the stage run that its tasks receive.
 
     The configuration decides, so that a deployed flow follows its parameters.
     """

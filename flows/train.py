@@ -1,4 +1,4 @@
-"""The training of a round as a flow of its own, for a GPU work pool; started by rounds or by people."""
+"""The training of a round as a separate flow for a GPU work pool, started by a round or by hand."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the commands of rounds do: load the profile, run a flow or read the storage, show the result.
+"""What the commands do: load the profile, run a flow or read the storage, show the result.
 
-Prefect reads its settings when it is imported, so flows are imported after `embedded_prefect` has made them.
+Prefect reads its settings when it is imported, so flows are imported after `embedded_prefect` has set them.
 """
 
 from __future__ import annotations
@@ -75,9 +75,10 @@ def show_status(profile: str, overrides: Sequence[str]) -> None:
     config = load_profile(profile, overrides)
     storage = storage_of(config)
     model = starting_model(config, storage)
-    output.show_models(storage.uri(), model, current_model(storage))
+    keys = {name: storage.list(name.value) for name in StageName}
+    counts = {name: sum(key.endswith("/manifest.json") for key in keys[name]) for name in keys}
+    output.show_state(storage.uri(), model, current_model(storage), counts)
     output.show_plan(plan_round(Round(config, storage, model))[0])
-    output.show_inventory({name: _finished(storage, name) for name in StageName})
 
 
 def show_lineage(checkpoint: str, profile: str, overrides: Sequence[str]) -> None:
@@ -92,7 +93,7 @@ def show_lineage(checkpoint: str, profile: str, overrides: Sequence[str]) -> Non
 
 
 def show_cost(profile: str, overrides: Sequence[str]) -> None:
-    """Show the cost of each stage, over all results, and of each trained model with everything it was made from."""
+    """Show the cost of each stage over all results, and of each trained model including everything behind it."""
     manifests = all_manifests(storage_of(load_profile(profile, overrides)))
     stages = {name.value: cost(one for one in manifests if one.stage is name) for name in StageName}
     output.show_cost("By stage", {name: took for name, took in stages.items() if took.results})
@@ -101,7 +102,7 @@ def show_cost(profile: str, overrides: Sequence[str]) -> None:
         for one in manifests
         if one.stage is StageName.TRAINING
     }
-    output.show_cost("By trained model, with everything it was made from", models)
+    output.show_cost("By trained model, including everything behind it", models)
 
 
 def write_report(profile: str, overrides: Sequence[str]) -> None:
@@ -130,7 +131,7 @@ def show_rounds(profile: str, overrides: Sequence[str]) -> None:
     for record in sorted(records, key=lambda one: one.created_at):
         config = RoundConfig.model_validate(record.config)
         round = Round(config, storage, record.model, record.kind, recorded_id=record.id)
-        found = standings(round) if record.kind == "round" else []
+        found = standings(round) if record.kind == "round" else {}
         listed.append((record, config, found))
     output.show_rounds(storage.uri(), current_model(storage), listed)
 
@@ -167,7 +168,7 @@ def run_backfill(
 def collect_garbage(
     profile: str, overrides: Sequence[str], forget: Sequence[str], keep_hours: float, delete: bool
 ) -> None:
-    """Show what no round refers to; with `delete`, delete it and the records of the rounds to forget."""
+    """Show what no round refers to; with `delete`, delete it and the records of the rounds in `forget`."""
     storage = storage_of(load_profile(profile, overrides))
     forgotten = [find_record(storage, wanted).id for wanted in forget]
     found = find_garbage(storage, keep_hours, forgotten)
@@ -195,11 +196,6 @@ def storage_of(config: RoundConfig) -> Storage:
     from tasks.credentials import open_storage
 
     return open_storage(config)
-
-
-def _finished(storage: Storage, name: StageName) -> int:
-    """Return how many finished results of a stage the storage holds."""
-    return sum(key.endswith("/manifest.json") for key in storage.list(name.value))
 
 
 def _check_refresh(refresh: Sequence[StageName], until: StageName | None) -> None:

@@ -1,4 +1,4 @@
-"""The commands of `ospo`: names, options and help texts. What a command does is imported when it runs."""
+"""The commands of `ospo`: names, options and help texts. The code behind a command is imported when it runs."""
 
 from __future__ import annotations
 
@@ -36,15 +36,14 @@ Refresh = Annotated[
     list[StageName] | None, typer.Option("--refresh", help="Recompute a stage even if it is cached; repeatable.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's logs.")]
-OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Where to write the result.")]
 ModelFolder = Annotated[Path | None, typer.Option("--model", "-m", help="Model folder; default: the embedded model.")]
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit; an expected failure is one message on standard error, without a traceback.
+    """Run a command and exit; by default with the arguments of this process.
 
-    Args:
-        arguments: of the command line; by default those of this process.
+    An expected failure is one message on standard error, without a traceback.
     """
     try:
         app(args=None if arguments is None else list(arguments), prog_name="ospo")
@@ -149,7 +148,7 @@ def lineage(
 
 @app.command()
 def cost(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
-    """Show the time that all results in the storage took, by stage and by trained model."""
+    """Show the time spent on all results in the storage, by stage and by trained model."""
     from ospo import actions
 
     actions.show_cost(profile, overrides or [])
@@ -192,7 +191,7 @@ def backfill(
 
 @app.command()
 def gc(
-    delete: Annotated[bool, typer.Option("--delete", help="Delete it; otherwise it is only shown.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is found; otherwise it is only shown.")] = False,
     keep_hours: Annotated[
         float, typer.Option("--keep-hours", min=0, help="Keep what was written less than this many hours ago.")
     ] = 24.0,

@@ -1,9 +1,10 @@
-"""What `ospo deploy` does: create what `prefect deploy` expects to exist, then run it on the file of deployments."""
+"""What `ospo deploy` does: create what `prefect deploy` expects, then run it on the file of deployments."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import deployments
 from flows.prefect_server import configure_prefect
 from ospo import output
+from ospo_core.config import load_profile
 from ospo_core.config.profile import read_yaml
 from ospo_core.errors import ConfigError, OspoError
 
@@ -25,7 +27,6 @@ AUTOMATIONS = FOLDER / "automations.yaml"
 
 _OWN_KEYS = ("work_pools", "definitions")
 """Keys of the file that Prefect ignores: the pools to create, and YAML anchors."""
-_ANSWER_TIMEOUT_S = 10.0
 
 
 def deploy(file: Path | None, home: Path | None, check_only: bool) -> None:
@@ -37,13 +38,14 @@ def deploy(file: Path | None, home: Path | None, check_only: bool) -> None:
         check_only: stop after the check; no server is needed.
 
     Raises:
-        ConfigError: the file has a misspelt key, or an entry point is not a flow.
+        ConfigError: the file has a misspelt key, an entry point is not a flow, or a round would block its training.
         OspoError: there is no server, it does not answer, or Prefect refuses a deployment.
     """
     configure_prefect(Path(".ospo") / "scratch")
     path = (file or DEFAULT_FILE).absolute()
     document = read_yaml(path)
     check_keys(document, path)
+    check_pools(document, path)
     if check_only:
         output.show_text(f"{path}: {len(document.get('deployments', []))} deployments, all keys are known")
         return
@@ -101,6 +103,33 @@ def check_keys(document: Mapping[str, Any], path: Path) -> None:
         _check(entry.get("parameters", {}), _parameters(entry.get("entrypoint"), place), f"{place}: parameters")
 
 
+def check_pools(document: Mapping[str, Any], path: Path) -> None:
+    """Refuse a round that would occupy the only slot of the work pool in which its own training waits.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    single = {pool["name"] for pool in document.get("work_pools", []) if pool.get("concurrency_limit") == 1}
+    pools: dict[str, str | None] = {}
+    wanted: dict[str, str | None] = {}
+    for entry in document.get("deployments", []):
+        flow = re.split("[.:]", entry["entrypoint"])[-1].replace("_", "-")
+        name = f"{flow}/{entry.get('name')}"
+        pools[name] = entry.get("work_pool", {}).get("name")
+        for step in entry.get("build", []) if flow != "train" and pools[name] in single else []:
+            if options := step.get("deployments.steps.profile"):
+                config = load_profile(options["name"], options.get("overrides", ()))
+                wanted[name] = config.execution.training_deployment
+    for name, training in wanted.items():
+        if training is not None and pools.get(training) == pools[name]:
+            raise ConfigError(
+                f"the round occupies the only slot of work pool {pools[name]!r}, so its training would wait forever",
+                field=f"{path}: deployment {name!r}: execution.training_deployment",
+                value=training,
+                remedy="Use another pool for the round",
+            )
+
+
 def _fields(model: Any) -> set[str]:
     """Return the keys that a model of Prefect's file format reads."""
     return {field.alias or name for name, field in model.model_fields.items()}
@@ -112,7 +141,7 @@ def _parameters(entrypoint: str | None, place: str) -> set[str]:
 
     try:
         return set(load_flow_from_entrypoint(entrypoint or "").parameters.properties)
-    except Exception as error:  # whatever importing the file raises, the person who deploys it needs to know
+    except Exception as error:  # importing the file may raise anything, which the person who deploys it must see
         remedy = "Name a flow, as in flows.round.self_improvement_round"
         raise ConfigError(f"the entry point is not a flow: {error}", field=place, remedy=remedy) from error
 
@@ -142,7 +171,7 @@ def _server_address() -> str:
             remedy="Start one with `prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
     try:
-        httpx.get(f"{address}/health", timeout=_ANSWER_TIMEOUT_S).raise_for_status()
+        httpx.get(f"{address}/health", timeout=10.0).raise_for_status()
     except httpx.HTTPError as error:
         problem, remedy = f"the Prefect server does not answer: {error}", "Start it, or correct the address"
         raise OspoError(problem, field="PREFECT_API_URL", value=address, remedy=remedy) from error
@@ -150,7 +179,7 @@ def _server_address() -> str:
 
 
 def _create_pools(client: SyncPrefectClient, pools: list[dict[str, Any]]) -> Iterator[str]:
-    """Create the work pools that are missing; existing ones stay as people have set them."""
+    """Create missing work pools; existing ones keep their settings."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
 

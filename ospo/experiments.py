@@ -70,10 +70,8 @@ def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> R
 
 def _trainings(measured: Sequence[Measurement], label: str) -> list[Manifest]:
     """Return the trainings of an arm's round, without repetition, in the order of the seeds."""
-    found = {
-        one.training.fingerprint: one.training for one in measured if one.arm == label and one.training is not None
-    }
-    return list(found.values())
+    trainings = [one.training for one in measured if one.arm == label and one.training is not None]
+    return list({one.fingerprint: one for one in trainings}.values())
 
 
 def _curves(storage: Storage, trainings: Sequence[Manifest]) -> list[Curve]:
@@ -91,6 +89,6 @@ def _notes(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> dic
     for label in experiment.titles():
         trainings = _trainings(measured, label)
         pairs, steps = (sorted({int(training.counts[name]) for training in trainings}) for name in ("pairs", "steps"))
-        words = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
-        notes[label] = f"{words} pairs, {steps[0]} steps"
+        count = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+        notes[label] = f"{count} pairs, {steps[0]} steps"
     return notes

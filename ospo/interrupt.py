@@ -1,9 +1,9 @@
-"""Ctrl-C and other ends from outside: the process is gone within seconds, and leaves nothing running.
+"""Ctrl-C and other signals: the process ends within seconds and leaves nothing running.
 
 Python alone does not manage that. Prefect waits for the thread that computes a shard, which may take minutes, and
 replaces the handler of SIGTERM while a flow runs. So a thread learns of signals through Python's wake-up pipe, gives
-the main thread a moment to unwind, and then ends the process whatever it is doing. Nothing is lost by that: results
-are published atomically, as a killed process requires anyway.
+the main thread a moment to unwind, and then ends the process whatever it is doing. Nothing is lost: results are
+published atomically, since a process may be killed at any time anyway.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _GRACE_S = 2.0
 _REPORT_S = 0.8
 """Time to tell the Prefect server which runs have ended."""
 _SERVER_S = 0.7
-"""Time for the embedded server to end by itself."""
+"""Time that the embedded server has to shut down before it is killed."""
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) 
 
 
 class _Ending:
-    """The end of this process on a signal: `begun` when one has come, `unwound` when the main thread is out of work."""
+    """The end of this process on a signal: `begun` is set when one arrives, `unwound` when the main thread is done."""
 
     def __init__(self) -> None:
         self.begun, self.unwound = threading.Event(), threading.Event()
@@ -101,16 +101,16 @@ class _Ending:
         while number not in _SIGNALS:
             number = os.read(self._signals, 1)[0]
         self.begun.set()
-        sys.unraisablehook = lambda unraisable: None  # an interrupted destructor is no news
-        threading.excepthook = lambda failure: None  # nor is a thread whose process has ended
+        sys.unraisablehook = lambda unraisable: None  # an interrupted destructor is expected
+        threading.excepthook = lambda failure: None  # and so is a thread whose process has ended
         try:
             self._end()
         finally:
             os._exit(128 + number)
 
     def _end(self) -> None:
-        """End everything but this thread, the embedded server last, since runs that end still talk to it."""
-        from flows import prefect_server  # not above: a signal may come before anything is imported
+        """End everything but this thread; the embedded server last, since ending runs still talk to it."""
+        from flows import prefect_server  # not above: a signal may arrive before anything is imported
 
         deadline = time.monotonic() + _GRACE_S
         _end_children(deadline)
@@ -130,7 +130,7 @@ def _last_words() -> bytes:
 
 
 def _end_children(deadline: float) -> None:
-    """End all processes below this one but the embedded server: ask, wait until `deadline`, kill."""
+    """End all child processes except the embedded server: terminate, wait until `deadline`, kill."""
     import psutil
 
     from flows import prefect_server
@@ -148,7 +148,7 @@ def _end_children(deadline: float) -> None:
 
 
 def _is_running(process: psutil.Process) -> bool:
-    """Tell whether a process runs, without collecting it: whoever started it may be waiting for it."""
+    """Return whether a process runs, without reaping it, since its parent may be waiting for it."""
     import psutil
 
     try:
@@ -158,7 +158,7 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 def _report_crash() -> None:
-    """Tell the Prefect server that the flow run of this context has crashed, and the runs that it is part of."""
+    """Tell the Prefect server that the flow run of this context and its parent runs have crashed."""
     if "prefect.context" not in sys.modules:
         return
     from prefect.client.orchestration import get_client

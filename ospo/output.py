@@ -13,18 +13,16 @@ from ospo_core.config import RoundConfig
 from ospo_core.report.formats import duration
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
-from ospo_core.rounds.plan import StagePlan, StageStanding
+from ospo_core.rounds.plan import StagePlan, Standing
 from ospo_core.rounds.records import RoundRecord
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
 
-_WIDTH_OF_A_FILE = 140
-
 
 def console() -> Console:
-    """Return the console of standard output; for a file, lines are wider than 80 columns."""
-    found = Console(highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(highlight=False, width=_WIDTH_OF_A_FILE)
+    """Return the console of standard output; in a file, lines are wider than 80 columns."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=140)
 
 
 def show_title(text: str) -> None:
@@ -33,7 +31,7 @@ def show_title(text: str) -> None:
 
 
 def show_text(text: str) -> None:
-    """Show text as it is."""
+    """Show plain text."""
     console().print(text, markup=False, soft_wrap=True)
 
 
@@ -62,9 +60,7 @@ def show_round(
 
 def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
     """Show one model's accuracy by category."""
-    table = Table(title=f"{model}, judged by {accuracy['metric']}", title_justify="left")
-    for heading in ("Category", "Prompts", "Accuracy", "95 % interval"):
-        table.add_column(heading, justify="left" if heading == "Category" else "right")
+    table = _table(f"{model}, judged by {accuracy['metric']}", ["Category"], ["Prompts", "Accuracy", "95 % interval"])
     for name, group in accuracy["groups"].items():
         interval = f"{group['low']:.3f} to {group['high']:.3f}"
         table.add_row(name, f"{group['prompts']:.0f}", f"{group['accuracy']:.3f}", interval)
@@ -73,10 +69,8 @@ def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
 
 def show_plan(plans: Sequence[StagePlan], seconds: Mapping[StageName, float] | None = None) -> None:
     """Show the status of each stage and, if `seconds` is given, how long the missing ones would take."""
-    table = Table(title="Plan", title_justify="left")
     headings = ["Stage", "Status", "Rows", "Shards done", "Fingerprint", "Note"]
-    for heading in headings if seconds is None else [*headings, "Estimated time"]:
-        table.add_column(heading, overflow="fold")
+    table = _table("Plan", headings if seconds is None else [*headings, "Estimated time"])
     for plan in plans:
         rows = str(plan.rows) if plan.status == "cached" else ""
         done = str(plan.shards_done) if plan.shards_done else ""
@@ -105,19 +99,14 @@ def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, floa
     return f"About {duration(known)} of work, plus the time to start engines and load models.{without}"
 
 
-def show_models(root: str, start: ModelRef, current: ModelPointer | None) -> None:
-    """Show the model that a round starts from, and the one that was promoted last."""
-    screen = console()
-    screen.print("Storage:", root, soft_wrap=True, markup=False)
-    screen.print(f"Starting model: {start.digest[:12]} ({start.source})", soft_wrap=True, markup=False)
+def show_state(root: str, start: ModelRef, current: ModelPointer | None, counts: Mapping[StageName, int]) -> None:
+    """Show the model that a round starts from, the last promoted one, and how many finished results there are."""
+    show_text(f"Storage: {root}")
+    show_text(f"Starting model: {start.digest[:12]} ({start.source})")
     found = "none promoted yet" if current is None else f"{current.digest[:12]} (child of {current.parent[:12]})"
-    screen.print(f"Current model: {found}", markup=False)
-
-
-def show_inventory(counts: Mapping[StageName, int]) -> None:
-    """Show how many finished results of each stage the storage holds."""
-    found = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    console().print(f"Finished in this storage: {found or 'nothing'}")
+    show_text(f"Current model: {found}")
+    finished = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    show_text(f"Finished in this storage: {finished or 'nothing'}")
 
 
 def show_lineage(generations: Sequence[Generation]) -> None:
@@ -134,18 +123,8 @@ def show_lineage(generations: Sequence[Generation]) -> None:
 
 def show_cost(title: str, costs: Mapping[str, Cost]) -> None:
     """Show the cost of groups of results, one line per group."""
-    table = Table(title=title, title_justify="left")
-    for heading in (
-        "",
-        "Results",
-        "Rows",
-        "Wall time, s",
-        "CPU time, s",
-        "GPU time, s",
-        "Images sampled or judged",
-        "Tokens",
-    ):
-        table.add_column(heading, justify="left" if not heading else "right")
+    times = ["Wall time, s", "CPU time, s", "GPU time, s"]
+    table = _table(title, [""], ["Results", "Rows", *times, "Images sampled or judged", "Tokens"])
     for name, took in costs.items():
         figures = (took.results, took.rows, took.seconds, took.cpu_seconds, took.gpu_seconds, took.images, took.tokens)
         table.add_row(name, *(f"{figure:.0f}" for figure in figures))
@@ -155,16 +134,15 @@ def show_cost(title: str, costs: Mapping[str, Cost]) -> None:
 def show_rounds(
     root: str,
     current: ModelPointer | None,
-    rounds: Sequence[tuple[RoundRecord, RoundConfig, Sequence[StageStanding]]],
+    rounds: Sequence[tuple[RoundRecord, RoundConfig, Mapping[StageName, Standing]]],
 ) -> None:
     """Show the rounds of a storage, one line per round."""
-    table = Table(title=f"Rounds in {root}", title_justify="left")
-    for heading in ("Id", "Started", "Profile", "Seed", "From model", "Complete", "Out of date"):
-        table.add_column(heading, overflow="fold")
+    headings = ["Id", "Started", "Profile", "Seed", "From model", "Complete", "Out of date"]
+    table = _table(f"Rounds in {root}", headings)
     for record, config, stages in rounds:
-        done = [one.stage.value for one in stages if one.standing == "up to date"]
-        late = ", ".join(one.stage.value for one in stages if one.standing == "out of date")
-        shown = f"{len(done)} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
+        done = list(stages.values()).count("up to date")
+        late = ", ".join(name.value for name, standing in stages.items() if standing == "out of date")
+        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
         mark = " (current)" if current is not None and current.digest == record.model.digest else ""
         start = f"{record.model.digest[:12]}{mark}"
         table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)
@@ -184,9 +162,8 @@ def show_outdated(identity: str, stages: Sequence[StageName]) -> None:
 
 def show_garbage(found: Sequence[Garbage], forgotten: Sequence[str], deleted: bool) -> None:
     """Show what no round refers to, by kind and reason."""
-    table = Table(title="Deleted" if deleted else "Would be deleted", title_justify="left")
-    for heading in ("Kind", "Reason", "Results", "Files", "MB"):
-        table.add_column(heading, justify="left" if heading in {"Kind", "Reason"} else "right")
+    verdict = "Deleted" if deleted else "Would be deleted"
+    table = _table(verdict, ["Kind", "Reason"], ["Results", "Files", "MB"])
     for kind, why in sorted({(one.kind, one.why) for one in found}):
         group = [one for one in found if (one.kind, one.why) == (kind, why)]
         size = sum(one.size for one in group) / 1e6
@@ -194,16 +171,22 @@ def show_garbage(found: Sequence[Garbage], forgotten: Sequence[str], deleted: bo
     console().print(table)
     total = f"{len(found)} results, {sum(one.size for one in found) / 1e6:.1f} MB"
     rounds = f", and the record of {', '.join(forgotten)}" if forgotten else ""
-    if deleted:
-        show_text(f"Deleted: {total}{rounds}.")
-    else:
-        show_text(f"Would be deleted: {total}{rounds}. `ospo gc --delete` deletes them.")
+    show_text(f"{verdict}: {total}{rounds}.{'' if deleted else ' `ospo gc --delete` deletes them.'}")
+
+
+def _table(title: str, words: Sequence[str], figures: Sequence[str] = ()) -> Table:
+    """Return an empty table with columns of words, then columns of figures."""
+    table = Table(title=title, title_justify="left")
+    for heading in words:
+        table.add_column(heading, overflow="fold")
+    for heading in figures:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def _comparison(decision: Mapping[str, Any]) -> Table:
-    table = Table(title=f"Accuracy by {decision['metric']}, 95 % intervals", title_justify="left")
-    for heading in ("Category", "Prompts", "Before", "After", "Difference"):
-        table.add_column(heading, justify="left" if heading == "Category" else "right")
+    title = f"Accuracy by {decision['metric']}, 95 % intervals"
+    table = _table(title, ["Category"], ["Prompts", "Before", "After", "Difference"])
     for group in (*decision["categories"], decision["overall"]):
         table.add_row(
             group["name"],

@@ -1,7 +1,7 @@
 """Prefect assets: what a stage publishes, its sources, and metadata.
 
-The key of an asset is the address of its folder, so that readers of the lineage find it. A storage refuses addresses
-with credentials, so no key contains any.
+The key of an asset is the address of its folder, so that people who read the lineage find it. A storage refuses
+addresses with credentials, so no key contains any.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTER
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
-from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
 from ospo_core.stages import StageRun
 from ospo_core.stages.model_ref import STORED, ModelRef
@@ -62,15 +61,14 @@ def sources_of(run: StageRun) -> list[Asset]:
 
 
 def results_of(run: StageRun, done: Sequence[ShardEntry]) -> list[Asset]:
-    """Return what a stage makes: its result, and the trained model.
-
-    Args:
-        run: the stage in its round.
-        done: entries of all its shards.
-    """
+    """Return what a stage makes: its result, and the trained model; `done` are the entries of all its shards."""
     models = [str(entry.extra[MERGED]) for entry in done if MERGED in entry.extra]
-    made = [(run.prefix, run.stage.name.value), *((key, "trained model") for key in models)]
-    return [_described(run.storage.uri(key), what, run.config) for key, what in made]
+    found = []
+    for key, what in [(run.prefix, run.stage.name.value), *((model, "trained model") for model in models)]:
+        address, name = run.storage.uri(key), f"{what} of {run.config.name}, seed {run.config.seed}"
+        properties = AssetProperties(name=name, description=f"Stored at {address}")
+        found.append(Asset(key=asset_key(address), properties=properties))
+    return found
 
 
 def only_named_sources() -> None:
@@ -93,14 +91,9 @@ def describe_results(run: StageRun, manifest: Manifest) -> None:
 
 
 def refer_to(run: StageRun, manifest: Manifest) -> None:
-    """Record that finished results were found and are used again."""
+    """Record that finished results were found and are reused."""
     for key in _metadata(run, manifest):
         emit_event(REFERENCED, resource=AssetContext.asset_as_resource(Asset(key=key)))
-
-
-def _described(address: str, what: str, config: RoundConfig) -> Asset:
-    name = f"{what} of {config.name}, seed {config.seed}"
-    return Asset(key=asset_key(address), properties=AssetProperties(name=name, description=f"Stored at {address}"))
 
 
 def _metadata(run: StageRun, manifest: Manifest) -> dict[str, dict[str, Any]]:

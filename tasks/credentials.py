@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from ospo_core.artifacts.storage import Storage
@@ -23,34 +23,27 @@ FIELD = "storage.credentials_block"
 
 
 def open_storage(config: RoundConfig) -> Storage:
-    """Return the artifact storage of a configuration, with its credentials in the environment of this process.
+    """Return the artifact storage of a configuration, having put its credentials into this process's environment.
 
     Raises:
         ConfigError: the block with the credentials cannot be used.
         StorageError: the address cannot be used.
     """
-    use_credentials_of(config)
+    use_credentials(config.storage.credentials_block)
     return Storage(config.storage.root, config.storage.endpoint_url)
 
 
-def use_credentials_of(config: RoundConfig) -> None:
-    """Put the credentials of a configuration, if it names a block, into the environment of this process."""
-    if config.storage.credentials_block is not None:
-        use_credentials(config.storage.credentials_block)
-
-
-@lru_cache(maxsize=8)
-def use_credentials(block: str) -> None:
-    """Put the content of a Secret block into the environment of this process, once per process.
+@cache
+def use_credentials(block: str | None) -> None:
+    """Put the content of a Secret block, if one is named, into the environment of this process, once per process.
 
     The block's value is JSON with some of `NAMES`. It goes nowhere else: not into parameters, manifests or logs.
-
-    Args:
-        block: name of the block.
 
     Raises:
         ConfigError: there is no such block, or it does not hold such JSON.
     """
+    if block is None:
+        return
     from prefect.blocks.system import Secret
 
     try:
@@ -63,8 +56,8 @@ def use_credentials(block: str) -> None:
             remedy="Create it in the UI (Blocks, Secret), or omit the option and use environment variables",
         ) from error
     value: Any = secret.get()
-    wrong = sorted(set(value) - set(NAMES)) if isinstance(value, dict) else None
-    if wrong is None or wrong or not value:
+    wrong = sorted(set(value) - set(NAMES)) if isinstance(value, dict) else []
+    if wrong or not value or not isinstance(value, dict):
         raise ConfigError(
             f"holds something other than the store's credentials{f': {wrong}' if wrong else ''}",
             field=FIELD,

@@ -39,19 +39,13 @@ def run_logger() -> logging.Logger:
         return logging.getLogger("ospo")
 
 
-class _WithoutCompletions(logging.Filter):
-    """Drops the line that a task has completed, which the UI shows anyway; other ends of a task are kept."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.getMessage() != "Finished in state Completed()"
-
-
-_WITHOUT_COMPLETIONS = _WithoutCompletions()
+def _is_not_completion(record: logging.LogRecord) -> bool:
+    return record.getMessage() != "Finished in state Completed()"
 
 
 def shorten_log() -> None:
-    """Drop from the log of task runs what would hide the lines of the stages; repeated calls change nothing."""
-    logging.getLogger("prefect.task_runs").addFilter(_WITHOUT_COMPLETIONS)
+    """Drop the lines that a task has completed, which the UI shows anyway and which would hide those of the stages."""
+    logging.getLogger("prefect.task_runs").addFilter(_is_not_completion)  # a second time has no effect
 
 
 def artifact_key(stage: StageName) -> str:
@@ -75,26 +69,21 @@ def tag_run(*wanted: str) -> None:
 
 
 def show_stage(storage: Storage, manifest: Manifest, seed: int = 0) -> None:
-    """Log what a finished stage did, and put its page, examples and curves into the UI.
-
-    Args:
-        storage: where its results are.
-        manifest: of the stage.
-        seed: selects the examples.
-    """
-    run_logger().info(markdown.stage_sentence(manifest))
-    key, page = artifact_key(manifest.stage), markdown.stage_page(storage, manifest)
+    """Log what a finished stage did, and put its page, examples (selected by `seed`) and curves into the UI."""
+    sentence, key = markdown.stage_sentence(manifest), artifact_key(manifest.stage)
+    run_logger().info(sentence)
+    page = markdown.stage_page(storage, manifest)
     with _optional(f"stage {manifest.stage}"):
-        create_markdown_artifact(page, key=key, description=markdown.stage_sentence(manifest))
+        create_markdown_artifact(page, key=key, description=sentence)
         if manifest.drops:
             rows = markdown.kept_rows(manifest)
             create_table_artifact([dict(row) for row in rows], key=f"{key}-drops", description="Kept and dropped")
         if manifest.stage is StageName.PAIRS and manifest.rows:
-            pairs = markdown.pairs_page(storage, manifest, seed, EXAMPLES)
-            create_markdown_artifact(pairs, key=f"{key}-examples", description="Preference pairs with their pictures")
+            page = markdown.pairs_page(storage, manifest, seed, EXAMPLES)
+            create_markdown_artifact(page, key=f"{key}-examples", description="Preference pairs with their pictures")
         if manifest.stage is StageName.TRAINING and manifest.rows:
-            curves = markdown.curves_page(storage, manifest)
-            create_markdown_artifact(curves, key=f"{key}-curves", description="Training curves")
+            page = markdown.curves_page(storage, manifest)
+            create_markdown_artifact(page, key=f"{key}-curves", description="Training curves")
 
 
 def show_cached(manifest: Manifest) -> None:
@@ -105,9 +94,10 @@ def show_cached(manifest: Manifest) -> None:
 def show_decision(decision: Mapping[str, object], promotion: Promotion) -> None:
     """Log the decision of the promotion gate and put it into the UI."""
     verdict = "promoted" if decision["promote"] else "refused"
-    run_logger().info("%s: %s; current model: %s", verdict, decision["reason"], words_of(promotion))
+    effect = f"{'changed' if promotion.changed else 'unchanged'}, {promotion.reason}"
+    run_logger().info("%s: %s; current model: %s", verdict, decision["reason"], effect)
     with _optional("decision"):
-        page = markdown.decision_page(decision, words_of(promotion))
+        page = markdown.decision_page(decision, effect)
         create_markdown_artifact(page, key="ospo-decision", description=f"Promotion gate: {verdict}")
 
 
@@ -123,14 +113,9 @@ def show_round(
         create_markdown_artifact(page, key="ospo-round", description=f"{verdict}; report: {address}")
 
 
-def words_of(promotion: Promotion) -> str:
-    """Return in words whether the current model changed."""
-    return f"{'changed' if promotion.changed else 'unchanged'}, {promotion.reason}"
-
-
 @contextmanager
 def _optional(what: str) -> Iterator[None]:
-    """Let the round continue if the server refuses what is only for display."""
+    """Let the round continue when the server refuses something that is only for display."""
     try:
         yield
     except httpx.HTTPError as error:

@@ -1,10 +1,11 @@
-"""Progress bars in the Prefect UI: only for what takes long, and updated rarely, since every update is a request."""
+"""Progress bars in the Prefect UI: only for long work, and updated rarely, since every update is a request."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 from uuid import UUID
 
 import httpx
@@ -18,20 +19,13 @@ from tasks.prefect_ui import artifact_key, run_logger
 PATIENCE = 2.0
 """Seconds before a bar appears."""
 STEP = 5.0
-"""Percentage points by which a bar must grow to be updated: at most twenty times."""
+"""Percentage points by which a bar must grow to be updated, so that there are at most twenty updates."""
 LONGEST_WAIT = 60.0
-"""Seconds after which a bar is updated for less."""
-_ALMOST = 99.0
+"""Seconds after which a smaller step is shown too."""
 
 
 class Bar:
-    """A bar that appears with its first update; a server that does not answer stops the bar, not the work.
-
-    Args:
-        key: of its artifact.
-        what: what it measures.
-        patience: seconds before it appears.
-    """
+    """A bar that appears with its first update; a server that does not answer stops the bar, not the work."""
 
     def __init__(self, key: str, what: str, patience: float = PATIENCE) -> None:
         self.key, self.what, self.patience = key, what, patience
@@ -40,11 +34,8 @@ class Bar:
         self._last = time.monotonic()
 
     def move(self, done: int, total: int, words: str) -> None:
-        """Show that `done` of `total` is done, if that is worth a request.
-
-        A bar is full only after `finish`, since more units may follow when all known ones are done.
-        """
-        share, waited = min(_ALMOST, 100.0 * done / max(total, 1)), time.monotonic() - self._last
+        """Show `done` of `total`, if that is worth a request; only `finish` fills the bar, since more may follow."""
+        share, waited = min(99.0, 100.0 * done / max(total, 1)), time.monotonic() - self._last
         if waited < self.patience or (share - self.shown < STEP and waited < LONGEST_WAIT):
             return
         self._show(share, f"{self.what}: {words}")
@@ -70,28 +61,15 @@ class Bar:
 
 
 @contextmanager
-def steps_counted(stage: StageName, patience: float = PATIENCE) -> Iterator[Bar]:
-    """Show the steps of the training in a bar while the block runs."""
-    bar = Bar(f"{artifact_key(stage)}-progress", stage.value, patience)
-
-    def hear(event: Event) -> None:
-        if event.stage is stage and event.kind == "advanced" and event.total > 1:
-            note = f", {event.note}" if event.note else ""
-            bar.move(event.done, event.total, f"step {event.done} of {event.total}{note}")
-
-    with listening(hear):
-        yield bar
-    bar.finish()
-
-
-@contextmanager
-def shards_counted(stage: StageName, patience: float = PATIENCE) -> Iterator[Bar]:
-    """Show the shards of a stage in a bar of the flow while the block runs; a stage with a single shard gets none."""
-    bar = Bar(f"{artifact_key(stage)}-shards", stage.value, patience)
+def progress_bar(stage: StageName, unit: Literal["step", "shard"], patience: float = PATIENCE) -> Iterator[Bar]:
+    """Show the shards of a stage or the steps of the training in a bar while the block runs; a single one gets none."""
+    suffix = "progress" if unit == "step" else "shards"
+    bar = Bar(f"{artifact_key(stage)}-{suffix}", stage.value, patience)
 
     def hear(event: Event) -> None:
         if event.stage is stage and event.kind in ("started", "advanced") and event.total > 1:
-            bar.move(event.done, event.total, f"{event.done} of {event.total} shards")
+            note = f", {event.note}" if event.note else ""
+            bar.move(event.done, event.total, f"{unit} {event.done} of {event.total}{note}")
 
     with listening(hear):
         yield bar

@@ -36,16 +36,12 @@ def train_elsewhere(round: Round, run: StageRun, request: Attempt | None = None)
 
     This task is not retried: the deployment's own tasks are, and a retry of the round starts the deployment again,
     which resumes from its last checkpoint. If this task ends before the deployment's run, it cancels that run.
-
-    Args:
-        round: the round.
-        run: its training.
-        request: the requested attempt, if the training is to be repeated although there is a result.
+    A `request` repeats the training although there is a result.
 
     Raises:
         ConfigError: there is no such deployment.
         TrainingError: its run failed or was cancelled; the message is that of the run.
-        StageError: its run was completed, but the storage has no result of it.
+        StageError: its run was completed, but its result is not in the storage.
     """
     name, deployment = run.stage.name, str(run.config.execution.training_deployment)
     emit(Event("started", name, total=1))
@@ -54,10 +50,16 @@ def train_elsewhere(round: Round, run: StageRun, request: Attempt | None = None)
     with get_client(sync_client=True) as client:
         try:
             ended = _wait(client, flow_run)
-        except BaseException:  # also a cancelled round (not an Exception): its training must not go on without it
+        except BaseException:  # also when the round is cancelled, which is no Exception: its training must stop too
             _cancel(client, flow_run)
             raise
-    _check_completed(ended, deployment)
+    if ended.state is None or not ended.state.is_completed():
+        outcome = f"{ended.state.name}: {ended.state.message}" if ended.state else "without a state"
+        raise TrainingError(
+            f"the training's flow run {ended.name!r} ended {outcome}",
+            field=f"deployment {deployment}",
+            remedy="See its logs in the Prefect UI; a retry of the round resumes from the last checkpoint",
+        )
     manifest = run.find()
     if manifest is None:
         raise StageError(
@@ -123,18 +125,6 @@ def _wait(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
             if time.monotonic() - answered > _SILENCE_S:
                 raise
     return run
-
-
-def _check_completed(ended: FlowRun, deployment: str) -> None:
-    """Raise TrainingError with the message of a run that was not completed."""
-    state = ended.state
-    if state is None or not state.is_completed():
-        outcome = f"{state.name}: {state.message}" if state else "without a state"
-        raise TrainingError(
-            f"the training's flow run {ended.name!r} ended {outcome}",
-            field=f"deployment {deployment}",
-            remedy="See its logs in the Prefect UI; a retry of the round resumes from the last checkpoint",
-        )
 
 
 def _cancel(client: SyncPrefectClient, run: FlowRun) -> None:

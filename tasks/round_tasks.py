@@ -1,8 +1,6 @@
-"""The tasks around the stages of a round: opening it, promotion, report, and what a backfill needs besides."""
+"""The tasks around the stages of a round: opening it, promotion, the report, and what only a backfill needs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -12,7 +10,7 @@ from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError
 from ospo_core.rounds import Round
 from ospo_core.rounds.garbage import NIGHTLY
-from ospo_core.rounds.plan import StageStanding, count_chosen, manifests_before, report_key, standings
+from ospo_core.rounds.plan import count_chosen, manifests_before, report_key, standings
 from ospo_core.rounds.records import find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
@@ -32,19 +30,12 @@ from tasks.task_options import RETRIED, UNCACHED
 
 Manifests = dict[StageName, Manifest]
 
-_OF_THE_CALLER = ("storage", "execution")
-
 
 @task(task_run_name="open {config.name}", **UNCACHED)
 def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKind = "round") -> Round:
     """Check that the storage can be written, find the starting model, and record the round.
 
-    Mistakes in any of these show up before work is done.
-
-    Args:
-        config: the round's configuration.
-        start: the starting model; by default the one that `config.model.path` names.
-        kind: a round, or the evaluation of one model alone.
+    The starting model is `start`, by default the one that `config.model.path` names. Mistakes show up before any work.
 
     Raises:
         StorageError: the storage is unreachable, read-only or full.
@@ -60,7 +51,9 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKi
 
 @task(task_run_name="find the round", **UNCACHED, **RETRIED)
 def find_round(config: RoundConfig, wanted: str | None) -> Round:
-    """Return the round whose id begins with `wanted`, with the caller's storage and execution; default: of `config`.
+    """Return the round whose id begins with `wanted`, with the storage and execution of `config`.
+
+    Without `wanted` it is the round of `config`.
 
     Raises:
         ConfigError: there is no such round.
@@ -77,7 +70,7 @@ def find_round(config: RoundConfig, wanted: str | None) -> Round:
             raise ConfigError(
                 "is an evaluation of one model, which has no stages", field="round", value=wanted, remedy="Name a round"
             )
-        here = {name: getattr(config, name).model_dump(mode="json") for name in _OF_THE_CALLER}
+        here = {name: getattr(config, name).model_dump(mode="json") for name in ("storage", "execution")}
         found = RoundConfig.model_validate({**record.config, **here})
         round = Round(found, storage, record.model, recorded_id=record.id)
     tag_round(round, "backfill")
@@ -99,24 +92,20 @@ def inputs_of(round: Round, stage: StageName, where: str) -> Manifests:
 
 
 @task(task_run_name="what is out of date", **UNCACHED, **RETRIED)
-def find_outdated(round: Round) -> list[StageStanding]:
-    """Return how every stage of the round stands now, and show it in the UI."""
+def find_outdated(round: Round) -> list[StageName]:
+    """Return the stages of the round that are out of date, and show the standing of all stages in the UI."""
     found = standings(round)
-    create_markdown_artifact(standings_markdown(round.id, found), key="ospo-backfill", description="Backfill")
-    return found
-
-
-def standings_markdown(round_id: str, found: list[StageStanding]) -> str:
-    """Return how the stages of a round stand, as Markdown."""
-    lines = [f"# Round {round_id}", "", "| stage | after the backfill |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| {one.stage} | {one.standing} |" for one in found)])
+    lines = [f"# Round {round.id}", "", "| stage | after the backfill |", "| --- | --- |"]
+    lines += [f"| {name} | {standing} |" for name, standing in found.items()]
+    create_markdown_artifact("\n".join(lines), key="ospo-backfill", description="Backfill")
+    return [name for name, standing in found.items() if standing == "out of date"]
 
 
 @task(task_run_name="starting model", **UNCACHED, **RETRIED)
 def nightly_start(config: RoundConfig, flow_run: str) -> ModelRef:
     """Return the model that was last promoted when `flow_run` began, or the configured one if none was.
 
-    It is noted under `nightly/` in the storage, since a retry may come after the run's own promotion.
+    It is recorded under `nightly/` in the storage, since a retry may follow the run's own promotion.
     """
     storage, key = open_storage(config), f"{NIGHTLY}/{flow_run}.json"
     if storage.exists(key):
@@ -130,11 +119,11 @@ def nightly_start(config: RoundConfig, flow_run: str) -> ModelRef:
 @task(task_run_name="promotion", **UNCACHED, **RETRIED)
 def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
     """Make the child the current model if the gate decided so; a refused child is kept, with the reason."""
-    decision: dict[str, Any] = manifests[StageName.EVALUATION].extra["decision"]
+    training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
+    decision = evaluation.extra["decision"]
     if not decision["promote"]:
         promotion = Promotion(changed=False, reason="the gate refused the trained model")
     else:
-        training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
         pointer = ModelPointer(
             digest=training.extra[MODEL_DIGEST],
             key=training.extra[MERGED],

@@ -1,4 +1,4 @@
-"""The three tasks of every stage: look it up, compute a shard, publish. They wrap the methods of a `StageRun`.
+"""The three tasks of every stage: look it up, compute a shard, publish. They wrap methods of `StageRun`.
 
 The storage is the only cache: a task that finds its result there ends in a state named "Cached".
 """
@@ -17,9 +17,9 @@ from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.stages import Phase, ShardSpec, StageRun
 from ospo_core.stages.run import find
 from tasks.assets import MADE_BY, describe_results, only_named_sources, refer_to, results_of, sources_of
-from tasks.credentials import use_credentials_of
+from tasks.credentials import use_credentials
 from tasks.prefect_ui import show_cached, show_stage
-from tasks.progress import steps_counted
+from tasks.progress import progress_bar
 from tasks.task_options import RETRIED, UNCACHED, opaque
 
 
@@ -45,18 +45,18 @@ def _look_up(run: StageRun) -> State[Any] | None:
 @task(task_run_name="{run.stage.name}: {spec.name}", **UNCACHED, **RETRIED)
 def compute_shard(run: StageRun, spec: ShardSpec) -> ShardEntry | State[Any]:
     """Compute and publish one shard, or find it published by an interrupted run ("Cached")."""
-    use_credentials_of(run.config)
+    use_credentials(run.config.storage.credentials_block)
     found = run.find_shard(spec)
     if found is not None:
         return Completed(name="Cached", message=found.file, data=found)
-    if run.stage.phase is not Phase.TRAINING:  # shards are counted by the flow, the steps of the training here
+    if run.stage.phase is not Phase.TRAINING:  # the flow counts shards; the steps of the training are counted here
         return run.compute_shard(spec)
-    with steps_counted(run.stage.name):
+    with progress_bar(run.stage.name, "step"):
         return run.compute_shard(spec)
 
 
 def publish(run: StageRun, done: Sequence[ShardEntry]) -> Manifest:
-    """Publish the stage's manifest in a task that materialises the results as assets of what they were made from."""
+    """Publish the stage's manifest in a task that materializes the results as Prefect assets with their sources."""
     publishing = materialize(
         *results_of(run, done),
         by=MADE_BY,

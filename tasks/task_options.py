@@ -1,11 +1,11 @@
-"""Options of all tasks: no cache but the storage, and retries for what may have been a hiccup, not for mistakes."""
+"""Options of all tasks: the storage is the only cache, and only errors that may be temporary are retried."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from prefect import Task
-from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
@@ -16,7 +16,7 @@ from ospo_core.training.collapse import CollapseError
 _Argument = TypeVar("_Argument")
 
 PERMANENT = (ConfigError, StageError, ModelError, DamagedArtifactError, CollapseError)
-"""Errors that the same task would meet again."""
+"""Errors that a retry would meet again."""
 
 
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -25,36 +25,20 @@ def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -
         state.result()
     except PERMANENT:
         return False
-    except Exception:  # whatever else went wrong may have been the network, the disk or the machine
+    except Exception:  # anything else may have been the network, the disk or the machine
         return True
     return False
 
 
-class TaskOptions(TypedDict):
-    """Options of `prefect.task` that all tasks here share."""
-
-    cache_policy: CachePolicy
-    persist_result: bool
-
-
-class RetryOptions(TypedDict):
-    """Options of `prefect.task` for tasks that are retried."""
-
-    retries: int
-    retry_delay_seconds: Any
-    retry_jitter_factor: float
-    retry_condition_fn: Any
-
-
-UNCACHED = TaskOptions(cache_policy=NO_CACHE, persist_result=False)
+UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 """The storage is the only cache: tasks look up their manifests themselves (docs/architecture.md, decision 3)."""
 
-RETRIED = RetryOptions(
-    retries=3,
-    retry_delay_seconds=exponential_backoff(backoff_factor=2),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=worth_retrying,
-)
+RETRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": worth_retrying,
+}
 """Three retries, after about 2, 4 and 8 seconds. The storage has already retried what the network dropped."""
 
 

@@ -1,4 +1,4 @@
-"""Rounds: what a round consists of, which of its stages are done, where its models come from, what nobody needs."""
+"""Rounds: their stages and state, the lineage of models, and garbage collection."""
 
 from ospo_core.rounds.round import Round
 

@@ -1,4 +1,4 @@
-"""Garbage collection: what in a storage no round refers to, such as older attempts and leftovers of killed runs.
+"""Garbage collection: what no round of a storage refers to, such as older attempts and leftovers of killed runs.
 
 Kept are the results that the records of rounds name, the current model, and everything these were made from. A nightly
 flow run notes its starting model for its own retries; such notes expire like the rest.
@@ -49,7 +49,7 @@ def find_garbage(storage: Storage, keep_hours: float, forgotten: Collection[str]
 
     Args:
         storage: where to look.
-        keep_hours: whatever was written to within so many hours stays, since a run may be using it.
+        keep_hours: what was written to in the last `keep_hours` hours stays, since a run may be using it.
         forgotten: ids of rounds to ignore.
 
     Raises:
@@ -71,14 +71,14 @@ def find_garbage(storage: Storage, keep_hours: float, forgotten: Collection[str]
 
 def remove(storage: Storage, garbage: Iterable[Garbage]) -> int:
     """Delete what `find_garbage` found; return the number of deleted files."""
-    return sum(_remove(storage, one) for one in garbage)
-
-
-def _remove(storage: Storage, one: Garbage) -> int:
-    if one.kind in (REPORTS, NIGHTLY):
-        storage.delete(one.key)
-        return 1
-    return storage.delete_folder(one.key)
+    deleted = 0
+    for one in garbage:
+        if one.kind in (REPORTS, NIGHTLY):
+            storage.delete(one.key)
+            deleted += 1
+        else:
+            deleted += storage.delete_folder(one.key)
+    return deleted
 
 
 def _kept(storage: Storage, manifests: list[Manifest], rounds: Iterable[str]) -> dict[str, Manifest]:

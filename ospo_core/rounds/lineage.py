@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from, and what results cost: read from the manifests of a storage, nothing else."""
+"""Where a checkpoint comes from, and what results cost; both are read from the manifests alone."""
 
 from __future__ import annotations
 
@@ -33,13 +33,7 @@ class Generation(Section):
 
 
 class Cost(Section):
-    """What some results cost in all.
-
-    Args:
-        results: number of finished results; rows: of all of them.
-        seconds: wall time; cpu_seconds: processor time, child processes included; gpu_seconds: of the GPUs occupied.
-        images, tokens: as counted.
-    """
+    """The total cost of some results; `cpu_seconds` includes child processes, `seconds` is wall time."""
 
     results: int = 0
     rows: int = 0
@@ -120,24 +114,20 @@ def ancestors(manifests: Sequence[Manifest], of: Manifest) -> list[Manifest]:
 
 def cost(manifests: Iterable[Manifest]) -> Cost:
     """Return the cost of some results."""
-    total = Cost()
-    for one in manifests:
-        total = Cost(
-            results=total.results + 1,
-            rows=total.rows + one.rows,
-            seconds=total.seconds + one.seconds,
-            cpu_seconds=total.cpu_seconds + one.cpu_seconds,
-            gpu_seconds=total.gpu_seconds + one.gpu_seconds,
-            images=total.images + one.counts.get("images", 0.0),
-            tokens=total.tokens + sum(count for name, count in one.counts.items() if name.endswith("tokens")),
-        )
-    return total
+    found = list(manifests)
+    return Cost(
+        results=len(found),
+        rows=sum(one.rows for one in found),
+        seconds=sum(one.seconds for one in found),
+        cpu_seconds=sum(one.cpu_seconds for one in found),
+        gpu_seconds=sum(one.gpu_seconds for one in found),
+        images=sum(one.counts.get("images", 0.0) for one in found),
+        tokens=sum(count for one in found for name, count in one.counts.items() if name.endswith("tokens")),
+    )
 
 
 def _verdict(manifests: Iterable[Manifest], model: str) -> bool | None:
     """Return the decision of the last evaluation in which the model was the child."""
-    verdict: bool | None = None
-    for one in manifests:
-        if one.stage is StageName.EVALUATION and one.extra.get("child") == model:
-            verdict = bool(one.extra["decision"]["promote"])
-    return verdict
+    tests = (one for one in manifests if one.stage is StageName.EVALUATION and one.extra.get("child") == model)
+    verdicts = [bool(one.extra["decision"]["promote"]) for one in tests]
+    return verdicts[-1] if verdicts else None

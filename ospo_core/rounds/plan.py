@@ -1,4 +1,4 @@
-"""Where a round stands: which stages are cached, which would run and for how long, and which are out of date."""
+"""The state of a round: which stages are cached, which would run and for how long, and which are out of date."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from ospo_core.stages.partial import chosen_items
 Status = Literal["cached", "run", "waits", "damaged"]
 Standing = Literal["up to date", "out of date", "not done yet"]
 
-_MODELS_COMPARED = 2
-
 
 class StagePlan(Section):
     """What a round would do with one stage.
@@ -44,13 +42,6 @@ class StagePlan(Section):
     note: str = ""
 
 
-class StageStanding(Section):
-    """Whether the recorded result of one stage of a round still follows from its inputs."""
-
-    stage: StageName
-    standing: Standing
-
-
 def plan_round(round: Round, refresh: Collection[StageName] = ()) -> tuple[list[StagePlan], dict[StageName, Manifest]]:
     """Return the plan of a round and the manifests of its cached stages; nothing is computed, no shard is read."""
     plans: list[StagePlan] = []
@@ -66,19 +57,18 @@ def plan_round(round: Round, refresh: Collection[StageName] = ()) -> tuple[list[
     return plans, manifests
 
 
-def standings(round: Round) -> list[StageStanding]:
-    """Return how every stage of a round stands; nothing is computed, no shard is read.
+def standings(round: Round) -> dict[StageName, Standing]:
+    """Return the standing of every stage of a round; nothing is computed, no shard is read.
 
     A stage is out of date if the round's record has a result of it that its present inputs would not find, or if an
     earlier stage is out of date.
     """
-    plans, manifests = plan_round(round)
+    _, manifests = plan_round(round)
     done = stage_records(round.storage, round.id)
-    found = []
-    for plan in plans:
-        standing: Standing = "out of date" if plan.stage in done else "not done yet"
-        found.append(StageStanding(stage=plan.stage, standing="up to date" if plan.stage in manifests else standing))
-    return found
+    return {
+        name: "up to date" if name in manifests else "out of date" if name in done else "not done yet"
+        for name in round.stages
+    }
 
 
 def manifests_before(round: Round, name: StageName) -> dict[StageName, Manifest]:
@@ -90,9 +80,9 @@ def manifests_before(round: Round, name: StageName) -> dict[StageName, Manifest]
     """
     plans, manifests = plan_round(round)
     order = list(round.stages)
-    wanted = order[: order.index(name)]
-    for plan in plans:
-        if plan.stage in wanted and plan.stage not in manifests:
+    before = plans[: order.index(name)]
+    for plan in before:
+        if plan.stage not in manifests:
             if plan.status == "damaged":
                 raise DamagedArtifactError(plan.note)
             raise StageError(
@@ -100,7 +90,7 @@ def manifests_before(round: Round, name: StageName) -> dict[StageName, Manifest]
                 field=f"stage {name}",
                 remedy=f"Run `ospo stage {name}` with the options of this round, or backfill {plan.stage} first",
             )
-    return {stage: manifests[stage] for stage in wanted}
+    return {plan.stage: manifests[plan.stage] for plan in before}
 
 
 def count_chosen(round: Round, prompts: Manifest, where: str) -> int:
@@ -137,10 +127,10 @@ def estimate_seconds(config: RoundConfig, manifests: Sequence[Manifest]) -> dict
     """
     estimates: dict[StageName, float] = {}
     for stage in StageName:
-        past = [(one.seconds, _work_done(one, manifests)) for one in manifests if one.stage is stage and _is_whole(one)]
-        seconds, work = (sum(figures) for figures in zip(*past, strict=True)) if past else (0.0, 0.0)
+        past = [one for one in manifests if one.stage is stage and not (one.ingredients.get("redo") or {}).get("where")]
+        work = sum(_work_done(one, manifests) for one in past)
         if work > 0:
-            estimates[stage] = seconds / work * _work_wanted(config, stage)
+            estimates[stage] = sum(one.seconds for one in past) / work * _work_wanted(config, stage)
     return estimates
 
 
@@ -171,18 +161,14 @@ def _attempt_note(run: StageRun) -> str:
     return f"recomputed, attempt {run.attempt.number}{f' where {run.attempt.where}' if run.is_partial else ''}"
 
 
-def _is_whole(manifest: Manifest) -> bool:
-    """Return whether a result was computed for all items."""
-    return not (manifest.ingredients.get("redo") or {}).get("where")
-
-
 def _work_wanted(config: RoundConfig, stage: StageName) -> float:
     """Return how much work a stage has, in the unit of `_work_done`."""
     if stage is StageName.TRAINING:
         training = config.training
         return float(training.steps * training.batch_size * training.accumulation)
     if stage is StageName.EVALUATION:
-        return float(len(load_evaluation_prompts(config.evaluation)) * config.evaluation.samples * _MODELS_COMPARED)
+        pictures = len(load_evaluation_prompts(config.evaluation)) * config.evaluation.samples
+        return 2.0 * pictures  # by parent and child
     return float(sum(config.prompts.quotas.values()))
 
 

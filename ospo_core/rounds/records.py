@@ -23,15 +23,7 @@ _LEAST_DIGITS = 4
 
 
 class RoundRecord(Section):
-    """A round, or an evaluation of one model alone, as it was first run.
-
-    Args:
-        id: twelve hex digits; the same for the same configuration and model.
-        kind: which of the two.
-        config: its configuration.
-        model: the model that it started from.
-        created_at: when it was first run.
-    """
+    """A round, or an evaluation of one model alone (`kind`), as it was first run; `id` is `Round.id`."""
 
     id: str
     kind: RoundKind

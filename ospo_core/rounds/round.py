@@ -1,4 +1,4 @@
-"""A round: configuration, storage and starting model together. It binds stages, and decides which attempt counts."""
+"""A round: configuration, storage and starting model. It binds stages and decides which attempt counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a round. Each lies in the file named after it, which is all that this registry needs to know."""
+"""The registry of stages: each stage is `STAGE` of the module that is named after it."""
 
 from importlib import import_module
 
@@ -9,13 +9,7 @@ from ospo_core.stages.run import StageRun, run_stage
 __all__ = ["STAGES", "Phase", "ShardResult", "ShardSpec", "Stage", "StageRun", "ends_phase", "run_stage"]
 
 
-def _load(name: StageName) -> Stage:
-    """Return `STAGE` of the file `<name>.py`."""
-    stage: Stage = import_module(f"{__name__}.{name}").STAGE
-    return stage
-
-
-STAGES: dict[StageName, Stage] = {name: _load(name) for name in StageName}
+STAGES: dict[StageName, Stage] = {name: import_module(f"{__name__}.{name}").STAGE for name in StageName}
 """Stage by name, in the order in which they run, which is that of `StageName`."""
 
 

@@ -1,4 +1,4 @@
-"""Attempts at a stage: recomputing it, or some of its items, beside the published result, which is kept.
+"""Attempts at a stage: recomputing it, or some of its items, while the published result is kept.
 
 Which attempt counts in a round is recorded in `rounds/<id>/<stage>.json`.
 """
@@ -67,7 +67,7 @@ class StageRecord(Section):
 
 
 def record_stage(storage: Storage, round_id: str, record: StageRecord) -> None:
-    """Make `record` the result of its stage in a round; nothing is written if it already is."""
+    """Make `record` the result of its stage in a round; if it already is, nothing is written."""
     existing = stage_record(storage, round_id, record.stage)
     if existing is None or existing.model_copy(update={"at": record.at}) != record:
         storage.write(_key(round_id, record.stage), dump_checksummed(record))

@@ -1,8 +1,8 @@
-"""What a stage is: a declaration of what it reads, writes and needs, and an algorithm, both in one file.
+"""A stage: a declaration of what it reads, writes and needs, together with its algorithm.
 
-A stage is a pure function from the tables of earlier stages to a table of its own, computed shard by shard. Everything
-that other parts of the project need to know about a stage is declared here, as an attribute, and derived from there.
-`ospo_core.stages.run` binds a stage to a round and runs it.
+A stage is a pure function from the tables of earlier stages to a table of its own, computed shard by shard. Other parts
+of the project derive what they need to know about it from the attributes declared here. `ospo_core.stages.run` binds a
+stage to a round and runs it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Phase(StrEnum):
     MODEL = "model"
     """The loaded model."""
     TRAINING = "training"
-    """Nothing: the work is done by a process of its own."""
+    """Nothing: a separate process does the work."""
 
 
 class ShardSpec(Section):
@@ -56,7 +56,7 @@ class ShardResult:
         items_in: number of items offered (answers, images, prompts), to compare with kept + dropped.
         drops: number of dropped items by reason.
         counts: other figures, e.g. calls or tokens; the manifest has their sums over all shards.
-        extra: facts for the manifest; of facts with the same name the last shard's counts.
+        extra: facts for the manifest; if several shards have one of the same name, the last one counts.
     """
 
     table: pa.Table
@@ -71,13 +71,13 @@ class Stage(ABC):
 
     Attributes:
         name: its name, unique.
-        version: raised whenever a change of code changes the output for the same input.
+        version: incremented whenever a change of code changes the output for the same input.
         table: the table of `ospo_core.schema.TABLES` that it writes.
         reads: the stages whose results it reads.
         phase: what it holds in memory while it runs.
         follows: the stage in `reads` whose shards its own follow one to one; None where `shards` says otherwise.
-        uses_model: whether the starting model changes the output; False where `reads` and the configuration say it all.
-        independent_items: whether each row depends on its own item only, so that chosen items can be recomputed alone.
+        uses_model: whether the starting model changes the output.
+        independent_items: whether each row depends on its own item only, so that some items can be recomputed alone.
     """
 
     name: ClassVar[StageName]
@@ -95,7 +95,7 @@ class Stage(ABC):
 
     @abstractmethod
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
-        """Compute one shard from `run` and `spec` only, so that any process gets the same result, at any time."""
+        """Compute one shard from `run` and `spec` only, so that every process always gets the same result."""
 
     def shards(self, run: StageRun) -> list[ShardSpec]:
         """Return all shards to compute; by default one for each shard of the stage that this one follows."""
@@ -105,9 +105,9 @@ class Stage(ABC):
         return [ShardSpec(name=shard_name(index), index=index) for index in range(count)]
 
     def more_shards(self, run: StageRun, done: Sequence[ShardEntry]) -> list[ShardSpec]:
-        """Return further shards that only the results of all earlier ones call for; by default there are none.
+        """Return further shards to compute once those of `done` are known; by default none.
 
-        It depends on `run` and `done` alone, so that a resumed run asks for the same shards.
+        The result depends on `run` and `done` alone, so that a resumed run gets the same shards.
         """
         return []
 
@@ -124,7 +124,7 @@ class Stage(ABC):
         return manifest
 
     def uses_gpu(self, config: RoundConfig) -> bool:
-        """Return whether a shard occupies a GPU where the machine has one."""
+        """Return whether a shard occupies a GPU on a machine that has one."""
         if self.phase is Phase.TEXT:
             return config.engine.kind != "endpoint"
         return config.model.device != "cpu"
@@ -134,7 +134,7 @@ class Stage(ABC):
         return min(1, run.gpus_here()) if self.uses_gpu(run.config) else 0
 
     def lock(self, run: StageRun) -> AbstractContextManager[None]:
-        """Return what a process holds while it computes a shard; by default nothing."""
+        """Return the lock that a process holds while it computes a shard; by default none."""
         return nullcontext()
 
 

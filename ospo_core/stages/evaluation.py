@@ -1,7 +1,4 @@
-"""Stage `evaluation`: parent and child draw the same held-out prompts from the same noise.
-
-See docs/architecture.md, decision 8.
-"""
+"""Stage `evaluation`: parent and child draw the same held-out prompts from the same noise (architecture.md, 8)."""
 
 from __future__ import annotations
 
@@ -130,17 +127,16 @@ def accuracy_by_category(rows: Sequence[Row], metric: str) -> dict[str, Any]:
     samples: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:
         samples[row["category"], row["item_id"]].append(bool(row[column]))
-    groups: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
     for (category, _), verdicts in samples.items():
         for name in (ALL, category):
-            groups[name].append(fmean(verdicts))
-    return {"metric": used, "groups": {name: _group(values) for name, values in sorted(groups.items())}}
-
-
-def _group(values: Sequence[float]) -> dict[str, float]:
-    share = fmean(values)
-    interval = wilson_interval(share, len(values))
-    return {"prompts": len(values), "accuracy": share, "low": interval.low, "high": interval.high}
+            values[name].append(fmean(verdicts))
+    groups = {}
+    for name, shares in sorted(values.items()):
+        accuracy = fmean(shares)
+        interval = wilson_interval(accuracy, len(shares))
+        groups[name] = {"prompts": len(shares), "accuracy": accuracy, "low": interval.low, "high": interval.high}
+    return {"metric": used, "groups": groups}
 
 
 def _slices(config: RoundConfig) -> list[list[EvalPrompt]]:

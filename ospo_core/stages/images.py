@@ -1,7 +1,4 @@
-"""Stage `images`: for every variant an image of the prompt and one of its negative, with the same noise.
-
-See docs/method.md, section 2.3.
-"""
+"""Stage `images`: per variant one image of the prompt and one of its negative, with the same noise (method.md, 2.3)."""
 
 from __future__ import annotations
 
@@ -78,13 +75,11 @@ def _render(model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: Ro
         {
             **image,
             "tokens": tokens.tolist(),
-            "image": {"bytes": encode_png(picture), "path": _name(image)},
+            "image": {
+                "bytes": encode_png(picture),
+                "path": f"{image['item_id']}-{image['variant']}-{image['side']}.png",  # a name for people who save it
+            },
             "mean_logprob": float(logprob),
         }
         for image, tokens, picture, logprob in columns
     ]
-
-
-def _name(image: Mapping[str, Any]) -> str:
-    """Return the file name under which people may save the picture."""
-    return f"{image['item_id']}-{image['variant']}-{image['side']}.png"

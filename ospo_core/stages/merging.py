@@ -1,4 +1,4 @@
-"""Merging the slices of stage `prompts`: which of their rows are accepted. Rows are kept by position, not in memory."""
+"""Merging the slices of stage `prompts`: which rows are accepted. Memory holds their positions, not the rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Merged:
 
     Attributes:
         slices: digests of the slices.
-        texts: knows every accepted prompt; it is only queried.
+        texts: contains every accepted prompt; it is only queried.
         accepted: for each sub-category, which rows of which slice.
         counts: how many prompts of each sub-category are accepted.
-        drops: reason to number.
+        drops: number of dropped prompts by reason.
         spent: sub-categories with a slice that used up its attempts.
     """
 
@@ -85,24 +85,3 @@ def accepted_shards(storage: Storage, written: Manifest, merged: Merged, size: i
     rest = pa.concat_tables(waiting) if waiting else None
     if rest is not None and rest.num_rows:
         yield rest
-
-
-class LastMerge:
-    """Remembers the last merge of this process, from which all slices of a later wave start."""
-
-    def __init__(self) -> None:
-        self._key: tuple[str, int] = ("", 0)
-        self._merged: Merged | None = None
-
-    def get(self, place: str, waves: int) -> Merged | None:
-        """Return the merge of the first `waves` waves of the stage at this address, if it was the last merge."""
-        return self._merged if self._key == (place, waves) else None
-
-    def keep(self, place: str, waves: int, merged: Merged) -> Merged:
-        """Remember a merge in place of the one before, and return it."""
-        self._key, self._merged = (place, waves), merged
-        return merged
-
-    def forget(self) -> None:
-        """Free the memory."""
-        self._key, self._merged = ("", 0), None

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
@@ -64,7 +62,7 @@ def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
     """Return a local folder with the model, fetched from storage into `scratch/models/<digest>` if needed.
 
     Raises:
-        ModelError: the folder is not there, or its content is not what the reference says.
+        ModelError: the folder does not exist, or its digest is another one.
         StorageError: the stored folder cannot be read.
     """
     from ospo_core.models.locate import resolve_model
@@ -84,7 +82,7 @@ def _verified(folder: Path, ref: ModelRef) -> Path:
             "the model's files are not those the round started with",
             field=str(folder),
             value=found[:12],
-            remedy=f"Restore the model with digest {ref.digest[:12]}, or start the round anew",
+            remedy=f"Restore the model with digest {ref.digest[:12]}, or start another round",
         )
     return folder
 
@@ -124,7 +122,7 @@ def current_model(storage: Storage) -> ModelPointer | None:
         return None
     try:
         return ModelPointer.model_validate_json(storage.read(POINTER_KEY))
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         raise DamagedArtifactError(
             "the pointer to the current model is damaged",
             field=storage.uri(POINTER_KEY),

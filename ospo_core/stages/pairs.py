@@ -1,7 +1,4 @@
-"""Stage `pairs`: filter and pair, and object masks where training weighs by them.
-
-See docs/method.md, section 3; docs/method.md, section 4.2.
-"""
+"""Stage `pairs`: filtering and pairing, and object masks if training uses them (docs/method.md, 3 and 4.2)."""
 
 from __future__ import annotations
 

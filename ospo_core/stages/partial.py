@@ -49,7 +49,7 @@ def run_chosen_items(run: StageRun, spec: ShardSpec) -> ShardResult:
     """Compute the chosen items of one shard and merge them with the kept rows, in the order of the prompts.
 
     Raises:
-        StageError: the earlier result is gone, or has other shards.
+        StageError: the earlier result no longer exists, or has other shards.
         ConfigError: the condition cannot be used.
     """
     schema = TABLES[run.stage.table]
@@ -72,7 +72,7 @@ def _earlier_rows(run: StageRun, index: int) -> pa.Table:
     manifest = load_manifest(run.storage, run.stage.name, of, verify=False)
     if manifest is None or len(manifest.shards) <= index:
         raise StageError(
-            "the result whose rows were to be kept is gone, or has other shards",
+            "the result whose rows would be kept no longer exists, or has other shards",
             field=f"stage {run.stage.name}",
             value=of[:12],
             remedy="Recompute the whole stage",

@@ -1,8 +1,8 @@
 """Stage `prompts`: the model writes base prompts itself (docs/method.md, section 1).
 
 A shard is a slice of a sub-category's quota, written independently of the others. Then duplicates between slices are
-dropped, and the quota that they leave open is written in further waves of slices, which know all prompts accepted so
-far. A sub-category with a slice that used up its attempts is not asked again. Finally the accepted prompts are cut into
+dropped, and what is then missing is written in further waves of slices, which know all prompts accepted so far. A
+sub-category with a slice that used up its attempts is skipped in later waves. Finally the accepted prompts are cut into
 item shards, which every later stage follows one to one.
 """
 
@@ -25,13 +25,14 @@ from ospo_core.prompts.filters import ContaminationCheck
 from ospo_core.prompts.writing import write_prompts
 from ospo_core.schema import StageName, SubCategory, table_from_rows
 from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields, shard_name
-from ospo_core.stages.merging import LastMerge, Merged, accepted_shards, merge
+from ospo_core.stages.merging import Merged, accepted_shards, merge
 from ospo_core.stages.run import StageRun
 
 MAX_WAVES = 5
 """Waves of writing: the first, and at most four that fill the gaps left by duplicates between slices."""
 
-_LAST_MERGE = LastMerge()
+_last_merge: dict[tuple[str, int], Merged] = {}
+"""The last merge of this process, by address of the stage and number of waves; all slices of a later wave use it."""
 
 
 class PromptsStage(Stage):
@@ -77,7 +78,7 @@ class PromptsStage(Stage):
             int(quota),
             run.config.prompts,
             derive_seed(run.config.seed, "prompts", str(sub_category), int(wave), spec.index),
-            contamination_check(run.config),
+            ContaminationCheck(excluded_prompts(run.config)),
             earlier.texts if earlier is not None else None,
         )
         return ShardResult(
@@ -96,13 +97,13 @@ class PromptsStage(Stage):
         """
         merged, quotas = _merged(run, manifest.shards), _quotas(run.config)
         missing = merged.missing(quotas)
-        _refuse_shortage(merged, missing, quotas, run.config.prompts.on_unmet_quota)
+        _check_quotas(merged, missing, quotas, run.config.prompts.on_unmet_quota)
         tables = accepted_shards(run.storage, manifest, merged, run.config.storage.shard_size)
         shards = tuple(
             write_shard(run.storage, f"{run.prefix}/{shard_name(number)}.parquet", table)
             for number, table in enumerate(tables)
         )
-        _LAST_MERGE.forget()
+        _last_merge.clear()
         drops = Counter(manifest.drops) + merged.drops
         return manifest.model_copy(
             update={
@@ -116,11 +117,6 @@ class PromptsStage(Stage):
 STAGE = PromptsStage()
 
 
-def contamination_check(config: RoundConfig) -> ContaminationCheck:
-    """Return the check of written prompts against the excluded ones."""
-    return ContaminationCheck(excluded_prompts(config))
-
-
 def excluded_prompts(config: RoundConfig) -> list[str]:
     """Return all prompts of the round's own evaluation, used or not, and those of `prompts.contamination_lists`.
 
@@ -128,24 +124,19 @@ def excluded_prompts(config: RoundConfig) -> list[str]:
         ConfigError: the evaluation's prompts or a list cannot be read.
     """
     held_out = load_evaluation_prompts(config.evaluation.model_copy(update={"limit": sys.maxsize}))
-    lines = (line.strip() for name in _lists(config) for line in _list_bytes(name).decode("utf-8").splitlines())
-    return sorted({prompt.prompt for prompt in held_out} | {line for line in lines if line})
-
-
-def _lists(config: RoundConfig) -> tuple[str, ...]:
-    return config.prompts.contamination_lists
-
-
-def _list_bytes(name: str) -> bytes:
-    try:
-        return Path(name).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be read: {error.strerror}",
-            field="prompts.contamination_lists",
-            value=name,
-            remedy="Give text files with one evaluation prompt per line",
-        ) from error
+    excluded = {prompt.prompt for prompt in held_out}
+    for name in config.prompts.contamination_lists:
+        try:
+            lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be read: {error.strerror}",
+                field="prompts.contamination_lists",
+                value=name,
+                remedy="Give text files with one evaluation prompt per line",
+            ) from error
+        excluded |= {line.strip() for line in lines}
+    return sorted(excluded - {""})
 
 
 def _quotas(config: RoundConfig) -> dict[SubCategory, int]:
@@ -168,12 +159,9 @@ def _slices(wanted: dict[SubCategory, int], size: int, wave: int) -> list[ShardS
     specs = []
     for name, quota in wanted.items():
         for index, start in enumerate(range(0, quota, size)):
-            params: dict[str, str | int] = {
-                "sub_category": name.value,
-                "wave": wave,
-                "quota": min(size, quota - start),
-            }
-            specs.append(ShardSpec(name=f"raw-{wave}-{name.value}-{index:05d}", index=index, params=params))
+            label, part = f"raw-{wave}-{name.value}-{index:05d}", min(size, quota - start)
+            params: dict[str, str | int] = {"sub_category": name.value, "wave": wave, "quota": part}
+            specs.append(ShardSpec(name=label, index=index, params=params))
     return specs
 
 
@@ -186,16 +174,18 @@ def _merged(run: StageRun, done: Sequence[ShardEntry]) -> Merged:
     """Return these slices merged, from memory if the last merge was theirs."""
     written, waves = run.manifest_of(done), _waves(done)
     place = run.storage.uri(written.prefix)
-    last = _LAST_MERGE.get(place, waves)
+    last = _last_merge.get((place, waves))
     if last is not None and last.slices == tuple(entry.sha256 for entry in done):
         return last
-    similarity = run.config.prompts.near_duplicate_similarity
-    return _LAST_MERGE.keep(place, waves, merge(run.storage, written, _quotas(run.config), similarity))
+    merged = merge(run.storage, written, _quotas(run.config), run.config.prompts.near_duplicate_similarity)
+    _last_merge.clear()
+    _last_merge[place, waves] = merged
+    return merged
 
 
 def _merged_before(run: StageRun, stage: PromptsStage, wave: int) -> Merged:
     """Return the merge of the waves before `wave`, from memory or from storage, where its slices are published."""
-    last = _LAST_MERGE.get(run.storage.uri(run.prefix), wave)
+    last = _last_merge.get((run.storage.uri(run.prefix), wave))
     if last is not None:
         return last
     done: list[ShardEntry] = []
@@ -205,7 +195,7 @@ def _merged_before(run: StageRun, stage: PromptsStage, wave: int) -> Merged:
     return _merged(run, done)
 
 
-def _refuse_shortage(
+def _check_quotas(
     merged: Merged, missing: dict[SubCategory, int], quotas: dict[SubCategory, int], on_unmet_quota: str
 ) -> None:
     if not merged.counts.total():

@@ -1,7 +1,7 @@
-"""The owner of what is expensive to start: at any time one text engine or one loaded model, never both.
+"""The owner of what is expensive to start: one text engine or one loaded model at a time, never both.
 
-Start-up is paid once per phase. Asking for the other kind, or for another model, first releases the one in use, so that
-a GPU never holds two.
+Each is started once per phase. A request for the other kind, or for another model, first releases the one in use, so
+that a GPU never holds two.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Resources:
     """Owns one text engine or one loaded model, started on demand; `starts` counts the starts of each kind.
 
-    Sent to another process, it becomes the owner of that process.
+    Pickled for another process, it is replaced by the resources of that process.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Resources:
         self.starts: Counter[str] = Counter()
 
     def __reduce__(self) -> tuple[Callable[[], Resources], tuple[()]]:
-        """Return how another process gets its own."""
+        """Return the function with which another process gets its own."""
         return shared_resources, ()
 
     def text_engine(self, config: EngineConfig, folder: Path, digest: str, scratch: Path) -> TextEngine:
@@ -97,9 +98,7 @@ class Resources:
             return self._held
 
 
-_SHARED = Resources()
-
-
+@cache
 def shared_resources() -> Resources:
     """Return the resources of this process."""
-    return _SHARED
+    return Resources()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -175,27 +176,27 @@ class StageRun:
     def compute_shard(self, spec: ShardSpec) -> ShardEntry:
         """Compute and publish a shard, unless it is published already; return its entry."""
         with _disk_faults(self.scratch), self.stage.lock(self):
-            return self.find_shard(spec) or self._compute_shard(spec)
-
-    def _compute_shard(self, spec: ShardSpec) -> ShardEntry:
-        started, cpu_started = time.monotonic(), _cpu_seconds()
-        result = run_chosen_items(self, spec) if self.is_partial else self.stage.run_shard(self, spec)
-        seconds = time.monotonic() - started
-        return publish_shard(
-            self.storage,
-            self.prefix,
-            spec.name,
-            result.table,
-            drops=dict(result.drops),
-            counts={**result.counts, ITEMS_IN: result.items_in},
-            seconds=seconds,
-            extra=dict(result.extra),
-            cpu_seconds=max(0.0, _cpu_seconds() - cpu_started),
-            gpu_seconds=seconds * self.stage.gpus(self),
-        )
+            found = self.find_shard(spec)
+            if found is not None:
+                return found
+            started, cpu_started = time.monotonic(), _cpu_seconds()
+            result = run_chosen_items(self, spec) if self.is_partial else self.stage.run_shard(self, spec)
+            seconds = time.monotonic() - started
+            return publish_shard(
+                self.storage,
+                self.prefix,
+                spec.name,
+                result.table,
+                drops=dict(result.drops),
+                counts={**result.counts, ITEMS_IN: result.items_in},
+                seconds=seconds,
+                extra=dict(result.extra),
+                cpu_seconds=max(0.0, _cpu_seconds() - cpu_started),
+                gpu_seconds=seconds * self.stage.gpus(self),
+            )
 
     def manifest_of(self, done: Sequence[ShardEntry]) -> Manifest:
-        """Return the manifest of these shards, not published, so that their tables can be read like a stage's."""
+        """Return the unpublished manifest of these shards, through which their tables can be read."""
         counts = _sums(entry.counts for entry in done)
         return Manifest(
             stage=self.stage.name,
@@ -269,7 +270,7 @@ def run_stage(
 
     Args:
         run: the stage in its round.
-        find: looks the result up; Prefect hands in a task, as for the other two.
+        find: looks the result up; flows pass a Prefect task, as for the other two.
         map_shards: computes shards, in any order and anywhere, and yields their entries in the order of the specs.
         publish: publishes the manifest.
 
@@ -304,11 +305,10 @@ def content_of(manifest: Manifest) -> str:
 
 
 def _sums(tallies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the sum of each figure over all tallies, by name, sorted."""
-    sums: dict[str, Any] = {}
+    """Return the sum of each figure over all tallies, sorted by name."""
+    sums: Counter[str] = Counter()
     for tally in tallies:
-        for name, figure in tally.items():
-            sums[name] = sums.get(name, 0) + figure
+        sums.update(tally)
     return dict(sorted(sums.items()))
 
 

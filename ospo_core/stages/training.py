@@ -1,6 +1,4 @@
-"""Stage `training`: one adapter, trained in a process of its own, and the merged model for the next round.
-
-See docs/method.md, section 4.
+"""Stage `training`: an adapter, trained in a separate process, and the merged model (docs/method.md, section 4).
 
 The table holds the training curves; the model itself lies in `models/<digest>` of the storage, whole and ready to be
 loaded, and its digest is what later stages see of this one. The process keeps its checkpoints in the scratch folder
@@ -32,7 +30,6 @@ from ospo_core.stages.run import StageRun
 
 MODEL_DIGEST = "model_digest"
 MERGED = "merged"
-ADAPTER = "adapter"
 
 
 class TrainingStage(Stage):
@@ -73,7 +70,7 @@ class TrainingStage(Stage):
         )
         result = run_training(job, lambda row: _report(row, steps))
         digest = model_digest(result.merged)
-        merged, adapter = f"models/{digest}", f"{run.prefix}/{ADAPTER}"
+        merged, adapter = f"models/{digest}", f"{run.prefix}/adapter"
         run.storage.put_folder(result.merged, merged)
         run.storage.put_folder(result.adapter, adapter)
         return ShardResult(
@@ -85,7 +82,7 @@ class TrainingStage(Stage):
                 MODEL_DIGEST: digest,
                 "parent_digest": run.model.digest,
                 MERGED: merged,
-                ADAPTER: adapter,
+                "adapter": adapter,
                 "metrics": result.metrics,
             },
         )
@@ -118,7 +115,6 @@ def trained_model(manifest: Manifest) -> ModelRef:
 
 
 def _out_dir(run: StageRun) -> Path:
-    """Return the scratch folder of this training."""
     return run.scratch.absolute() / "training" / run.fingerprint
 
 
@@ -137,7 +133,6 @@ def _local_pairs(run: StageRun, out: Path) -> Path:
 
 
 def _report(row: dict[str, float], steps: int) -> None:
-    """Emit the progress of one training step."""
     note = f"loss {row['loss']:.3f}" if "loss" in row else ""
     emit(Event("advanced", StageName.TRAINING, done=int(row["step"]), total=steps, note=note))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.ray_cluster import ray_runner, shard_needs, with_absolute_paths
+from flows.ray_cluster import gpus_per_shard, ray_runner, with_absolute_paths
 from flows.steps import run_step
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
@@ -68,14 +68,14 @@ def test_shards_need_a_flow_where_they_are_mapped_locally(tmp_path: Path) -> Non
 def test_a_shard_needs_a_gpu_if_its_stage_uses_one_and_there_is_one(tmp_path: Path) -> None:
     endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:1", "served_model": "text"}
     auto = {"model": {"device": "auto"}, "engine": endpoint}
-    assert [shard_needs(wanted(tmp_path, stage, **auto), 2.0).gpus for stage in StageName] == [0, 0, 0, 1, 1, 0, 1, 1]
-    assert shard_needs(wanted(tmp_path, **auto), 0.0).gpus == 0
-    assert shard_needs(wanted(tmp_path, model={"device": "cpu"}), 2.0).gpus == 0
-    assert shard_needs(wanted(tmp_path, StageName.PROMPTS, engine={"kind": "vllm"}), 1.0).gpus == 1
+    assert [gpus_per_shard(wanted(tmp_path, stage, **auto), 2.0) for stage in StageName] == [0, 0, 0, 1, 1, 0, 1, 1]
+    assert gpus_per_shard(wanted(tmp_path, **auto), 0.0) == 0
+    assert gpus_per_shard(wanted(tmp_path, model={"device": "cpu"}), 2.0) == 0
+    assert gpus_per_shard(wanted(tmp_path, StageName.PROMPTS, engine={"kind": "vllm"}), 1.0) == 1
     masks = {"training": {"loss": {"object_weight": 1.0}}}
-    assert shard_needs(wanted(tmp_path, StageName.PAIRS, **auto, **masks), 2.0).gpus == 1, "object masks need the model"
+    assert gpus_per_shard(wanted(tmp_path, StageName.PAIRS, **auto, **masks), 2.0) == 1, "object masks need the model"
     with pytest.raises(ConfigError, match=r"model\.device: no node of the Ray cluster has a GPU"):
-        shard_needs(wanted(tmp_path, model={"device": "cuda"}), 0.0)
+        gpus_per_shard(wanted(tmp_path, model={"device": "cuda"}), 0.0)
 
 
 def test_paths_mean_the_same_files_on_every_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

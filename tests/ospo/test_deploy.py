@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.exceptions import PrefectHTTPStatusError
 
-from ospo.deploy import DEFAULT_FILE, check_keys, deploy
+from ospo.deploy import DEFAULT_FILE, check_keys, check_pools, deploy
 from ospo_core.config import RoundConfig, load_profile
 from ospo_core.errors import ConfigError
 
@@ -191,6 +191,19 @@ def test_entry_points_are_flows() -> None:
     for entrypoint in ("flows.improv.self_improve", "flows.improve.self_improv", "flows.improve.StageName"):
         with pytest.raises(ConfigError, match="entry point is not a flow"):
             check_keys(document(entrypoint=entrypoint), Path("deployments.yaml"))
+
+
+def test_a_round_that_would_block_its_own_training_is_refused() -> None:
+    step = {"name": "smoke", "overrides": ["execution.training_deployment=train/tiny"]}
+    blocked = document(build=[{"deployments.steps.profile": step}])
+    training = {"name": "tiny", "entrypoint": "flows.train.train", "work_pool": {"name": "tiny-pool"}}
+    blocked["deployments"].append({**training, "build": [{"deployments.steps.profile": step}]})
+    check_pools(blocked, Path("deployments.yaml"))
+    blocked["work_pools"][0]["concurrency_limit"] = 1
+    with pytest.raises(ConfigError, match=r"self-improve/tiny.*only slot of work pool 'tiny-pool'.*train/tiny"):
+        check_pools(blocked, Path("deployments.yaml"))
+    blocked["deployments"][0]["work_pool"]["name"] = "another-pool"
+    check_pools(blocked, Path("deployments.yaml"))
 
 
 def ospo_deploy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -57,8 +57,8 @@ def test_accuracy_plan_and_models_are_shown(capsys: pytest.CaptureFixture[str]) 
     output.show_accuracy("some model", {"metric": "vqa", "groups": groups})
     output.show_plan([StagePlan(stage=StageName.IMAGES, status="run", fingerprint="abc", shards_done=3)])
     pointer = ModelPointer(digest="c" * 64, key="models/c", parent="p" * 64, training="t", evaluation="e")
-    output.show_models("/root", ModelRef(digest="s" * 64, source="embedded:shapes"), pointer)
-    output.show_inventory({StageName.PROMPTS: 2, StageName.IMAGES: 0})
+    start, counts = ModelRef(digest="s" * 64, source="embedded:shapes"), {StageName.PROMPTS: 2, StageName.IMAGES: 0}
+    output.show_state("/root", start, pointer, counts)
     shown = capsys.readouterr().out
     for words in ("0.200 to 0.800", "images", "run", "c" * 12, "p" * 12, "embedded:shapes", "prompts 2"):
         assert words in shown

@@ -38,7 +38,7 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_steps_of_training_fill_a_bar(prefect_server: str, moves: list[float]) -> None:
     @flow
     def train() -> UUID:
-        with progress.steps_counted(StageName.TRAINING, patience=0.0) as bar:
+        with progress.progress_bar(StageName.TRAINING, "step", patience=0.0) as bar:
             for step in range(1, 201):
                 emit(Event("advanced", StageName.TRAINING, step, 200, note="loss 1.5"))
             emit(Event("advanced", StageName.IMAGES, 1, 2))
@@ -54,7 +54,7 @@ def test_steps_of_training_fill_a_bar(prefect_server: str, moves: list[float]) -
 def test_shards_of_a_stage_are_counted_in_all_waves(prefect_server: str, moves: list[float]) -> None:
     @flow
     def images() -> UUID:
-        with progress.shards_counted(StageName.IMAGES, patience=0.0):
+        with progress.progress_bar(StageName.IMAGES, "shard", patience=0.0):
             for done, total in ((0, 2), (1, 2), (2, 2), (3, 4)):
                 emit(Event("advanced", StageName.IMAGES, done, total))
         return UUID(str(flow_run.id))
@@ -65,9 +65,9 @@ def test_shards_of_a_stage_are_counted_in_all_waves(prefect_server: str, moves: 
 
 
 def test_what_is_quick_or_has_one_unit_gets_no_bar(moves: list[float]) -> None:
-    with progress.shards_counted(StageName.IMAGES):
+    with progress.progress_bar(StageName.IMAGES, "shard"):
         emit(Event("advanced", StageName.IMAGES, 1, 2))
-    with progress.shards_counted(StageName.PAIRS, patience=0.0):
+    with progress.progress_bar(StageName.PAIRS, "shard", patience=0.0):
         emit(Event("advanced", StageName.PAIRS, 1, 1))
     assert moves == []
 
@@ -80,7 +80,7 @@ def test_server_that_is_away_stops_the_bar_only(prefect_server: str, monkeypatch
 
     @flow
     def images() -> UUID:
-        with progress.shards_counted(StageName.IMAGES, patience=0.0):
+        with progress.progress_bar(StageName.IMAGES, "shard", patience=0.0):
             emit(Event("advanced", StageName.IMAGES, 1, 2))
         return UUID(str(flow_run.id))
 

@@ -177,5 +177,5 @@ def test_rows_of_a_deleted_result_cannot_be_kept(tmp_path: Path, stage: PairsOfN
     before = finished(round.bind(NAME, above))
     part = round.bind(NAME, above, Attempt(where="item_id = 'item1'"))
     round.storage.delete_folder(before.prefix)
-    with pytest.raises(StageError, match="gone"):
+    with pytest.raises(StageError, match="no longer exists"):
         run_stage(part)
