@@ -139,7 +139,7 @@ def _perturbing_figures(engine: TextEngine, subjects: Subjects, rng: random.Rand
 def _densifying_figures(engine: TextEngine, subjects: Subjects, rng: random.Random) -> Figures:
     pairs = []
     for sub_category, sentence in subjects:
-        made = pick_perturbation(sentence, sub_category, rng.choice(PERTURBATIONS[sub_category]), rng)
+        made = pick_perturbation(sentence, sub_category, rng)
         if made is not None:
             pairs.append((sentence.text(), made.sentence.text()))
     answers = _answers(engine, [SHAPES_FAMILY.densify(*pair) for pair in pairs], 1.0, "dense")

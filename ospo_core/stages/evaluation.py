@@ -1,4 +1,4 @@
-"""Stage `evaluation`: parent and child draw the same held-out prompts from the same noise (architecture.md, 8)."""
+"""Stage `evaluation`: parent and child draw held-out prompts from the same noise (docs/architecture.md, decision 8)."""
 
 from __future__ import annotations
 

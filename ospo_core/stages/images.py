@@ -1,4 +1,4 @@
-"""Stage `images`: per variant one image of the prompt and one of its negative, with the same noise (method.md, 2.3)."""
+"""Stage `images`: both images of every variant, from the same noise (docs/method.md, section 2.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `pairs`: filtering and pairing, and object masks if training uses them (docs/method.md, 3 and 4.2)."""
+"""Stage `pairs`: filtering and pairing, and object masks if training uses them (docs/method.md, section 3)."""
 
 from __future__ import annotations
 
