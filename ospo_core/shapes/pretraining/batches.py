@@ -187,8 +187,8 @@ class Lessons(Dataset[Batch]):
         seen = np.stack([grids[k] for row in rows for k in row if k in grids])
         pictures: NDArray[np.float32] = render(seen).astype(np.float32)
         noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(pictures.shape, dtype=np.float32)
-        pictures = (pictures + plan.pixel_noise * noise).clip(0, 255) / 127.5 - 1.0
-        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+        pictures += plan.pixel_noise * noise
+        pixels = torch.from_numpy(pictures.clip(0, 255) / 127.5 - 1.0).permute(0, 3, 1, 2).contiguous()
         return collate([[passages[k] for k in row] for row in rows], self.make.pad, pixels)
 
 
