@@ -6,6 +6,7 @@ The storage is the only cache: a task that finds its result there ends in a stat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 from prefect import task
@@ -46,13 +47,10 @@ def _look_up(run: StageRun) -> State[Any] | None:
 def compute_shard(run: StageRun, spec: ShardSpec) -> ShardEntry | State[Any]:
     """Compute and publish one shard, or find it published by an interrupted run ("Cached")."""
     use_credentials(run.config.storage.credentials_block)
-    found = run.find_shard(spec)
-    if found is not None:
-        return Completed(name="Cached", message=found.file, data=found)
-    if run.stage.phase is not Phase.TRAINING:  # the flow counts shards; the steps of the training are counted here
-        return run.compute_shard(spec)
-    with progress_bar(run.stage.name, "step"):
-        return run.compute_shard(spec)
+    counted_here = run.stage.phase is Phase.TRAINING  # its steps; the shards of other stages are counted by the flow
+    with progress_bar(run.stage.name, "step") if counted_here else nullcontext():
+        entry, computed = run.compute_shard(spec)
+    return entry if computed else Completed(name="Cached", message=entry.file, data=entry)
 
 
 def publish(run: StageRun, done: Sequence[ShardEntry]) -> Manifest:

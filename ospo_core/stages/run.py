@@ -173,16 +173,16 @@ class StageRun:
         """
         return load_shard_entry(self.storage, self.prefix, spec.name)
 
-    def compute_shard(self, spec: ShardSpec) -> ShardEntry:
-        """Compute and publish a shard, unless it is published already; return its entry."""
+    def compute_shard(self, spec: ShardSpec) -> tuple[ShardEntry, bool]:
+        """Compute and publish a shard unless it is published already; return its entry, and whether it was computed."""
         with _disk_faults(self.scratch), self.stage.lock(self):
             found = self.find_shard(spec)
             if found is not None:
-                return found
+                return found, False
             started, cpu_started = time.monotonic(), _cpu_seconds()
             result = run_chosen_items(self, spec) if self.is_partial else self.stage.run_shard(self, spec)
             seconds = time.monotonic() - started
-            return publish_shard(
+            entry = publish_shard(
                 self.storage,
                 self.prefix,
                 spec.name,
@@ -194,6 +194,7 @@ class StageRun:
                 cpu_seconds=max(0.0, _cpu_seconds() - cpu_started),
                 gpu_seconds=seconds * self.stage.gpus(self),
             )
+            return entry, True
 
     def manifest_of(self, done: Sequence[ShardEntry]) -> Manifest:
         """Return the unpublished manifest of these shards, through which their tables can be read."""
@@ -257,7 +258,7 @@ def find(run: StageRun) -> Manifest | None:
 def in_turn(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
     """Compute shards in this process, one after the other."""
     for spec in specs:
-        yield run.compute_shard(spec)
+        yield run.compute_shard(spec)[0]
 
 
 def run_stage(

@@ -117,7 +117,9 @@ def test_stage_run_can_be_sent_to_another_process(tmp_path: Path) -> None:
     sent = pickle.loads(pickle.dumps(run))
     assert (sent.fingerprint, sent.prefix, sent.config) == (run.fingerprint, run.prefix, run.config)
     assert sent.resources is shared_resources(), "another process has its own engine"
-    assert sent.compute_shard(sent.stage.shards(sent)[0]).rows == 1
+    entry, computed = sent.compute_shard(sent.stage.shards(sent)[0])
+    assert computed and entry.rows == 1
+    assert sent.compute_shard(sent.stage.shards(sent)[0]) == (entry, False)
 
 
 class PerItem(SquaresStage):
