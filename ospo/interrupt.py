@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MESSAGE = "Interrupted. Everything finished is kept; run the same command again to continue."
-_GRACE_S = 2.0
+_GRACE_S = 1.5
 """Time for the main thread to unwind, and for a training process to write its checkpoint."""
-_REPORT_S = 0.8
+_REPORT_S = 0.5
 """Time to tell the Prefect server which runs have ended."""
-_SERVER_S = 0.7
+_SERVER_S = 0.4
 """Time that the embedded server has to shut down before it is killed."""
+_LIMIT_S = 4.0
+"""Time after which the process ends although something above takes longer; its children then end with it."""
 
 
 @contextmanager
@@ -97,12 +99,17 @@ class _Ending:
             raise KeyboardInterrupt
 
     def _wait_for_signal(self) -> None:
+        import psutil  # noqa: F401 - now, and not from a busy disk when a signal has come
+
         number = 0
         while number not in _SIGNALS:
             number = os.read(self._signals, 1)[0]
         self.begun.set()
         sys.unraisablehook = lambda unraisable: None  # an interrupted destructor is expected
         threading.excepthook = lambda failure: None  # and so is a thread whose process has ended
+        last_resort = threading.Timer(_LIMIT_S, os._exit, (128 + number,))
+        last_resort.daemon = True
+        last_resort.start()
         try:
             self._end()
         finally:
