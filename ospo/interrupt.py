@@ -84,6 +84,11 @@ class _Ending:
     """The end of this process on a signal: `begun` is set when one arrives, `unwound` when the main thread is done."""
 
     def __init__(self) -> None:
+        # Not in the thread: what an interrupted import leaves locked would keep it waiting.
+        import psutil  # noqa: F401
+
+        from flows import prefect_server  # noqa: F401
+
         self.begun, self.unwound = threading.Event(), threading.Event()
         self._context: contextvars.Context | None = None
         self._signals, wake_up = os.pipe()
@@ -92,21 +97,26 @@ class _Ending:
         threading.Thread(target=self._wait_for_signal, name="signals", daemon=True).start()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt the main thread, once; further signals must not disturb how it unwinds."""
-        self.begun.set()
+        """Interrupt the main thread, once; further signals must not disturb how it unwinds.
+
+        An import is not interrupted: an exception inside the import system leaves its locks held.
+        """
+        self._begin()
         if self._context is None and not self.unwound.is_set():
             self._context = contextvars.copy_context()
-            raise KeyboardInterrupt
+            if not _is_importing(frame):
+                raise KeyboardInterrupt
 
-    def _wait_for_signal(self) -> None:
-        import psutil  # noqa: F401 - now, and not from a busy disk when a signal has come
-
-        number = 0
-        while number not in _SIGNALS:
-            number = os.read(self._signals, 1)[0]
+    def _begin(self) -> None:
         self.begun.set()
         sys.unraisablehook = lambda unraisable: None  # an interrupted destructor is expected
         threading.excepthook = lambda failure: None  # and so is a thread whose process has ended
+
+    def _wait_for_signal(self) -> None:
+        number = 0
+        while number not in _SIGNALS:
+            number = os.read(self._signals, 1)[0]
+        self._begin()
         last_resort = threading.Timer(_LIMIT_S, os._exit, (128 + number,))
         last_resort.daemon = True
         last_resort.start()
@@ -117,7 +127,7 @@ class _Ending:
 
     def _end(self) -> None:
         """End everything but this thread; the embedded server last, since ending runs still talk to it."""
-        from flows import prefect_server  # not above: a signal may arrive before anything is imported
+        from flows import prefect_server
 
         deadline = time.monotonic() + _GRACE_S
         _end_children(deadline)
@@ -128,6 +138,12 @@ class _Ending:
         prefect_server.stop(_SERVER_S)
         _end_children(time.monotonic())
         os.write(sys.stderr.fileno(), _last_words())
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_globals.get("__name__") != "importlib._bootstrap":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _last_words() -> bytes:
