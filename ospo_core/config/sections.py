@@ -228,6 +228,17 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 }
 
 
+class SpeedsConfig(Section):
+    """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
+
+    tokens: float | None = Field(None, gt=0, description="Text tokens generated per second.")
+    images: float | None = Field(None, gt=0, description="Pictures sampled per second.")
+    questions: float | None = Field(None, gt=0, description="Questions about pictures answered per second.")
+    sequences: float | None = Field(None, gt=0, description="Log-probabilities of a picture per second.")
+    pairs: float | None = Field(None, gt=0, description="Pairs trained on per second.")
+    picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
+
+
 class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
@@ -259,4 +270,5 @@ class RoundConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    speeds: SpeedsConfig = SpeedsConfig()
     execution: ExecutionConfig = ExecutionConfig()
