@@ -21,6 +21,7 @@ from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
 from ospo_core.rounds.plan import StagePlan, plan_round, report_key, standings
+from ospo_core.rounds.preflight import CHECKS, preflight
 from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model, starting_model
@@ -82,6 +83,29 @@ def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName], 
         output.show_text(f"Nothing can be looked up yet: {error}")
     work = expected_work(config)
     output.show_plan(plans, work, expected_seconds(config, work, manifests), gpus)
+
+
+def run_doctor(profile: str, overrides: Sequence[str]) -> None:
+    """Try everything that a round needs, once, and show the outcome of each check.
+
+    Raises:
+        StageError: a check failed.
+    """
+    config = load_profile(profile, overrides)
+    storage = storage_of(config)
+    round = Round(config, storage, starting_model(config, storage))
+    failed = []
+    try:
+        for found in preflight(round):
+            output.show_finding(found)
+            failed += [found.check] if found.error is not None else []
+    finally:
+        round.resources.release()
+    if failed:
+        raise StageError(
+            f"{len(failed)} of {len(CHECKS)} checks failed", field="doctor", value=failed, remedy="Mend these first"
+        )
+    output.show_text("A round can start.")
 
 
 def show_status(profile: str, overrides: Sequence[str]) -> None:

@@ -107,6 +107,14 @@ def plan(
 
 
 @app.command()
+def doctor(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Try everything a round needs, once: packages, devices, storage, one picture, one training step, one prompt."""
+    from ospo import actions
+
+    actions.run_doctor(profile, overrides or [])
+
+
+@app.command()
 def status(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Show the current model, the progress of the round, and what the storage holds."""
     from ospo import actions

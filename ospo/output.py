@@ -15,6 +15,7 @@ from ospo_core.rounds.estimates import Work
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
 from ospo_core.rounds.plan import StagePlan, Standing
+from ospo_core.rounds.preflight import Finding
 from ospo_core.rounds.records import RoundRecord
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
@@ -96,6 +97,12 @@ def show_plan(
     console().print(table)
     if work is not None and seconds is not None:
         show_text(_expected_total(plans, work, seconds, gpus))
+
+
+def show_finding(found: Finding) -> None:
+    """Show the outcome of a check on one line."""
+    verdict = "ok" if found.error is None else "FAILED"
+    show_text(f"{verdict:<7} {found.check:<17} {duration(found.seconds):>12}  {found.detail}")
 
 
 def _amounts(work: Work) -> str:

@@ -247,6 +247,9 @@ class ExecutionConfig(Section):
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")
+    preflight: Literal["auto"] | bool = Field(
+        "auto", description="Try everything once, as `ospo doctor` does, before a new round; auto: where a GPU is used."
+    )
     training_deployment: str | None = Field(
         None,
         description="Deployment (`flow/name`) that trains, e.g. in a GPU work pool; None: train where the flow runs.",
