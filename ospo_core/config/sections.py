@@ -192,7 +192,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Held-out evaluation of the parent and the child model."""
 
-    prompts: str = Field(EMBEDDED, description="`embedded:shapes`, or a file of prompts (JSON lines or plain text).")
+    prompts: str = Field(
+        EMBEDDED, description="`embedded:shapes`, `embedded:everyday`, or a file of prompts (JSON lines or plain text)."
+    )
     limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
     samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: float = Field(1.0, ge=0)
