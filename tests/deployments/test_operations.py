@@ -49,7 +49,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 @dataclass
 class Team:
-    """The stack with a round killed together with its worker, one whose training has begun, and a second run of that."""
+    """The stack with a round that was killed with its worker, one in its training, and a second run of that one."""
 
     stack: Stack
     database: PostgresServer
