@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from ospo_core.errors import OspoError
@@ -15,6 +16,15 @@ Relation = tuple[str, str, str]
 
 IMAGE_MARKER = "{image}"
 """Marks in `vqa_text` where the image placeholders go; the tags around them are part of the text."""
+
+
+class AnswerKind(StrEnum):
+    """What the model is asked to write."""
+
+    PROMPT = "prompt"
+    PERTURBATION = "perturbation"
+    DENSE = "dense"
+    QUESTIONS = "questions"
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class ParseError(OspoError):
         super().__init__(
             detail, field=reason, value=answer, remedy="Such answers are dropped, counted and generated again"
         )
-        self.reason = reason
+        self.reason, self.answer = reason, answer
 
 
 def seed_prompts(table: str) -> dict[SubCategory, list[PromptAnswer]]:
@@ -67,6 +77,8 @@ class PromptFamily(ABC):
     """
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when a change of texts or parsers changes what the stages write; part of their fingerprints from 2 on."""
     stop: ClassVar[tuple[str, ...]]
     """Strings that end an answer besides the end-of-sequence token."""
     yes: ClassVar[tuple[str, ...]]
@@ -116,6 +128,10 @@ class PromptFamily(ABC):
     @abstractmethod
     def format_questions(self, questions: Sequence[str]) -> str:
         """Return the answer to `decompose`."""
+
+    def pattern(self, kind: AnswerKind) -> str | None:
+        """Return a regular expression of whole answers that parse, for structured output; None: write freely."""
+        return None
 
     @abstractmethod
     def parse_prompt(self, answer: str) -> PromptAnswer:
