@@ -210,7 +210,7 @@ def _merged_before(run: StageRun, stage: PromptsStage, wave: int) -> Merged:
 def _check_quotas(
     merged: Merged, missing: dict[SubCategory, int], quotas: dict[SubCategory, int], on_unmet_quota: str, drops: str
 ) -> None:
-    """Raise StageError if there are no prompts, or too few and that is an error; `drops` says why answers were dropped."""
+    """Raise StageError if there are no prompts, or too few where that is an error; `drops` describes the drops."""
     if not merged.counts.total():
         raise StageError(
             f"the model wrote no usable prompt; {drops}",
