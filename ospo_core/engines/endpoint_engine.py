@@ -87,7 +87,7 @@ class EndpointEngine(TextEngine):
                 "the server does not serve this model",
                 field="engine.served_model",
                 value=self.model,
-                remedy=f"It serves {', '.join(sorted(listed))}",
+                remedy=f"It serves {', '.join(sorted(map(str, listed)))}",
             )
         path = str(getattr(served, "root", None) or "")
         known = self._served
