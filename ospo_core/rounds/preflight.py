@@ -181,7 +181,7 @@ def check_model(round: Round) -> str:
 
 
 def check_training(round: Round) -> str:
-    """Run the forward and backward pass of one full micro-batch, and return the memory it took.
+    """Check that training can fit, run forward and backward of one full micro-batch, and return the memory it took.
 
     The model is released afterwards, since it has an adapter now.
 
@@ -191,16 +191,19 @@ def check_training(round: Round) -> str:
     import torch
 
     from ospo_core.training.data import PairData
+    from ospo_core.training.memory import check_training_memory, device_memory, recomputes
     from ospo_core.training.policy import batch_loss, build_policy
 
     config = round.config
     settings = config.model.model_copy(update={"dtype": config.training.dtype})
     try:
         loaded = round.resources.image_model(settings, _folder(round), round.model.digest)
+        available = device_memory(loaded.device)
+        check_training_memory(config.training, loaded, available)
         with tempfile.TemporaryDirectory() as folder:
             pq.write_table(_made_up_pair(loaded.geometry), Path(folder) / "pair.parquet")
             batch = PairData(Path(folder), loaded, config.training, config.seed).micro_batch(0, 0)
-        policy = build_policy(loaded, config.training, config.seed)
+        policy = build_policy(loaded, config.training, config.seed, recomputes(config.training, loaded, available))
         batch_loss(policy, batch.to(loaded.device), config.training.loss)[0].total.backward()
         shown = f"gradients of one micro-batch of {batch.pairs} pairs"
         if loaded.device.type != "cuda":
