@@ -12,9 +12,8 @@ import pyarrow as pa
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.families import family
-from ospo_core.schema import SubCategory
 from ospo_core.prompts.shingles import shingles
-from ospo_core.schema import TABLES
+from ospo_core.schema import TABLES, SubCategory
 
 DUPLICATES, NEAR_DUPLICATES, CONTAMINATED = 0.10, 0.05, 0.02
 """Share of the prompts that repeat an earlier one, add a word to an earlier one, or are held out."""
