@@ -13,6 +13,8 @@ EMBEDDED = "embedded:shapes"
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Nucleus = Annotated[float, Field(gt=0.0, le=1.0)]
+"""Probability of the tokens that sampling draws from, the most probable first; 1 draws from all."""
 
 
 class Section(BaseModel):
@@ -57,11 +59,18 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
     base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
     served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
+    structured_output: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Enforce the form of an answer while it is generated, by the family's regular expression. auto: in "
+        "vLLM, and on a server that says it is vLLM; on: `structured_outputs` is sent to any server; off: never.",
+    )
 
     @model_validator(mode="after")
-    def _endpoint_has_address(self) -> EngineConfig:
+    def _options_fit_the_kind(self) -> EngineConfig:
         if self.kind == "endpoint" and not (self.base_url and self.served_model):
             raise ValueError("engine.kind=endpoint needs engine.base_url and engine.served_model")
+        if self.kind == "transformers" and self.structured_output == "on":
+            raise ValueError("engine.kind=transformers has no structured output; set engine.structured_output=auto")
         return self
 
 
@@ -72,6 +81,7 @@ class PromptsConfig(Section):
         default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
     )
     temperature: float = Field(1.0, ge=0, description="Paper: 1.0.")
+    top_p: Nucleus = 1.0
     examples: Positive = Field(3, description="Few-shot examples per call; paper: 3.")
     examples_complex: Positive = Field(5, description="Few-shot examples per call for complex prompts; paper: 5.")
     redraw_every: Positive = Field(100, description="Calls after which the examples are redrawn; paper: 100.")
@@ -91,8 +101,10 @@ class PromptsConfig(Section):
 class PerturbationsConfig(Section):
     """Perturbation and densification (docs/method.md, section 2)."""
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, description="Authors' code of paper v2: 1.2; of v3: 1.0.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     dense_temperature: float = Field(1.0, ge=0, description="The scene shared by both dense prompts is sampled.")
+    dense_top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     attempts: Positive = Field(4, description="Calls per variant before it is dropped.")
     densify: bool = Field(True, description="False: render the short prompts (ablation).")
     max_tokens: Positive = 96
@@ -101,7 +113,8 @@ class PerturbationsConfig(Section):
 class QuestionsConfig(Section):
     """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, description="Authors' code: 1.2.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.5.")
     attempts: Positive = 3
     max_tokens: Positive = 128
     max_questions: Positive = 16

@@ -8,7 +8,7 @@ from typing import Any
 
 from ospo_core.config.sections import QuestionsConfig
 from ospo_core.engines.base import TextEngine
-from ospo_core.prompts.families import ParseError, PromptFamily
+from ospo_core.prompts.families import AnswerKind, ParseError, PromptFamily
 from ospo_core.prompts.filters import TOO_MANY_QUESTIONS
 from ospo_core.prompts.generation import Instruction, Sampling, generate_with_retries, generation_counts
 from ospo_core.schema import SubCategory
@@ -23,7 +23,7 @@ def decompose_prompts(
     perturbation_rows: Sequence[Mapping[str, Any]],
     config: QuestionsConfig,
     seed: int,
-) -> tuple[list[dict[str, Any]], Counter[str], dict[str, float]]:
+) -> tuple[list[dict[str, Any]], Counter[str], dict[str, float], dict[str, str]]:
     """Decompose the base prompt and the negative prompts of every item into yes/no questions.
 
     Each distinct text is decomposed once, however many rows contain it.
@@ -35,7 +35,7 @@ def decompose_prompts(
 
     Returns:
         Rows of table `questions`; rows dropped, by the reason of their last attempt; counts: calls, retries, tokens,
-        questions, failed answers by reason (`failed_<reason>`).
+        questions, failed answers by reason (`failed_<reason>`); one raw answer by reason for which answers failed.
     """
     subjects = _subjects(perturbation_rows)
     texts = list(dict.fromkeys(prompt for _, _, prompt in subjects))
@@ -48,7 +48,8 @@ def decompose_prompts(
         return questions
 
     instructions = [Instruction(("decompose", text), family.decompose(text, sub_categories[text])) for text in texts]
-    sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
+    options = (config.temperature, config.max_tokens, config.attempts, config.top_p)
+    sampling = Sampling(seed, *options, AnswerKind.QUESTIONS)
     answers = generate_with_retries(engine, family, instructions, sampling, parse)
     values, reasons = dict(zip(texts, answers.values, strict=True)), dict(zip(texts, answers.reasons, strict=True))
     rows = [
@@ -58,7 +59,7 @@ def decompose_prompts(
     ]
     drops = Counter(reasons[prompt] for _, _, prompt in subjects if reasons[prompt])
     questions = float(sum(len(value) for value in answers.values if value))
-    return rows, drops, generation_counts(answers) | {"questions": questions}
+    return rows, drops, generation_counts(answers) | {"questions": questions}, answers.raw
 
 
 def _sub_categories(perturbation_rows: Sequence[Mapping[str, Any]]) -> dict[str, SubCategory]:

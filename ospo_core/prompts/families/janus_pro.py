@@ -17,7 +17,7 @@ class JanusProFamily(JanusProAnswers):
     """Janus-Pro 1B and 7B (deepseek-community's checkpoints in transformers' format)."""
 
     name = "janus_pro"
-    stop = ("<|User|>", "\n\n")
+    version = 2
     yes = ("yes", "Yes", " yes", " Yes")
     no = ("no", "No", " no", " No")
 
