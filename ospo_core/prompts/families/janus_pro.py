@@ -55,7 +55,7 @@ class JanusProFamily(JanusProAnswers):
         written = texts.perturbation_texts()
         task = texts.prompt_texts().sub_categories[sub_category].task
         turns = [
-            (f"Base: {edit.base}", f"Change: {edit.change}\n{self.format_perturbation(edit.changed)}")
+            (f"Base: {edit.base}", self.format_perturbation(edit.change, edit.changed))
             for edit in written.examples_for(sub_category)[kind]
         ]
         return _chat(

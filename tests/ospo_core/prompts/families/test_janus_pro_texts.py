@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 import pytest
 
 from ospo_core.config import load_profile
-from ospo_core.prompts.families import PromptAnswer, family
+from ospo_core.prompts.families import AnswerKind, PromptAnswer, family
 from ospo_core.prompts.families import janus_pro_texts as texts
 from ospo_core.prompts.filters import ContaminationCheck, dense_problem, normalise, number_above_four, same_meaning
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
@@ -121,9 +121,7 @@ def test_questions_ask_one_fact_each_in_the_words_of_the_prompt(each: texts.Deco
 
 def test_every_answer_is_parsed_to_what_was_written() -> None:
     for edit in (param.values[1] for param in EDITS):
-        chat = JANUS.perturb(PerturbationKind.REPLACE, edit.base, SubCategory.COMPLEX)
-        written = f"{chat.opening} {edit.change}\n{JANUS.format_perturbation(edit.changed)}"
-        assert JANUS.parse_perturbation(written) == edit.changed
+        assert JANUS.parse_perturbation(JANUS.format_perturbation(edit.change, edit.changed)) == edit.changed
     for pair in (param.values[0] for param in PAIRS):
         assert JANUS.parse_dense(JANUS.format_dense(pair.first, pair.second)) == (pair.first, pair.second)
     for each in (param.values[0] for param in DECOMPOSITIONS):
@@ -164,6 +162,22 @@ def test_every_chat_and_its_answer_fit_the_window_whatever_the_tokenizer(sub_cat
     answer = max(config.prompts.max_tokens, config.perturbations.max_tokens, config.questions.max_tokens)
     for text in chats(sub_category, "x" * 200):
         assert len(text.encode()) + 1 + answer <= config.engine.max_model_len  # a byte-level token is at least a byte
+
+
+@SUB
+def test_every_answer_shown_has_the_form_that_structured_output_enforces(sub_category: SubCategory) -> None:
+    made = {
+        AnswerKind.PROMPT: [JANUS.write_prompt(sub_category, JANUS.seed_examples(sub_category))],
+        AnswerKind.PERTURBATION: [JANUS.perturb(kind, "a", sub_category) for kind in PERTURBATIONS[sub_category]],
+        AnswerKind.DENSE: [JANUS.densify("a", "a", sub_category)],
+        AnswerKind.QUESTIONS: [JANUS.decompose("a", sub_category)],
+    }
+    for kind, chats in made.items():
+        for chat in chats:
+            assert all(answer.startswith(chat.opening) for _, answer in chat.examples)
+            for _, answer in chat.examples:
+                assert re.fullmatch(str(JANUS.pattern(kind)), answer), answer
+                assert not any(stop in answer for stop in JANUS.stop(kind))
 
 
 @SUB
