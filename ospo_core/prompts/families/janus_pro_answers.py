@@ -30,7 +30,7 @@ from ospo_core.prompts.filters import (
 
 NO_RELATION = "none"
 
-_LABELS = frozenset({"Prompt", "Concepts", "Relations", "Base", "Changed", "First", "Second"})
+_LABELS = frozenset({"Prompt", "Concepts", "Relations", "Base", "Change", "Changed", "First", "Second"})
 _NOTHING = frozenset({NO_RELATION, "no relation", "no relations", "no concepts", "n/a"})
 _BRACKETS = " []()"
 _AROUND = " \t*_#>-.,;:"
@@ -50,13 +50,14 @@ _AUXILIARIES = frozenset({"is", "are", "was", "were", "do", "does", "did", "has"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9'-]{0,19}"
 _SHORT = rf"{_WORD}( {_WORD}){{0,4}}"
 _SENTENCE = rf"{_WORD}(,? {_WORD}){{1,34}}"
+_CHANGE = rf"{_WORD}(,? ({_WORD}|->|<->)){{1,19}}"
 _RELATED = rf"\({_SHORT}, {_SHORT}, {_SHORT}\)"
 _LONG = rf"{_WORD}([,;.]? {_WORD}){{5,119}}\."
 _QUESTION = rf"- (Is|Are|Does|Do|Has|Have|Can) {_WORD}(,? {_WORD}){{1,19}}\?"
 _PATTERNS: dict[AnswerKind, str] = {
     AnswerKind.PROMPT: rf"Prompt: {_SENTENCE}\nConcepts: {_SHORT}(; {_SHORT}){{0,7}}"
     rf"\nRelations: ({NO_RELATION}|{_RELATED}(; {_RELATED}){{0,7}})",
-    AnswerKind.PERTURBATION: rf"Changed: {_SENTENCE}",
+    AnswerKind.PERTURBATION: rf"Change: {_CHANGE}\nChanged: {_SENTENCE}",
     AnswerKind.DENSE: rf"First: {_LONG}\nSecond: {_LONG}",
     AnswerKind.QUESTIONS: rf"{_QUESTION}(\n{_QUESTION}){{0,15}}",
 }
@@ -64,7 +65,7 @@ _PATTERNS: dict[AnswerKind, str] = {
 
 _NEXT_ANSWER: dict[AnswerKind, tuple[str, ...]] = {
     AnswerKind.PROMPT: ("\nPrompt:",),
-    AnswerKind.PERTURBATION: ("\nBase:", "\nChanged:"),
+    AnswerKind.PERTURBATION: ("\nBase:", "\nChange:"),
     AnswerKind.DENSE: ("\nBase:", "\nFirst:"),
     AnswerKind.QUESTIONS: ("\nPrompt:",),
 }
@@ -88,9 +89,9 @@ class JanusProAnswers(PromptFamily):
         concepts = "; ".join(answer.concepts)
         return f"Prompt: {answer.prompt}\nConcepts: {concepts}\nRelations: {relations or NO_RELATION}"
 
-    def format_perturbation(self, changed: str) -> str:
-        """Return the line `Changed:`, the answer to `perturb`."""
-        return f"Changed: {changed}"
+    def format_perturbation(self, change: str, changed: str) -> str:
+        """Return the lines `Change:`, which names what changes, and `Changed:`, the answer to `perturb`."""
+        return f"Change: {change}\nChanged: {changed}"
 
     def format_dense(self, dense: str, dense_negative: str) -> str:
         """Return the lines `First:` and `Second:`."""
@@ -108,7 +109,7 @@ class JanusProAnswers(PromptFamily):
         return PromptAnswer(text, named, _relations(relations, named, answer))
 
     def parse_perturbation(self, answer: str) -> str:
-        """Parse what `format_perturbation` writes, or a prompt alone on its line; raises ParseError."""
+        """Parse the line `Changed:` of `format_perturbation`, or a prompt alone on its line; raises ParseError."""
         lines = [line for line in readable_lines(answer) if line]
         if len(lines) == 1 and _looks_like_a_prompt(plain(without_bullet(lines[0]))):
             return plain(without_bullet(lines[0]))

@@ -235,7 +235,7 @@ ASKING = st.lists(phrases(2, 6).map(lambda text: f"Is there {text}?"), min_size=
 @settings(deadline=None, max_examples=40)
 def test_parsing_undoes_formatting(written: PromptAnswer, text: str, questions: list[str]) -> None:
     assert JANUS.parse_prompt(JANUS.format_prompt(written)) == written
-    assert JANUS.parse_perturbation(JANUS.format_perturbation(text)) == text
+    assert JANUS.parse_perturbation(JANUS.format_perturbation("one word", text)) == text
     assert JANUS.parse_dense(JANUS.format_dense(f"{text}.", text)) == (f"{text}.", text)
     assert JANUS.parse_questions(JANUS.format_questions(questions)) == questions
 
