@@ -40,7 +40,11 @@ class StorageConfig(Section):
 class ModelConfig(Section):
     """The unified model that a round starts from."""
 
-    path: str = Field(EMBEDDED, description="`embedded:shapes`, or a local folder in the format of transformers.")
+    path: str = Field(
+        EMBEDDED,
+        description="`embedded:shapes`, `current`, a local folder in the format of transformers, or, where there is no "
+        "such folder, OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face Hub.",
+    )
     family: Literal["shapes", "janus_pro"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field(
