@@ -55,8 +55,11 @@ class Round:
         """Twelve hex digits: a digest of everything that changes the results, so not of folders or batch sizes."""
         if self.recorded_id:
             return self.recorded_id
-        fields = [[stage.name, stage.fields(self.config)] for stage in self.stages.values()]
+        stages = self.stages.values()
+        fields = [[stage.name, stage.fields(self.config)] for stage in stages]
+        judges = [stage.judge(self.config, self.storage, self.model) for stage in stages]
         parts = [self.kind, fields, self.model.digest, self.config.model.family, self.config.model.dtype]
+        parts += [judge.identity() for judge in judges if judge is not None]
         return digest_of(parts)[:_ID_DIGITS]
 
     def bind(self, name: StageName, upstream: Mapping[StageName, Manifest], attempt: Attempt | None = None) -> StageRun:
