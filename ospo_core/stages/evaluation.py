@@ -16,7 +16,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import iter_rows, load_shard_entry, read_entry
 from ospo_core.config import RoundConfig
 from ospo_core.errors import DamagedArtifactError, StageError
-from ospo_core.evaluation.judges import ANSWERS, NEITHER, WITHOUT_PROBABILITIES, JudgedBy, whole_question
+from ospo_core.evaluation.judges import ANSWERS, NEITHER, WITHOUT_PROBABILITIES, JudgedBy, ModelJudge, whole_question
 from ospo_core.evaluation.promotion import evaluation_extra, judge_in_words, metric_column
 from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
 from ospo_core.evaluation.statistics import wilson_interval
@@ -147,11 +147,10 @@ class EvaluationStage(Stage):
 
     def _open_judge(self, run: StageRun, label: str) -> PictureJudge:
         """Return the judge of the pictures that the model with this label drew."""
-        from ospo_core.evaluation.endpoint_judge import EndpointJudge
-        from ospo_core.evaluation.judges import ModelJudge
-
         settings, who = run.config.evaluation, _judge_of(run)
         if settings.judge_url is not None:
+            from ospo_core.evaluation.endpoint_judge import EndpointJudge
+
             return EndpointJudge(settings.judge_url, who.served_model)
         return ModelJudge(run.image_model(who.model or self.model_of(run, label)), settings.batch_size)
 
