@@ -183,6 +183,11 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     adam_betas: tuple[float, float] = (0.9, 0.95)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto",
+        description="Compute activations again in the backward pass instead of keeping them: less memory, a third more "
+        "work, the same result. auto: where training would otherwise fill the device.",
+    )
     checkpoint_every: Positive = 50
     collapse_drop: float = Field(
         1.0, gt=0, description="Drop of the chosen log-probability that raises an alarm (nats per token)."
@@ -193,7 +198,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Held-out evaluation of the parent and the child model."""
 
-    prompts: str = Field(EMBEDDED, description="`embedded:shapes`, or a file of prompts (JSON lines or plain text).")
+    prompts: str = Field(
+        EMBEDDED, description="`embedded:shapes`, `embedded:everyday`, or a file of prompts (JSON lines or plain text)."
+    )
     limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
     samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: float = Field(1.0, ge=0)
@@ -269,6 +276,17 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 }
 
 
+class SpeedsConfig(Section):
+    """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
+
+    tokens: float | None = Field(None, gt=0, description="Text tokens generated per second.")
+    images: float | None = Field(None, gt=0, description="Pictures sampled per second.")
+    questions: float | None = Field(None, gt=0, description="Questions about pictures answered per second.")
+    sequences: float | None = Field(None, gt=0, description="Log-probabilities of a picture per second.")
+    pairs: float | None = Field(None, gt=0, description="Pairs trained on per second.")
+    picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
+
+
 class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
@@ -277,6 +295,9 @@ class ExecutionConfig(Section):
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")
+    preflight: Literal["auto"] | bool = Field(
+        "auto", description="Try everything once, as `ospo doctor` does, before a new round; auto: where a GPU is used."
+    )
     training_deployment: str | None = Field(
         None,
         description="Deployment (`flow/name`) that trains, e.g. in a GPU work pool; None: train where the flow runs.",
@@ -300,4 +321,5 @@ class RoundConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    speeds: SpeedsConfig = SpeedsConfig()
     execution: ExecutionConfig = ExecutionConfig()
