@@ -75,7 +75,8 @@ def with_absolute_paths(run: StageRun) -> StageRun:
         "evaluation": config.evaluation.model_copy(update={"prompts": _absolute(config.evaluation.prompts)}),
     }
     model = run.model.model_copy(update={"source": _absolute_model(run.model.source)})
-    return replace(run, config=config.model_copy(update=sections), model=model)
+    judge = run.judge.with_sources(_absolute_model) if run.judge is not None else None
+    return replace(run, config=config.model_copy(update=sections), model=model, judge=judge)
 
 
 def _absolute_model(path: str) -> str:

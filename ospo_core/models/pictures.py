@@ -77,3 +77,16 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """Return a PNG as a picture `uint8 [H, W, 3]` (RGB)."""
+    with Image.open(BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the picture `uint8 [H, W, 3]` at another size (bicubic); at its own size, unchanged."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))

@@ -15,7 +15,8 @@ import pytest
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines import Request
-from ospo_core.engines.endpoint_engine import ATTEMPTS, EndpointEngine
+from ospo_core.engines.endpoint_engine import EndpointEngine
+from ospo_core.engines.openai_server import ATTEMPTS
 from ospo_core.errors import StageError
 
 Reply = Callable[[dict[str, Any], int], tuple[int, Any]]

@@ -56,8 +56,10 @@ def test_logits_in_parts_change_nothing(
     results = []
     for at_once in (2**25, rows * images.shape[1] * CODES):
         monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
-        sizes = []
-        handle = model.network.model.generation_head.register_forward_hook(lambda _m, _i, out: sizes.append(len(out)))
+        sizes: list[int] = []
+        handle = model.network.model.generation_head.register_forward_hook(
+            lambda _m, _i, out, seen=sizes: seen.append(len(out))
+        )
         with torch.no_grad():
             plain = image_token_logprobs(model, *data)
         assert (len(plain) == len(images) == sum(sizes) and max(sizes) <= max(rows, 1)) or at_once == 2**25

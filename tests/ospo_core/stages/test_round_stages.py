@@ -37,7 +37,7 @@ def test_every_stage_has_the_same_shards_and_accounts_for_its_items(small: Small
 
 
 def test_one_engine_start_and_few_model_loads(small: SmallRound) -> None:
-    assert small.resources.starts == {"text": 1, "image": 3}
+    assert small.resources.starts == {"text": 2, "image": 3}
     assert small.resources.engine.closed
 
 
