@@ -66,6 +66,10 @@ class ModelError(OspoError):
     """A model folder that is missing, incomplete or not a supported model."""
 
 
+class MissingModelError(ModelError):
+    """A model that is not on this machine."""
+
+
 class StageError(OspoError):
     """A stage without a usable result: no prompts, an unmet quota, no pairs."""
 

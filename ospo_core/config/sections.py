@@ -197,7 +197,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Held-out evaluation of the parent and the child model."""
 
-    prompts: str = Field(EMBEDDED, description="`embedded:shapes`, or a file of prompts (JSON lines or plain text).")
+    prompts: str = Field(
+        EMBEDDED, description="`embedded:shapes`, `embedded:everyday`, or a file of prompts (JSON lines or plain text)."
+    )
     limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
     samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: float = Field(1.0, ge=0)
@@ -233,6 +235,17 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 }
 
 
+class SpeedsConfig(Section):
+    """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
+
+    tokens: float | None = Field(None, gt=0, description="Text tokens generated per second.")
+    images: float | None = Field(None, gt=0, description="Pictures sampled per second.")
+    questions: float | None = Field(None, gt=0, description="Questions about pictures answered per second.")
+    sequences: float | None = Field(None, gt=0, description="Log-probabilities of a picture per second.")
+    pairs: float | None = Field(None, gt=0, description="Pairs trained on per second.")
+    picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
+
+
 class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
@@ -241,6 +254,9 @@ class ExecutionConfig(Section):
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")
+    preflight: Literal["auto"] | bool = Field(
+        "auto", description="Try everything once, as `ospo doctor` does, before a new round; auto: where a GPU is used."
+    )
     training_deployment: str | None = Field(
         None,
         description="Deployment (`flow/name`) that trains, e.g. in a GPU work pool; None: train where the flow runs.",
@@ -264,4 +280,5 @@ class RoundConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    speeds: SpeedsConfig = SpeedsConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ospo_core
-from ospo_core.errors import ModelError
+from ospo_core.errors import MissingModelError, ModelError
 
 if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
@@ -40,7 +40,7 @@ def resolve_model(path: str) -> Path:
         return folder
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise ModelError(
+        raise MissingModelError(
             "no such folder",
             field="model.path",
             value=path,

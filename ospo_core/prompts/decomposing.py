@@ -11,6 +11,7 @@ from ospo_core.engines.base import TextEngine
 from ospo_core.prompts.families import ParseError, PromptFamily
 from ospo_core.prompts.filters import TOO_MANY_QUESTIONS
 from ospo_core.prompts.generation import Instruction, Sampling, generate_with_retries, generation_counts
+from ospo_core.schema import SubCategory
 
 BASE = "base"
 """Value of column `of` for the questions of a base prompt; for a negative it is the variant, `"0"`, `"1"` or `"2"`."""
@@ -38,6 +39,7 @@ def decompose_prompts(
     """
     subjects = _subjects(perturbation_rows)
     texts = list(dict.fromkeys(prompt for _, _, prompt in subjects))
+    sub_categories = _sub_categories(perturbation_rows)
 
     def parse(index: int, answer: str) -> list[str]:
         questions = family.parse_questions(answer)
@@ -45,7 +47,7 @@ def decompose_prompts(
             raise ParseError(TOO_MANY_QUESTIONS, answer, f"more than {config.max_questions} questions")
         return questions
 
-    instructions = [Instruction(("decompose", text), family.decompose(text)) for text in texts]
+    instructions = [Instruction(("decompose", text), family.decompose(text, sub_categories[text])) for text in texts]
     sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
     answers = generate_with_retries(engine, family, instructions, sampling, parse)
     values, reasons = dict(zip(texts, answers.values, strict=True)), dict(zip(texts, answers.reasons, strict=True))
@@ -57,6 +59,15 @@ def decompose_prompts(
     drops = Counter(reasons[prompt] for _, _, prompt in subjects if reasons[prompt])
     questions = float(sum(len(value) for value in answers.values if value))
     return rows, drops, generation_counts(answers) | {"questions": questions}
+
+
+def _sub_categories(perturbation_rows: Sequence[Mapping[str, Any]]) -> dict[str, SubCategory]:
+    """Return the sub-category of every text, that of its first row."""
+    found: dict[str, SubCategory] = {}
+    for row in perturbation_rows:
+        for text in (row["prompt"], row["negative_prompt"]):
+            found.setdefault(text, SubCategory(row["sub_category"]))
+    return found
 
 
 def _subjects(perturbation_rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:

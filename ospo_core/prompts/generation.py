@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.engines.base import Completion, Request, TextEngine
-from ospo_core.prompts.families import ParseError, PromptFamily
+from ospo_core.prompts.families import Chat, ParseError, PromptFamily
 from ospo_core.prompts.filters import TRUNCATED
 
 RETRY_TEMPERATURE = 0.7
@@ -20,10 +20,10 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction; its seeds are derived from `key`."""
+    """One instruction to the model; its seeds are derived from `key`."""
 
     key: tuple[str | int, ...]
-    text: str
+    chat: Chat
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Sampling:
         """Return the request of one attempt; its seed depends only on round, key and attempt."""
         retried_greedy = attempt > 0 and self.temperature == 0
         return Request(
-            prompt=family.chat_text(instruction.text),
+            prompt=family.chat_text(instruction.chat),
             seed=derive_seed(self.seed, *instruction.key, attempt),
             temperature=RETRY_TEMPERATURE if retried_greedy else self.temperature,
             max_tokens=self.max_tokens,
@@ -98,7 +98,10 @@ def generate_with_retries(
         for index, completion in zip(pending, completions, strict=True):
             answers.tokens += completion.tokens
             try:
-                answers.values[index], answers.reasons[index] = parse(index, finished_text(completion)), ""
+                answers.values[index], answers.reasons[index] = (
+                    parse(index, whole_answer(instructions[index].chat, completion)),
+                    "",
+                )
             except ParseError as error:
                 answers.reasons[index] = error.reason
                 answers.failures[error.reason] += 1
@@ -106,11 +109,12 @@ def generate_with_retries(
     return answers
 
 
-def finished_text(completion: Completion) -> str:
-    """Return the text of an answer; raises ParseError(TRUNCATED) if it was cut off at the token limit."""
+def whole_answer(chat: Chat, completion: Completion) -> str:
+    """Return an answer with its opening; raises ParseError(TRUNCATED) if it was cut off at the token limit."""
+    answer = chat.answer(completion.text)
     if completion.finish == "length":
-        raise ParseError(TRUNCATED, completion.text, "the answer was cut off at its limit of tokens")
-    return completion.text
+        raise ParseError(TRUNCATED, answer, "the answer was cut off at its limit of tokens")
+    return answer
 
 
 def generation_counts(*parts: Answers[Any]) -> dict[str, float]:

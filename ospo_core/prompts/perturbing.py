@@ -10,7 +10,7 @@ from typing import Any
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import PerturbationsConfig
 from ospo_core.engines.base import TextEngine
-from ospo_core.prompts.families import ParseError, PromptFamily
+from ospo_core.prompts.families import Chat, ParseError, PromptFamily
 from ospo_core.prompts.filters import dense_problem, perturbation_problem
 from ospo_core.prompts.generation import Answers, Instruction, Sampling, generate_with_retries, generation_counts
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
@@ -73,9 +73,14 @@ class _Variant:
     variant: int
     kind: PerturbationKind
 
-    def instruction(self, task: str, text: str) -> Instruction:
+    @property
+    def sub_category(self) -> SubCategory:
+        """The sub-category of the prompt."""
+        return SubCategory(self.row["sub_category"])
+
+    def instruction(self, task: str, chat: Chat) -> Instruction:
         """Return the instruction of a task, keyed by this variant."""
-        return Instruction((str(self.row["item_id"]), self.variant, task), text)
+        return Instruction((str(self.row["item_id"]), self.variant, task), chat)
 
 
 def _perturb(
@@ -92,8 +97,10 @@ def _perturb(
         accepted[row["item_id"]].append(negative)
         return negative
 
-    texts = [family.perturb(v.kind, v.row["prompt"], SubCategory(v.row["sub_category"])) for v in variants]
-    instructions = [variant.instruction("perturb", text) for variant, text in zip(variants, texts, strict=True)]
+    instructions = [
+        variant.instruction("perturb", family.perturb(variant.kind, variant.row["prompt"], variant.sub_category))
+        for variant in variants
+    ]
     return generate_with_retries(engine, family, instructions, sampling, parse)
 
 
@@ -115,7 +122,8 @@ def _densify(
         return dense, dense_negative
 
     instructions = [
-        variant.instruction("densify", family.densify(variant.row["prompt"], negative)) for variant, negative in pairs
+        variant.instruction("densify", family.densify(variant.row["prompt"], negative, variant.sub_category))
+        for variant, negative in pairs
     ]
     sampling = Sampling(seed, config.dense_temperature, config.max_tokens, config.attempts)
     return generate_with_retries(engine, family, instructions, sampling, parse)

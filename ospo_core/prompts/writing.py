@@ -14,7 +14,7 @@ from ospo_core.config.sections import PromptsConfig
 from ospo_core.engines.base import TextEngine
 from ospo_core.prompts.families import ParseError, PromptAnswer, PromptFamily
 from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator, number_above_four
-from ospo_core.prompts.generation import Instruction, Sampling, finished_text
+from ospo_core.prompts.generation import Instruction, Sampling, whole_answer
 from ospo_core.schema import SubCategory, category_of
 
 OVERSAMPLING = 1.5
@@ -88,10 +88,10 @@ def write_prompts(
     result, accepted = GeneratedPrompts(sub_category, quota), list[PromptAnswer]()
     limit = quota * config.attempts_per_prompt
     while result.missing > 0 and result.calls < limit:
-        text = family.write_prompt(sub_category, pool.at(result.calls, accepted))
+        chat = family.write_prompt(sub_category, pool.at(result.calls, accepted))
         calls = max(SMALLEST_PASS, math.ceil(result.missing * OVERSAMPLING))
         end = min(result.calls + calls, limit, pool.next_redraw(result.calls))
-        instructions = [Instruction((sub_category.value, call), text) for call in range(result.calls, end)]
+        instructions = [Instruction((sub_category.value, call), chat) for call in range(result.calls, end)]
         for completion in engine.generate([sampling.request(family, one) for one in instructions]):
             result.calls += 1
             result.tokens += completion.tokens
@@ -99,7 +99,7 @@ def write_prompts(
                 result.drops[SURPLUS] += 1
                 continue
             try:
-                answer = family.parse_prompt(finished_text(completion))
+                answer = family.parse_prompt(whole_answer(chat, completion))
             except ParseError as error:
                 result.drops[error.reason] += 1
                 continue

@@ -32,6 +32,25 @@ class PromptAnswer:
     relations: tuple[Relation, ...] = ()
 
 
+@dataclass(frozen=True)
+class Chat:
+    """An instruction to the text model, with examples as earlier turns of the chat and the first words of its answer.
+
+    Args:
+        instruction: the last turn of the user.
+        examples: earlier turns: an instruction and its answer.
+        opening: first words of the answer; the model continues them, so an answer cannot begin with small talk.
+    """
+
+    instruction: str
+    examples: tuple[tuple[str, str], ...] = ()
+    opening: str = ""
+
+    def answer(self, continuation: str) -> str:
+        """Return the whole answer: the opening and what the model wrote after it."""
+        return self.opening + continuation
+
+
 class ParseError(OspoError):
     """An answer that does not have the expected form; it is dropped and counted, never trained on.
 
@@ -74,8 +93,8 @@ class PromptFamily(ABC):
     """Spellings of the two answers to a question about a picture; each is one token."""
 
     @abstractmethod
-    def chat_text(self, instruction: str) -> str:
-        """Return the text that precedes the model's answer to `instruction`."""
+    def chat_text(self, chat: Chat) -> str:
+        """Return the text that the model continues: every turn of the chat, then the opening of the answer."""
 
     @abstractmethod
     def vqa_text(self, question: str) -> str:
@@ -90,20 +109,20 @@ class PromptFamily(ABC):
         """Return hand-written prompts: the first few-shot examples, used until the model has written its own."""
 
     @abstractmethod
-    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
+    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> Chat:
         """Return the instruction to write one new prompt similar to the examples."""
 
     @abstractmethod
-    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
+    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> Chat:
         """Return the instruction to change one detail of `prompt`."""
 
     @abstractmethod
-    def densify(self, prompt: str, negative: str) -> str:
+    def densify(self, prompt: str, negative: str, sub_category: SubCategory) -> Chat:
         """Return the instruction to expand a prompt and its negative together."""
 
     @abstractmethod
-    def decompose(self, prompt: str) -> str:
-        """Return the instruction to write yes/no questions about a prompt."""
+    def decompose(self, prompt: str, sub_category: SubCategory | None = None) -> Chat:
+        """Return the instruction to write yes/no questions about a prompt, of a sub-category if that is known."""
 
     @abstractmethod
     def format_prompt(self, answer: PromptAnswer) -> str:

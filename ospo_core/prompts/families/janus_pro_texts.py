@@ -33,11 +33,9 @@ TASKS: dict[SubCategory, str] = {
 
 WRITE = """Write one new prompt for a picture. It describes {task}.
 Everything in it can be seen, and it differs from all the examples in its objects.
-List its concepts (objects with their attributes) and its relations, or none. Follow the form of the examples.
+List its concepts (objects with their attributes) and its relations, or none."""
 
-{examples}
-
-Now write one more, in the same three lines."""
+WRITE_AGAIN = "Write one more, about other things, in the same three lines."
 
 EDITS: dict[PerturbationKind, str] = {
     PerturbationKind.REPLACE: "Replace exactly one object, attribute, number or relation by another of the same sort",
@@ -64,12 +62,7 @@ EDIT_EXAMPLES: dict[PerturbationKind, tuple[tuple[str, str], ...]] = {
 """What each kind of perturbation does, and three base prompts with their perturbed prompts."""
 
 PERTURB = """Here is a prompt for a picture of {task}. {edit}. Keep every other word as it is.
-A picture of the changed prompt must be wrong for the first prompt.
-
-{examples}
-
-Base: {prompt}
-Write the line that comes next."""
+A picture of the changed prompt must be wrong for the first prompt."""
 
 DENSIFY = """Expand two short prompts into two long descriptions of pictures.
 Both describe the same scene, light, background and camera, in the same words.

@@ -15,9 +15,9 @@ from tests.support.fake_engine import FakeEngine, instruction_of
 
 SHAPES = family("shapes")
 ROWS = [
-    {"item_id": "i", "variant": 0, "prompt": "a star", "negative_prompt": "a heart"},
-    {"item_id": "i", "variant": 2, "prompt": "a star", "negative_prompt": "a box"},
-    {"item_id": "j", "variant": 0, "prompt": "a heart", "negative_prompt": "a star"},
+    {"item_id": "i", "sub_category": "shape_1", "variant": 0, "prompt": "a star", "negative_prompt": "a heart"},
+    {"item_id": "i", "sub_category": "shape_1", "variant": 2, "prompt": "a star", "negative_prompt": "a box"},
+    {"item_id": "j", "sub_category": "shape_1", "variant": 0, "prompt": "a heart", "negative_prompt": "a star"},
 ]
 
 
