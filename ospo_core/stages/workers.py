@@ -132,16 +132,20 @@ class WorkerPool:
     def close(self) -> None:
         """Release what the workers hold, and end them; kill those that still compute."""
         self._ended = True
-        idle: list[Worker] = []
+        free: list[_Place] = []
         with suppress(Empty):
             while True:
-                worker = self._free.get_nowait().worker
-                idle += [worker] if worker is not None else []
-        for worker in self._live - set(idle):
-            worker.kill()
-        with ThreadPoolExecutor(max(1, len(idle))) as closing:
-            list(closing.map(lambda one: one.close(), idle))
-        self._live.clear()
+                free.append(self._free.get_nowait())
+        idle = [place.worker for place in free if place.worker is not None]
+        with self._lock:
+            for worker in self._live - set(idle):
+                worker.kill()
+            self._live.clear()
+        with ThreadPoolExecutor(self.size) as closing:
+            list(closing.map(lambda worker: worker.close(), idle))
+        for place in free:  # so that a shard that comes too late does not wait
+            place.worker, place.empty = None, True
+            self._free.put(place)
 
     def kill(self) -> None:
         """End all workers at once; shards that wait for one fail."""

@@ -40,7 +40,6 @@ def test_texts_start_with_one_begin_of_sequence(tiny: JanusModel) -> None:
     assert (ids == tiny.special.bos).sum() == 1
 
 
-
 def test_spellings_that_are_no_single_token_are_omitted(tiny: JanusModel) -> None:
     vocabulary = tiny.tokenizer.get_vocab()
     assert single_token_ids(tiny.tokenizer, ["yes", " yes", "yes yes", "oui"]) == [vocabulary["yes"]]
