@@ -308,7 +308,12 @@ class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
     runner: Literal["local", "ray"] = Field(
-        "local", description="Process shards here, or on the nodes of a Ray cluster (prefect-ray)."
+        "local", description="Process shards on this machine, or on the nodes of a Ray cluster."
+    )
+    processes: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Local runner: worker processes that share the shards. auto: one per GPU that the round may use, "
+        "without GPUs 1; 1: none, all in the process of the round.",
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")

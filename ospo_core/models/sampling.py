@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import Cache
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import batches, positions, stack_left
+from ospo_core.models.sequences import positions, stack_left
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def sample_images(
         seeds: one seed per prompt, each in [0, 2**64).
         guidance: scale of classifier-free guidance; 1 is none and omits the unconditional half.
         temperature: divides the guided logits; 0 takes the most probable token.
-        batch_size: prompts decoded together; changes no token in float32.
+        batch_size: prompts decoded together, fewer where memory runs out; changes no token in float32.
 
     Raises:
         ValueError: prompts and seeds differ in number.
@@ -124,8 +124,12 @@ def sample_images(
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
     tokens = np.empty((len(prompts), model.geometry.tokens), dtype=np.uint16)
     logprobs = np.empty(len(prompts), dtype=np.float64)
-    for part in batches(len(prompts), batch_size):
-        drawn, mean = _sample_batch(model, prompts[part], seeds[part], guidance, temperature)
+    each = [1] * len(prompts)
+
+    def sample(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        return _sample_batch(model, prompts[part], seeds[part], guidance, temperature)
+
+    for part, (drawn, mean) in model.batching.run("sampling", each, batch_size, sample):
         tokens[part] = drawn.cpu().numpy().astype(np.uint16)
         logprobs[part] = mean.cpu().numpy()
     return SampledImages(tokens, logprobs)

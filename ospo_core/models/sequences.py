@@ -65,8 +65,3 @@ def single_token_ids(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str
             remedy="Check the prompt family",
         )
     return sorted(ids)
-
-
-def batches(count: int, batch_size: int) -> list[slice]:
-    """Return the slices that cut `count` rows into batches of at most `batch_size`."""
-    return [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]

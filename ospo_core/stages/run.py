@@ -189,15 +189,16 @@ class StageRun:
             started, cpu_started = time.monotonic(), _cpu_seconds()
             result = run_chosen_items(self, spec) if self.is_partial else self.stage.run_shard(self, spec)
             seconds = time.monotonic() - started
+            batch_counts, batch_facts = self.resources.batch_figures()
             entry = publish_shard(
                 self.storage,
                 self.prefix,
                 spec.name,
                 result.table,
                 drops=dict(result.drops),
-                counts={**result.counts, ITEMS_IN: result.items_in},
+                counts={**result.counts, **batch_counts, ITEMS_IN: result.items_in},
                 seconds=seconds,
-                extra=dict(result.extra),
+                extra={**result.extra, **batch_facts},
                 cpu_seconds=max(0.0, _cpu_seconds() - cpu_started),
                 gpu_seconds=seconds * self.stage.gpus(self),
             )
