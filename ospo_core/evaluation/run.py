@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from ospo_core.artifacts.ids import derive_seed
@@ -46,8 +47,12 @@ def evaluate_model(
         seeds = [picture_seed(config, prompt.item_id, sample) for prompt, sample in batch]
         tokens = sample_images(loaded, texts, seeds, config.guidance, config.temperature, config.batch_size).tokens
         pictures = decode_tokens(loaded, tokens)
-        answers = self_vqa_scores(loaded, [prompt for prompt, _ in batch], pictures, config.batch_size)
-        for (prompt, sample), seed, codes, picture, scores in zip(batch, seeds, tokens, pictures, answers, strict=True):
+        with ThreadPoolExecutor() as pool:  # encode while the model answers
+            encoded = pool.map(encode_png, pictures)
+            answers = self_vqa_scores(loaded, [prompt for prompt, _ in batch], pictures, config.batch_size)
+            pngs = list(encoded)
+        columns = zip(batch, seeds, tokens, pictures, answers, pngs, strict=True)
+        for (prompt, sample), seed, codes, picture, scores, png in columns:
             rows.append(
                 {
                     "item_id": prompt.item_id,
@@ -59,7 +64,7 @@ def evaluate_model(
                     "seed": seed,
                     "guidance": config.guidance,
                     "tokens": codes.tolist(),
-                    "image": {"bytes": encode_png(picture), "path": f"{prompt.item_id}-{sample}.png"},
+                    "image": {"bytes": png, "path": f"{prompt.item_id}-{sample}.png"},
                     "vqa_score": image_score(scores),
                     "vqa_correct": all_yes(scores),
                     "oracle_correct": oracle(picture, prompt.prompt) if oracle else None,

@@ -144,11 +144,11 @@ def _check(prompts: Prompts, known: NDArray[np.bool_], again: NDArray[np.bool_])
         again: for each image, whether it is the same as the one before.
 
     Raises:
-        StageError: a variant without perturbed prompt, a wrong number of log-probabilities, or an image given twice.
+        StageError: a variant without perturbed prompt, an image given twice, or neither no nor all log-probabilities.
     """
     wanted = prompts.texts["row_text"].list.len().to_numpy()[prompts.images["item"]]
     given = prompts.scores["logprob_negatives"].list.len().to_numpy()[prompts.images["row"]]
-    wrong = np.flatnonzero(~known | again | (wanted != given))
+    wrong = np.flatnonzero(~known | again | ((given != wanted) & (given != 0)))
     if len(wrong):
         raise StageError(
             "scores do not fit the perturbed prompts of their item",
