@@ -152,8 +152,7 @@ class ContaminationCheck:
 
     def __call__(self, prompt: str) -> str | None:
         """Return CONTAMINATED or None."""
-        text = normalise(prompt)
-        few = few_hashes_of(text, self._similarity)
+        few = few_hashes_of(normalise(prompt), self._similarity)
         if few and self._shingles.isdisjoint(few):  # most prompts, for a third of the time
             return None
-        return CONTAMINATED if self._known.check(text) else None
+        return CONTAMINATED if self._known.check(prompt) else None
