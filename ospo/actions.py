@@ -12,13 +12,16 @@ from pathlib import Path
 from flows.prefect_server import configure_prefect, start_server
 from ospo import output
 from ospo.progress import progress_bars
+from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
-from ospo_core.errors import ConfigError, StageError
+from ospo_core.errors import ConfigError, DamagedArtifactError, MissingModelError, StageError, StorageError
 from ospo_core.rounds import Round
+from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
-from ospo_core.rounds.plan import estimate_seconds, plan_round, report_key, standings
+from ospo_core.rounds.plan import StagePlan, plan_round, report_key, standings
+from ospo_core.rounds.preflight import CHECKS, preflight
 from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model, starting_model
@@ -62,19 +65,54 @@ def run_evaluate(profile: str, overrides: Sequence[str], refresh: bool, verbose:
     output.show_accuracy(config.model.path, manifest.extra["accuracy"])
 
 
-def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName]) -> None:
-    """Show what a round would do."""
+def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName], gpus: int) -> None:
+    """Show what a round would do, and what that costs on `gpus` GPUs.
+
+    Costs do not depend on the model's weights or on the storage, so it is no error that neither is there yet.
+    """
+    config = load_profile(profile, overrides)
+    manifests: Sequence[Manifest] = ()
+    try:
+        storage = storage_of(config)
+        manifests = all_manifests(storage)
+        plans, _ = plan_round(Round(config, storage, starting_model(config, storage, download=False)), refresh)
+    except DamagedArtifactError:
+        raise
+    except (MissingModelError, StorageError) as error:
+        plans = [StagePlan(stage=name, status="waits") for name in StageName]
+        output.show_text(f"Nothing can be looked up yet: {error}")
+    work = expected_work(config)
+    output.show_plan(plans, work, expected_seconds(config, work, manifests), gpus)
+
+
+def run_doctor(profile: str, overrides: Sequence[str]) -> None:
+    """Try everything that a round needs, once, and show the outcome of each check.
+
+    Raises:
+        StageError: a check failed.
+    """
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    plans, _ = plan_round(Round(config, storage, starting_model(config, storage)), refresh)
-    output.show_plan(plans, estimate_seconds(config, all_manifests(storage)))
+    round = Round(config, storage, starting_model(config, storage))
+    failed = []
+    try:
+        for found in preflight(round):
+            output.show_finding(found)
+            failed += [found.check] if found.error is not None else []
+    finally:
+        round.resources.release()
+    if failed:
+        raise StageError(
+            f"{len(failed)} of {len(CHECKS)} checks failed", field="doctor", value=failed, remedy="Mend these first"
+        )
+    output.show_text("A round can start.")
 
 
 def show_status(profile: str, overrides: Sequence[str]) -> None:
     """Show the current model, the plan, and how many results of each stage the storage holds."""
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    model = starting_model(config, storage)
+    model = starting_model(config, storage, download=False)
     keys = {name: storage.list(name.value) for name in StageName}
     counts = {name: sum(key.endswith("/manifest.json") for key in keys[name]) for name in keys}
     output.show_state(storage.uri(), model, current_model(storage), counts)
@@ -115,7 +153,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
 
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    _, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
+    _, manifests = plan_round(Round(config, storage, starting_model(config, storage, download=False)))
     if not manifests:
         raise StageError(
             "no stage of this round is cached", field=storage.uri(), remedy="Run `ospo round` with the same options"

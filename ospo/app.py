@@ -94,11 +94,24 @@ def stage(
 
 
 @app.command()
-def plan(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None, refresh: Refresh = None) -> None:
-    """Show which stages of a round are cached and which would run. Nothing is computed."""
+def plan(
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    refresh: Refresh = None,
+    gpus: Annotated[int, typer.Option("--gpus", "-g", min=1, help="Number of GPUs that share the work.")] = 1,
+) -> None:
+    """Show which stages of a round are cached, which would run, and what that costs. Nothing is computed."""
     from ospo import actions
 
-    actions.show_plan(profile, overrides or [], refresh or [])
+    actions.show_plan(profile, overrides or [], refresh or [], gpus)
+
+
+@app.command()
+def doctor(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Try everything a round needs, once: packages, devices, storage, one picture, one training step, one prompt."""
+    from ospo import actions
+
+    actions.run_doctor(profile, overrides or [])
 
 
 @app.command()

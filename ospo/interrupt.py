@@ -84,10 +84,9 @@ class _Ending:
     """The end of this process on a signal: `begun` is set when one arrives, `unwound` when the main thread is done."""
 
     def __init__(self) -> None:
-        # Not in the thread: what an interrupted import leaves locked would keep it waiting.
-        import psutil  # noqa: F401
+        import psutil  # noqa: F401 - now, since the thread could wait for an import that was interrupted
 
-        from flows import prefect_server  # noqa: F401
+        from flows import prefect_server  # noqa: F401 - likewise
 
         self.begun, self.unwound = threading.Event(), threading.Event()
         self._context: contextvars.Context | None = None

@@ -13,6 +13,8 @@ EMBEDDED = "embedded:shapes"
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Nucleus = Annotated[float, Field(gt=0.0, le=1.0)]
+"""Probability of the tokens that sampling draws from, the most probable first; 1 draws from all."""
 
 
 class Section(BaseModel):
@@ -38,7 +40,11 @@ class StorageConfig(Section):
 class ModelConfig(Section):
     """The unified model that a round starts from."""
 
-    path: str = Field(EMBEDDED, description="`embedded:shapes`, or a local folder in the format of transformers.")
+    path: str = Field(
+        EMBEDDED,
+        description="`embedded:shapes`, `current`, a local folder in the format of transformers, or, where there is no "
+        "such folder, OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face Hub.",
+    )
     family: Literal["shapes", "janus_pro"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -57,11 +63,18 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
     base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
     served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
+    structured_output: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Enforce the form of an answer while it is generated, by the family's regular expression. auto: in "
+        "vLLM, and on a server that says it is vLLM; on: `structured_outputs` is sent to any server; off: never.",
+    )
 
     @model_validator(mode="after")
-    def _endpoint_has_address(self) -> EngineConfig:
+    def _options_fit_the_kind(self) -> EngineConfig:
         if self.kind == "endpoint" and not (self.base_url and self.served_model):
             raise ValueError("engine.kind=endpoint needs engine.base_url and engine.served_model")
+        if self.kind == "transformers" and self.structured_output == "on":
+            raise ValueError("engine.kind=transformers has no structured output; set engine.structured_output=auto")
         return self
 
 
@@ -72,6 +85,7 @@ class PromptsConfig(Section):
         default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
     )
     temperature: float = Field(1.0, ge=0, description="Paper: 1.0.")
+    top_p: Nucleus = 1.0
     examples: Positive = Field(3, description="Few-shot examples per call; paper: 3.")
     examples_complex: Positive = Field(5, description="Few-shot examples per call for complex prompts; paper: 5.")
     redraw_every: Positive = Field(100, description="Calls after which the examples are redrawn; paper: 100.")
@@ -91,8 +105,10 @@ class PromptsConfig(Section):
 class PerturbationsConfig(Section):
     """Perturbation and densification (docs/method.md, section 2)."""
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, description="Authors' code of paper v2: 1.2; of v3: 1.0.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     dense_temperature: float = Field(1.0, ge=0, description="The scene shared by both dense prompts is sampled.")
+    dense_top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     attempts: Positive = Field(4, description="Calls per variant before it is dropped.")
     densify: bool = Field(True, description="False: render the short prompts (ablation).")
     max_tokens: Positive = 96
@@ -101,7 +117,8 @@ class PerturbationsConfig(Section):
 class QuestionsConfig(Section):
     """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, description="Authors' code: 1.2.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.5.")
     attempts: Positive = 3
     max_tokens: Positive = 128
     max_questions: Positive = 16
@@ -182,6 +199,11 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     adam_betas: tuple[float, float] = (0.9, 0.95)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto",
+        description="Compute activations again in the backward pass instead of keeping them: less memory, a third more "
+        "work, the same result. auto: where training would otherwise fill the device.",
+    )
     checkpoint_every: Positive = 50
     collapse_drop: float = Field(
         1.0, gt=0, description="Drop of the chosen log-probability that raises an alarm (nats per token)."
@@ -192,7 +214,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Held-out evaluation of the parent and the child model."""
 
-    prompts: str = Field(EMBEDDED, description="`embedded:shapes`, or a file of prompts (JSON lines or plain text).")
+    prompts: str = Field(
+        EMBEDDED, description="`embedded:shapes`, `embedded:everyday`, or a file of prompts (JSON lines or plain text)."
+    )
     limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
     samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: float = Field(1.0, ge=0)
@@ -228,6 +252,17 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 }
 
 
+class SpeedsConfig(Section):
+    """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
+
+    tokens: float | None = Field(None, gt=0, description="Text tokens generated per second.")
+    images: float | None = Field(None, gt=0, description="Pictures sampled per second.")
+    questions: float | None = Field(None, gt=0, description="Questions about pictures answered per second.")
+    sequences: float | None = Field(None, gt=0, description="Log-probabilities of a picture per second.")
+    pairs: float | None = Field(None, gt=0, description="Pairs trained on per second.")
+    picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
+
+
 class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
@@ -236,6 +271,9 @@ class ExecutionConfig(Section):
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")
+    preflight: Literal["auto"] | bool = Field(
+        "auto", description="Try everything once, as `ospo doctor` does, before a new round; auto: where a GPU is used."
+    )
     training_deployment: str | None = Field(
         None,
         description="Deployment (`flow/name`) that trains, e.g. in a GPU work pool; None: train where the flow runs.",
@@ -259,4 +297,5 @@ class RoundConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    speeds: SpeedsConfig = SpeedsConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -1,4 +1,4 @@
-"""Held-out prompts: the embedded set, JSON lines, or the published formats of T2I-CompBench and GenEval.
+"""Held-out prompts: a shipped set, JSON lines, or the published formats of T2I-CompBench and GenEval.
 
 The format is recognised by the content of a line:
 
@@ -24,6 +24,10 @@ from ospo_core.errors import ConfigError
 from ospo_core.schema import SubCategory, category_of
 from ospo_core.shapes import HELDOUT_FILE
 
+SHIPPED = {EMBEDDED: HELDOUT_FILE, "embedded:everyday": Path(__file__).parent / "data" / "everyday.jsonl"}
+"""Held-out prompts that come with the package: those of the embedded world, and 600 of everyday objects, 50 per
+sub-category with their questions, composed for this project from lists of words."""
+
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 _GENEVAL_KEYS = {"tag", "include", "exclude"}
 
@@ -46,7 +50,7 @@ def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
     Raises:
         ConfigError: the file is missing, empty, in no known format, or contains a prompt twice; the line is given.
     """
-    path = HELDOUT_FILE if config.prompts == EMBEDDED else Path(config.prompts).expanduser()
+    path = SHIPPED.get(config.prompts) or Path(config.prompts).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,7 +58,7 @@ def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
             f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
             field="evaluation.prompts",
             value=config.prompts,
-            remedy=f"Give {EMBEDDED}, a JSON-lines file, or a text file with one prompt per line",
+            remedy=f"Give {' or '.join(SHIPPED)}, a JSON-lines file, or a text file with one prompt per line",
         ) from error
     source = str(path)
     prompts = _parse_lines(text, source)

@@ -8,7 +8,7 @@ stage to a round and runs it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.config import RoundConfig
-from ospo_core.config.sections import EngineConfig, Section
+from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 
 if TYPE_CHECKING:
@@ -143,6 +143,14 @@ def shard_name(index: int) -> str:
     return f"part-{index:05d}"
 
 
-def engine_fields(config: EngineConfig) -> dict[str, Any]:
-    """Return the options of a text engine that change its text; memory limits and addresses do not."""
-    return config.model_dump(mode="json", include={"kind", "dtype", "max_model_len", "served_model"})
+NEUTRAL: Mapping[str, Any] = {"top_p": 1.0, "dense_top_p": 1.0, "structured_output": "auto"}
+"""Options added after results were published, each with the value under which those results would be the same.
+
+At that value they are no part of a fingerprint, so that the results stay valid.
+"""
+
+
+def options_of(section: Section, exclude: Collection[str] = ()) -> dict[str, Any]:
+    """Return the options of a section for `Stage.fields`, without those at a value of `NEUTRAL`."""
+    values = section.model_dump(mode="json", exclude=set(exclude))
+    return {name: value for name, value in values.items() if name not in NEUTRAL or value != NEUTRAL[name]}

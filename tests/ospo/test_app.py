@@ -80,7 +80,7 @@ def test_wrong_type_in_a_profile_names_the_field(run: Run, tmp_path: Path) -> No
 def test_model_that_is_not_a_janus_is_refused(run: Run, profile: str, tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     check_message(run("plan", "--profile", profile), 1, "not a Janus", "llama")
-    check_message(run("plan", "--profile", profile, "--set", "model.path=/nowhere"), 1, "/nowhere")
+    check_message(run("status", "--profile", profile, "--set", "model.path=/nowhere"), 1, "/nowhere")
 
 
 def test_plan_status_and_report_show_a_round(run: Run, profile: str, numbers: NumbersStage, tmp_path: Path) -> None:
