@@ -113,7 +113,8 @@ def read_entry(storage: Storage, prefix: str, entry: ShardEntry, columns: Sequen
     unknown = sorted(set(columns or ()) - set(file.schema_arrow.names))
     if unknown:
         raise StageError("unknown columns", field=storage.uri(key), value=unknown, remedy="See ospo_core.schema.TABLES")
-    return file.read(columns=list(columns) if columns is not None else None).replace_schema_metadata(None)
+    # one thread: a shard is small, or most of it is one column, so waking others takes longer than they save
+    return file.read(list(columns) if columns is not None else None, use_threads=False).replace_schema_metadata(None)
 
 
 def read_table(storage: Storage, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:

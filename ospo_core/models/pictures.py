@@ -78,7 +78,7 @@ def decode_tokens(
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """Return the picture `uint8 [H, W, 3]` (RGB) as PNG."""
+    """Return the picture `uint8 [H, W, 3]` (RGB) as PNG; zlib releases the interpreter lock, so threads help."""
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
     return buffer.getvalue()
