@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import batches, positions
+from ospo_core.models.sequences import batches, batches_by_length, positions
 
 LOGITS_AT_ONCE = 2**25
 """Most logits that exist at a time (rows x tokens x codes), unless one row alone has more: 134 MB in float32."""
@@ -101,8 +101,8 @@ def mean_logprob(
     if len(prompts) != len(tokens):
         raise ValueError(f"{len(prompts)} prompts but {len(tokens)} images")
     means = np.empty(len(prompts), dtype=np.float64)
-    for part in batches(len(prompts), batch_size):
-        ids, mask = (half.to(model.device) for half in model.encode_prompts(prompts[part]))
+    for part in batches_by_length(prompts, batch_size):
+        ids, mask = (half.to(model.device) for half in model.encode_prompts([prompts[row] for row in part]))
         codes = torch.from_numpy(np.asarray(tokens[part]).astype(np.int64)).to(model.device)
         means[part] = image_token_logprobs(model, ids, mask, codes).double().mean(dim=-1).cpu().numpy()
     return means

@@ -70,3 +70,13 @@ def single_token_ids(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str
 def batches(count: int, batch_size: int) -> list[slice]:
     """Return the slices that cut `count` rows into batches of at most `batch_size`."""
     return [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+
+
+def batches_by_length(texts: Sequence[str], batch_size: int) -> list[list[int]]:
+    """Return the indices of `texts` in batches of at most `batch_size`, each of texts of similar length.
+
+    Rows are padded to the longest of their batch, so batches of mixed lengths would mostly compute padding. Length is
+    counted in characters, which is close enough; texts of equal length keep their order.
+    """
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    return [order[part] for part in batches(len(texts), batch_size)]
