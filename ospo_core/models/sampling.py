@@ -140,7 +140,7 @@ class _Decoder:
 def _reserve(cache: Cache, rows: torch.Tensor, capacity: int) -> Cache:
     """Return the cache of a prefill for `rows`, with memory for `capacity` positions where its layers allow that."""
     states = [(layer.keys, layer.values) for layer in cache.layers if type(layer) is DynamicLayer]
-    layers = [
+    layers: list[Any] = [
         _ReservedLayer(keys, values, rows, capacity)
         for keys, values in states
         if keys is not None and values is not None
