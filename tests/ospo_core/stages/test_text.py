@@ -15,7 +15,7 @@ from ospo_core.stages.base import options_of
 from ospo_core.stages.perturbations import PerturbationsStage
 from ospo_core.stages.prompts import PromptsStage
 from ospo_core.stages.text import RAW_ANSWERS, text_fields
-from tests.support.rounds import ScriptedResources, bound, finished, small_round
+from tests.support.rounds import ScriptedResources, finished, small_round, text_run
 from tests.support.scripted_text import ScriptedEngine, answer
 
 
@@ -52,9 +52,9 @@ def test_the_version_of_the_texts_is_part_of_the_fields_from_two_on(tmp_path: Pa
 
 def test_a_stage_without_a_usable_answer_says_why_and_shows_one(tmp_path: Path) -> None:
     config, resources = small_round(tmp_path), ScriptedResources(Chatty())
-    prompts = finished(bound(PromptsStage(), config, resources=resources))
+    prompts = finished(text_run(PromptsStage(), config, resources))
     assert prompts.extra["served_model"]["verified"] is False
-    run = bound(PerturbationsStage(), config, {StageName.PROMPTS: prompts}, resources=resources)
+    run = text_run(PerturbationsStage(), config, resources, {StageName.PROMPTS: prompts})
     with pytest.raises(StageError, match=r"no answer of the model can be used; dropped: 24 unparsable") as caught:
         finished(run)
     assert r"Well ?\n| maybe | so" in str(caught.value)
@@ -63,7 +63,7 @@ def test_a_stage_without_a_usable_answer_says_why_and_shows_one(tmp_path: Path) 
 def test_unmet_quotas_say_why_and_manifests_keep_one_answer_for_each_reason(tmp_path: Path) -> None:
     quotas = {"quotas": {"color_2": 400}, "attempts_per_prompt": 1}
     with pytest.raises(StageError, match=r"quotas are unmet; dropped: \d+ duplicate.*duplicate, for example: .a "):
-        finished(bound(PromptsStage(), small_round(tmp_path / "a", prompts=quotas), resources=ScriptedResources()))
+        finished(text_run(PromptsStage(), small_round(tmp_path / "a", prompts=quotas), ScriptedResources()))
     config = small_round(tmp_path / "b", prompts={**quotas, "on_unmet_quota": "warn"})
-    made = finished(bound(PromptsStage(), config, resources=ScriptedResources()))
+    made = finished(text_run(PromptsStage(), config, ScriptedResources()))
     assert set(made.extra) == {"unmet_quotas", RAW_ANSWERS} and "duplicate" in made.extra[RAW_ANSWERS]
