@@ -60,6 +60,8 @@ def sources_of(run: StageRun) -> list[Asset]:
         keys.append(model_key(run.storage, run.model))
     if StageName.TRAINING in run.stage.reads:
         keys.append(model_key(run.storage, trained_model(run.upstream[StageName.TRAINING])))
+    if run.judge is not None and run.judge.model is not None:
+        keys.append(model_key(run.storage, run.judge.model))
     return [Asset(key=key) for key in dict.fromkeys(keys)]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ospo_core.schema import SubCategory
 
@@ -13,6 +14,8 @@ EMBEDDED = "embedded:shapes"
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Nucleus = Annotated[float, Field(gt=0.0, le=1.0)]
+"""Probability of the tokens that sampling draws from, the most probable first; 1 draws from all."""
 
 
 class Section(BaseModel):
@@ -61,11 +64,18 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
     base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
     served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
+    structured_output: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Enforce the form of an answer while it is generated, by the family's regular expression. auto: in "
+        "vLLM, and on a server that says it is vLLM; on: `structured_outputs` is sent to any server; off: never.",
+    )
 
     @model_validator(mode="after")
-    def _endpoint_has_address(self) -> EngineConfig:
+    def _options_fit_the_kind(self) -> EngineConfig:
         if self.kind == "endpoint" and not (self.base_url and self.served_model):
             raise ValueError("engine.kind=endpoint needs engine.base_url and engine.served_model")
+        if self.kind == "transformers" and self.structured_output == "on":
+            raise ValueError("engine.kind=transformers has no structured output; set engine.structured_output=auto")
         return self
 
 
@@ -76,6 +86,7 @@ class PromptsConfig(Section):
         default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
     )
     temperature: float = Field(1.0, ge=0, description="Paper: 1.0.")
+    top_p: Nucleus = 1.0
     examples: Positive = Field(3, description="Few-shot examples per call; paper: 3.")
     examples_complex: Positive = Field(5, description="Few-shot examples per call for complex prompts; paper: 5.")
     redraw_every: Positive = Field(100, description="Calls after which the examples are redrawn; paper: 100.")
@@ -95,8 +106,10 @@ class PromptsConfig(Section):
 class PerturbationsConfig(Section):
     """Perturbation and densification (docs/method.md, section 2)."""
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, description="Authors' code of paper v2: 1.2; of v3: 1.0.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     dense_temperature: float = Field(1.0, ge=0, description="The scene shared by both dense prompts is sampled.")
+    dense_top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     attempts: Positive = Field(4, description="Calls per variant before it is dropped.")
     densify: bool = Field(True, description="False: render the short prompts (ablation).")
     max_tokens: Positive = 96
@@ -105,7 +118,8 @@ class PerturbationsConfig(Section):
 class QuestionsConfig(Section):
     """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, description="Authors' code: 1.2.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.5.")
     attempts: Positive = 3
     max_tokens: Positive = 128
     max_questions: Positive = 16
@@ -211,13 +225,53 @@ class EvaluationConfig(Section):
     batch_size: Positive = 256
     bootstrap: Positive = Field(2000, description="Bootstrap resamples for the confidence interval.")
     seed: int = Field(2026, description="The same in every round, so that rounds can be compared.")
+    judge: str = Field(
+        "start",
+        min_length=1,
+        description="Who answers the questions about all pictures: `start` (the model that the first round of the "
+        "lineage started from), `parent`, a path as for `model.path`, or `endpoint`; `self`: each model its own.",
+    )
+    judge_url: str | None = Field(
+        None,
+        description="judge=endpoint: address of an OpenAI-compatible server with a vision-language model; its key is "
+        "read from the variable OSPO_JUDGE_API_KEY.",
+    )
+    judge_model: str | None = Field(None, min_length=1, description="judge=endpoint: name of the model on that server.")
+
+    @field_validator("judge_url")
+    @classmethod
+    def _plain_address(cls, url: str | None) -> str | None:
+        """Refuse what is no address of a server, and anything that could hold a secret: it is stored with the round."""
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("is not an address such as http://host:8000/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("holds a user name, a query or a fragment; give the key in OSPO_JUDGE_API_KEY")
+        return url
+
+    @model_validator(mode="after")
+    def _endpoint_is_whole(self) -> EvaluationConfig:
+        given = [self.judge_url is not None, self.judge_model is not None]
+        if self.judge == "endpoint" and not all(given):
+            raise ValueError("evaluation.judge=endpoint needs evaluation.judge_url and evaluation.judge_model")
+        if self.judge != "endpoint" and any(given):
+            raise ValueError("evaluation.judge_url and evaluation.judge_model need evaluation.judge=endpoint")
+        return self
 
 
 class PromotionConfig(Section):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
     metric: Literal["auto", "oracle", "vqa"] = Field(
-        "auto", description="auto: the oracle if there is one, otherwise the model's own answers."
+        "auto",
+        description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
+        "`evaluation.judge` answers every question with yes.",
     )
     margin: float = Field(0.0, ge=0, description="The lower end of the 95 % interval of the gain must exceed this.")
     max_category_drop: float = Field(0.1, ge=0, description="Largest drop allowed in any category (point estimate).")
@@ -254,7 +308,12 @@ class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
     runner: Literal["local", "ray"] = Field(
-        "local", description="Process shards here, or on the nodes of a Ray cluster (prefect-ray)."
+        "local", description="Process shards on this machine, or on the nodes of a Ray cluster."
+    )
+    processes: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Local runner: worker processes that share the shards. auto: one per GPU that the round may use, "
+        "without GPUs 1; 1: none, all in the process of the round.",
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")

@@ -44,7 +44,7 @@ def load_shapes(folder: Path, config: ModelConfig) -> UnifiedModel:
     Raises:
         ModelError: the configuration is not that of a known family, or the tokenizer cannot be read.
     """
-    network_class = model_class(folder).network_class
+    network_class: Any = model_class(folder).network_class
     try:
         whole = network_class.config_class.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):

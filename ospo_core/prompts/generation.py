@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.engines.base import Completion, Request, TextEngine
-from ospo_core.prompts.families import Chat, ParseError, PromptFamily
+from ospo_core.prompts.failures import printable
+from ospo_core.prompts.families import AnswerKind, Chat, ParseError, PromptFamily
 from ospo_core.prompts.filters import TRUNCATED
 
 RETRY_TEMPERATURE = 0.7
@@ -35,12 +36,16 @@ class Sampling:
         temperature: of the first attempt; 0 is greedy.
         max_tokens: longest answer, in tokens.
         attempts: calls allowed per instruction.
+        top_p: probability of the tokens drawn from.
+        kind: of the answers; the family's pattern for it goes to engines with structured output.
     """
 
     seed: int
     temperature: float
     max_tokens: int
     attempts: int
+    top_p: float
+    kind: AnswerKind
 
     def request(self, family: PromptFamily, instruction: Instruction, attempt: int = 0) -> Request:
         """Return the request of one attempt; its seed depends only on round, key and attempt."""
@@ -50,7 +55,9 @@ class Sampling:
             seed=derive_seed(self.seed, *instruction.key, attempt),
             temperature=RETRY_TEMPERATURE if retried_greedy else self.temperature,
             max_tokens=self.max_tokens,
-            stop=family.stop,
+            stop=family.stop(self.kind),
+            top_p=self.top_p,
+            regex=_after(instruction.chat.opening, family.pattern(self.kind)),
         )
 
 
@@ -65,6 +72,7 @@ class Answers(Generic[_Value]):
         retries: requests made again.
         tokens: tokens generated.
         failures: reason to number of failed answers.
+        raw: reason to the first answer that failed for it.
     """
 
     values: list[_Value | None]
@@ -73,6 +81,7 @@ class Answers(Generic[_Value]):
     retries: int = 0
     tokens: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    raw: dict[str, str] = field(default_factory=dict)
 
 
 def generate_with_retries(
@@ -105,6 +114,7 @@ def generate_with_retries(
             except ParseError as error:
                 answers.reasons[index] = error.reason
                 answers.failures[error.reason] += 1
+                answers.raw.setdefault(error.reason, printable(error.answer))
         pending = [index for index in pending if answers.values[index] is None]
     return answers
 
@@ -115,6 +125,11 @@ def whole_answer(chat: Chat, completion: Completion) -> str:
     if completion.finish == "length":
         raise ParseError(TRUNCATED, answer, "the answer was cut off at its limit of tokens")
     return answer
+
+
+def _after(opening: str, pattern: str | None) -> str | None:
+    """Return the regular expression of what follows an opening, with which `pattern` literally begins; else None."""
+    return pattern.removeprefix(opening) if pattern is not None and pattern.startswith(opening) else None
 
 
 def generation_counts(*parts: Answers[Any]) -> dict[str, float]:

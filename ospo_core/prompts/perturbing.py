@@ -10,7 +10,7 @@ from typing import Any
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import PerturbationsConfig
 from ospo_core.engines.base import TextEngine
-from ospo_core.prompts.families import Chat, ParseError, PromptFamily
+from ospo_core.prompts.families import AnswerKind, Chat, ParseError, PromptFamily
 from ospo_core.prompts.filters import dense_problem, perturbation_problem
 from ospo_core.prompts.generation import Answers, Instruction, Sampling, generate_with_retries, generation_counts
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
@@ -24,7 +24,7 @@ def perturb_prompts(
     prompt_rows: Sequence[Mapping[str, Any]],
     config: PerturbationsConfig,
     seed: int,
-) -> tuple[list[Row], Counter[str], dict[str, float]]:
+) -> tuple[list[Row], Counter[str], dict[str, float], dict[str, str]]:
     """Perturb every prompt three times and densify the results.
 
     Args:
@@ -34,14 +34,16 @@ def perturb_prompts(
 
     Returns:
         Rows of table `perturbations`, by prompt and variant; dropped variants by the reason of their last attempt;
-        counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants.
+        counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants;
+        one raw answer by reason for which answers failed.
     """
     variants = [
         _Variant(row, number, kind)
         for row in prompt_rows
         for number, kind in enumerate(PERTURBATIONS[SubCategory(row["sub_category"])])
     ]
-    sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
+    options = (config.temperature, config.max_tokens, config.attempts, config.top_p)
+    sampling = Sampling(seed, *options, AnswerKind.PERTURBATION)
     negatives = _perturb(engine, family, variants, sampling)
     pairs = [(variant, text) for variant, text in zip(variants, negatives.values, strict=True) if text is not None]
     dense = _densify(engine, family, pairs, config, seed)
@@ -62,7 +64,7 @@ def perturb_prompts(
     kept = {row["item_id"] for row in rows}
     counts = generation_counts(negatives, dense)
     counts["items_without_variants"] = float(sum(row["item_id"] not in kept for row in prompt_rows))
-    return rows, drops, counts
+    return rows, drops, counts, {**dense.raw, **negatives.raw}
 
 
 @dataclass(frozen=True)
@@ -125,5 +127,6 @@ def _densify(
         variant.instruction("densify", family.densify(variant.row["prompt"], negative, variant.sub_category))
         for variant, negative in pairs
     ]
-    sampling = Sampling(seed, config.dense_temperature, config.max_tokens, config.attempts)
+    options = (config.dense_temperature, config.max_tokens, config.attempts, config.dense_top_p)
+    sampling = Sampling(seed, *options, AnswerKind.DENSE)
     return generate_with_retries(engine, family, instructions, sampling, parse)

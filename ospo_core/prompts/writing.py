@@ -12,7 +12,8 @@ from typing import Any
 from ospo_core.artifacts.ids import derive_seed, item_id
 from ospo_core.config.sections import PromptsConfig
 from ospo_core.engines.base import TextEngine
-from ospo_core.prompts.families import ParseError, PromptAnswer, PromptFamily
+from ospo_core.prompts.failures import printable
+from ospo_core.prompts.families import AnswerKind, ParseError, PromptAnswer, PromptFamily
 from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator, number_above_four
 from ospo_core.prompts.generation import Instruction, Sampling, whole_answer
 from ospo_core.schema import SubCategory, category_of
@@ -33,6 +34,7 @@ class GeneratedPrompts:
         drops: answers dropped, by reason; with the rows they add up to `calls`.
         calls: requests made.
         tokens: tokens generated.
+        raw: one raw answer by reason for dropping it.
     """
 
     sub_category: SubCategory
@@ -41,6 +43,7 @@ class GeneratedPrompts:
     drops: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     tokens: int = 0
+    raw: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> int:
@@ -84,7 +87,7 @@ def write_prompts(
     pool = ExamplePool(family, sub_category, size, seed, config.redraw_every)
     duplicates = Deduplicator(config.near_duplicate_similarity, earlier=taken)
     checks = (number_above_four, contamination or ContaminationCheck(), duplicates)
-    sampling = Sampling(seed, config.temperature, config.max_tokens, attempts=1)
+    sampling = Sampling(seed, config.temperature, config.max_tokens, 1, config.top_p, AnswerKind.PROMPT)
     result, accepted = GeneratedPrompts(sub_category, quota), list[PromptAnswer]()
     limit = quota * config.attempts_per_prompt
     while result.missing > 0 and result.calls < limit:
@@ -102,9 +105,11 @@ def write_prompts(
                 answer = family.parse_prompt(whole_answer(chat, completion))
             except ParseError as error:
                 result.drops[error.reason] += 1
+                result.raw.setdefault(error.reason, printable(error.answer))
                 continue
             if reason := next(filter(None, (check(answer.prompt) for check in checks)), None):
                 result.drops[reason] += 1
+                result.raw.setdefault(reason, printable(answer.prompt))
                 continue
             accepted.append(answer)
             result.rows.append(prompt_row(answer, sub_category))

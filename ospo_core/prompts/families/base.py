@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from ospo_core.errors import OspoError
@@ -15,6 +16,15 @@ Relation = tuple[str, str, str]
 
 IMAGE_MARKER = "{image}"
 """Marks in `vqa_text` where the image placeholders go; the tags around them are part of the text."""
+
+
+class AnswerKind(StrEnum):
+    """What the model is asked to write."""
+
+    PROMPT = "prompt"
+    PERTURBATION = "perturbation"
+    DENSE = "dense"
+    QUESTIONS = "questions"
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class ParseError(OspoError):
         super().__init__(
             detail, field=reason, value=answer, remedy="Such answers are dropped, counted and generated again"
         )
-        self.reason = reason
+        self.reason, self.answer = reason, answer
 
 
 def seed_prompts(table: str) -> dict[SubCategory, list[PromptAnswer]]:
@@ -86,8 +96,8 @@ class PromptFamily(ABC):
     """
 
     name: ClassVar[str]
-    stop: ClassVar[tuple[str, ...]]
-    """Strings that end an answer besides the end-of-sequence token."""
+    version: ClassVar[int] = 1
+    """Raised when a change of texts or parsers changes what the stages write; part of their fingerprints from 2 on."""
     yes: ClassVar[tuple[str, ...]]
     no: ClassVar[tuple[str, ...]]
     """Spellings of the two answers to a question about a picture; each is one token."""
@@ -135,6 +145,17 @@ class PromptFamily(ABC):
     @abstractmethod
     def format_questions(self, questions: Sequence[str]) -> str:
         """Return the answer to `decompose`."""
+
+    def stop(self, kind: AnswerKind) -> tuple[str, ...]:
+        """Return the strings that end an answer besides the end-of-sequence token; by default none."""
+        return ()
+
+    def pattern(self, kind: AnswerKind) -> str | None:
+        """Return a regular expression whose matches all parse, for engines with structured output; None: write freely.
+
+        It describes whole answers and begins literally with the opening of the chat, if that has one.
+        """
+        return None
 
     @abstractmethod
     def parse_prompt(self, answer: str) -> PromptAnswer:

@@ -17,7 +17,7 @@ class JanusProFamily(JanusProAnswers):
     """Janus-Pro 1B and 7B (deepseek-community's checkpoints in transformers' format)."""
 
     name = "janus_pro"
-    stop = ("<|User|>", "\n\n")
+    version = 2
     yes = ("yes", "Yes", " yes", " Yes")
     no = ("no", "No", " no", " No")
 
@@ -39,32 +39,50 @@ class JanusProFamily(JanusProAnswers):
         return f"<|User|>: {prompt}\n\n<|Assistant|>:<begin_of_image>"
 
     def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
-        """Return the hand-written prompts of `janus_pro_texts`."""
-        return list(texts.SEEDS[sub_category])
+        """Return the hand-written prompts of `janus_pro_data/prompts.yaml`; more than one call shows."""
+        return list(texts.prompt_texts().sub_categories[sub_category].examples)
 
     def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> Chat:
         """Return a chat in which the assistant has already written the examples: prompt, concepts and relations."""
-        first = texts.WRITE.format(task=texts.TASKS[sub_category])
-        asked = [first, *[texts.WRITE_AGAIN] * len(examples)]
+        written = texts.prompt_texts()
+        first = written.instruction.format(task=written.sub_categories[sub_category].task)
+        asked = [first, *[written.again] * len(examples)]
         answers = [self.format_prompt(example) for example in examples]
         return Chat(asked[-1], tuple(zip(asked, answers, strict=False)), "Prompt:")
 
     def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> Chat:
-        """Return a chat in which the assistant has already changed one detail of other prompts."""
-        first = texts.PERTURB.format(task=texts.TASKS[sub_category], edit=texts.EDITS[kind])
-        pairs = [(f"Base: {base}", self.format_perturbation(changed)) for base, changed in texts.EDIT_EXAMPLES[kind]]
-        return _shown(first, pairs, f"Base: {prompt}", "Changed:")
+        """Return a chat in which the assistant has already changed other prompts; an answer first names its change."""
+        written = texts.perturbation_texts()
+        task = texts.prompt_texts().sub_categories[sub_category].task
+        turns = [
+            (f"Base: {edit.base}", self.format_perturbation(edit.change, edit.changed))
+            for edit in written.examples_for(sub_category)[kind]
+        ]
+        return _chat(
+            written.instruction.format(task=task, edit=written.edits[kind]), turns, f"Base: {prompt}", "Change:"
+        )
 
     def densify(self, prompt: str, negative: str, sub_category: SubCategory) -> Chat:
-        """Return the instruction to expand both prompts into one scene."""
-        return Chat(texts.DENSIFY.format(prompt=prompt, negative=negative), opening="First:")
+        """Return a chat in which the assistant has already expanded other pairs of prompts."""
+        written = texts.densification_texts()
+        turns = [
+            (f"Base: {pair.base}\nChanged: {pair.changed}", self.format_dense(pair.first, pair.second))
+            for pair in written.examples_for(sub_category)
+        ]
+        return _chat(written.instruction, turns, f"Base: {prompt}\nChanged: {negative}", "First:")
 
     def decompose(self, prompt: str, sub_category: SubCategory | None = None) -> Chat:
-        """Return the instruction to write questions about everything in a prompt."""
-        return Chat(texts.DECOMPOSE.format(prompt=prompt), opening="-")
+        """Return a chat in which the assistant has already asked about other prompts; about scenes if none is given."""
+        written = texts.question_texts()
+        examples = written.examples_for(sub_category or SubCategory.COMPLEX)
+        turns = [(f"Prompt: {one.prompt}", self.format_questions(one.questions)) for one in examples]
+        return _chat(written.instruction, turns, f"Prompt: {prompt}", "-")
 
 
-def _shown(task: str, examples: Sequence[tuple[str, str]], last: str, opening: str) -> Chat:
-    """Return a chat whose first turn explains the task, before the first example."""
-    (asked, answer), *others = examples
+def _chat(task: str, turns: Sequence[tuple[str, str]], last: str, opening: str) -> Chat:
+    """Return a chat whose first turn explains the task, before its example; what varies comes last.
+
+    All requests of a task thus share their first words, whose keys and values vLLM computes once.
+    """
+    (asked, answer), *others = turns
     return Chat(last, ((f"{task}\n\n{asked}", answer), *others), opening)

@@ -76,7 +76,6 @@ class ShapesFamily(PromptFamily):
     """The embedded tiny Janus; its tokenizer has one token per word."""
 
     name = "shapes"
-    stop = ()
     yes = ("yes",)
     no = ("no",)
 

@@ -25,12 +25,12 @@ def ask(request: Request) -> str:
     return f"is there {instruction_of(request).removeprefix('ask about : ').removesuffix(' .')} ?"
 
 
-def decompose(engine: FakeEngine, **config: Any) -> tuple[Any, Any, Any]:
+def decompose(engine: FakeEngine, **config: Any) -> tuple[Any, Any, Any, Any]:
     return decompose_prompts(engine, SHAPES, ROWS, QuestionsConfig(**config), seed=3)
 
 
 def test_base_prompts_are_asked_about_once_an_item_and_every_negative() -> None:
-    rows, drops, counts = decompose(FakeEngine(ask))
+    rows, drops, counts, _ = decompose(FakeEngine(ask))
     assert [(row["item_id"], row["of"], row["prompt"]) for row in rows] == [
         ("i", "base", "a star"),
         ("i", "0", "a heart"),
@@ -45,13 +45,13 @@ def test_base_prompts_are_asked_about_once_an_item_and_every_negative() -> None:
 
 def test_a_greedy_answer_that_failed_is_sampled_again() -> None:
     engine = FakeEngine(lambda request: ask(request) if request.temperature else "no question")
-    rows, drops, counts = decompose(engine)
+    rows, drops, counts, _ = decompose(engine)
     assert len(rows) == 5 and not drops and counts["retries"] == 3
     assert [call[0].temperature for call in engine.calls] == [0, RETRY_TEMPERATURE]
 
 
 def test_too_many_and_truncated_answers_are_dropped_by_reason() -> None:
-    _, drops, _ = decompose(FakeEngine(lambda request: "a ? b ? c ?"), max_questions=2)
+    _, drops, _, _ = decompose(FakeEngine(lambda request: "a ? b ? c ?"), max_questions=2)
     assert drops == {filters.TOO_MANY_QUESTIONS: 5}
-    _, drops, _ = decompose(FakeEngine(ask, lambda request: "length"))
+    _, drops, _, _ = decompose(FakeEngine(ask, lambda request: "length"))
     assert drops == {filters.TRUNCATED: 5}
