@@ -93,7 +93,7 @@ def ordered(sizes: Sequence[str], parts: Sequence[str]) -> list[tuple[str, Point
 def run(sizes: Sequence[str], parts: Sequence[str], device: torch.device, minutes: float, out: Path) -> dict[str, Any]:
     """Measure all points that time allows, writing the report after each, and return the report."""
     deadline = time.monotonic() + 60 * minutes
-    dtype = torch.bfloat16
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     report: dict[str, Any] = {"machine": _machine(device), "dtype": str(dtype), "models": {}, "points": []}
     limits = measure_limits(device, dtype)
     report["limits"] = asdict(limits)

@@ -1,8 +1,11 @@
-"""Shards on the nodes of a Ray cluster, through prefect-ray.
+"""Shards on the nodes of a Ray cluster: one actor per GPU, or per `execution.ray_cpus` CPUs, each with its own engine.
+
+Actors, since Ray ends the process of a task with a GPU after the task, and the next would load the model again. They
+take shards as the worker processes of one machine do (`ospo_core.stages.workers`), so nodes need no access to Prefect.
 
 The connection is owned like an engine: the first stage of a phase opens it, and it is released at the end of the phase
-or of the flow. Ray then ends the worker processes of this connection with their engines and models, so that nothing is
-left on a GPU when the next phase or training begins.
+or of the flow. Ray then ends the actors with their engines and models, so that nothing is left on a GPU when the next
+phase or training begins.
 """
 
 from __future__ import annotations
@@ -13,31 +16,31 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from prefect.settings import get_current_settings
-
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError
+from ospo_core.models.hub import repository_of
 from ospo_core.models.locate import EMBEDDED_PREFIX
-from ospo_core.stages import StageRun
+from ospo_core.stages import ShardSpec, StageRun
 from ospo_core.stages.model_ref import CURRENT, STORED
+from ospo_core.stages.workers import Outcome, WorkerPool, compute_here
+from tasks.credentials import used_credentials
 
 CONNECT_SECONDS = 10.0
 """Seconds to wait for the cluster's port; Ray itself would wait for minutes."""
 
 NODE_SECONDS = 120.0
-"""Seconds to wait for all nodes to start a process that can import this project; free nodes need a few."""
+"""Seconds to wait for a node to start a process that can import this project; a free node needs a few."""
 
 RESTARTS = 3
-"""How often Ray restarts a shard after its process or node died."""
+"""How often Ray repeats a check whose process or node died."""
 
 FIELD = "execution.ray_address"
 
@@ -69,12 +72,18 @@ def with_absolute_paths(run: StageRun) -> StageRun:
     lists = tuple(map(_absolute, config.prompts.contamination_lists))
     sections = {
         "storage": config.storage.model_copy(update=storage),
-        "model": config.model.model_copy(update={"path": _absolute(config.model.path)}),
+        "model": config.model.model_copy(update={"path": _absolute_model(config.model.path)}),
         "prompts": config.prompts.model_copy(update={"contamination_lists": lists}),
         "evaluation": config.evaluation.model_copy(update={"prompts": _absolute(config.evaluation.prompts)}),
     }
-    model = run.model.model_copy(update={"source": _absolute(run.model.source)})
-    return replace(run, config=config.model_copy(update=sections), model=model)
+    model = run.model.model_copy(update={"source": _absolute_model(run.model.source)})
+    judge = run.judge.with_sources(_absolute_model) if run.judge is not None else None
+    return replace(run, config=config.model_copy(update=sections), model=model, judge=judge)
+
+
+def _absolute_model(path: str) -> str:
+    """Return the path of a model made absolute, unless it names a repository of the Hugging Face Hub."""
+    return _absolute(path) if repository_of(path) is None else path
 
 
 def _absolute(path: str) -> str:
@@ -91,74 +100,134 @@ class RayConnection:
         import ray
 
         self._owned = not ray.is_initialized()
+        self._pool: WorkerPool | None = None
         if self._owned:
             _connect(address)
         try:
             self._nodes = [node for node in ray.nodes() if node["Alive"]]
-            _check_reach(self._nodes)
             _check_nodes(self._nodes, storage)
         except BaseException:  # no failure may leave the connection open
             self.close()
             raise
         self.gpus = sum(node["Resources"].get("GPU", 0.0) for node in self._nodes)
 
-    def check_room(self, cpus: int, gpus: int) -> None:
-        """Raise ConfigError if no node is large enough for one shard; Ray would wait for such a node forever."""
-        sizes = [node["Resources"] for node in self._nodes]
-        if not any(size.get("CPU", 0) >= cpus and size.get("GPU", 0) >= gpus for size in sizes):
-            raise ConfigError(
-                f"no node of the Ray cluster has the {cpus} CPUs and {gpus} GPUs that a shard needs",
-                field="execution.ray_cpus" if not gpus else "model.device",
-                remedy="Add such a node, or lower what a shard needs",
+    def actors(self, cpus: int, gpus: int, credentials: Mapping[str, str]) -> WorkerPool:
+        """Return the pool of as many actors of this size as the cluster has room for, kept until `close`.
+
+        Raises:
+            ConfigError: no node is large enough for one; Ray would wait for such a node forever.
+        """
+        if self._pool is None:
+            sizes = [node["Resources"] for node in self._nodes]
+            room = sum(
+                int(min([size.get("CPU", 0) // cpus, *([size.get("GPU", 0) // gpus] if gpus else [])]))
+                for size in sizes
             )
+            if not room:
+                raise ConfigError(
+                    f"no node of the Ray cluster has the {cpus} CPUs and {gpus} GPUs that a shard needs",
+                    field="execution.ray_cpus" if not gpus else "model.device",
+                    remedy="Add such a node, or lower what a shard needs",
+                )
+            options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+            self._pool = WorkerPool(lambda number: ActorWorker(options, credentials), room)
+        return self._pool
 
     def close(self) -> None:
-        """Disconnect; Ray ends this run's worker processes with their engines and models."""
+        """End the actors with their engines and models, and disconnect."""
         import ray
 
+        if self._pool is not None:
+            self._pool.close()
         if self._owned:
             ray.shutdown()
 
 
-@contextmanager
-def ray_runner(run: StageRun) -> Iterator[tuple[Any, StageRun]]:
-    """Yield a runner that maps a stage's shards over the cluster, and the stage run with paths valid on every node.
+class ShardActor:
+    """What runs on a node: computes shards one after the other in one process."""
 
-    A shard whose process dies is restarted by Ray on any free node; a shard that raises is retried by its task. Shards
-    are spread over the nodes, as many at a time as their CPUs and GPUs allow.
+    def compute(self, run: StageRun, spec: ShardSpec, credentials: Mapping[str, str]) -> Outcome:
+        """Compute a shard, with credentials in this process's environment, and return what can be sent back."""
+        os.environ.update(credentials)
+        return compute_here(run, spec)
+
+
+class ActorWorker:
+    """An actor as a worker, see `ospo_core.stages.workers.Worker`.
+
+    Args:
+        options: what it needs of its node.
+        credentials: of the storage; sent with each shard, since Ray keeps what an actor is made of in its tables.
 
     Raises:
-        ConfigError: what is missing: prefect-ray, a server or a storage that nodes can reach, the cluster, a large
-            enough node.
+        BrokenExecutor: its process died. TimeoutError: no node has room for it.
+    """
+
+    def __init__(self, options: Mapping[str, Any], credentials: Mapping[str, str]) -> None:
+        import ray
+
+        self._actor: Any = ray.remote(ShardActor).options(**options).remote()
+        self._credentials = dict(credentials)
+        try:
+            ray.get(self._actor.__ray_ready__.remote(), timeout=NODE_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            self.kill()
+            raise TimeoutError(f"no node of the Ray cluster had room within {NODE_SECONDS:.0f} s") from None
+        except ray.exceptions.RayError as error:
+            raise _broken(error) from None
+
+    def compute(self, run: StageRun, spec: ShardSpec) -> Outcome:
+        """Compute a shard on the actor's node, and wait for it."""
+        import ray
+
+        try:
+            outcome: Outcome = ray.get(self._actor.compute.remote(run, spec, self._credentials))
+        except ray.exceptions.RayError as error:  # what the shard raises is in the outcome
+            raise _broken(error) from None
+        return outcome
+
+    def close(self) -> None:
+        """End the process; Ray frees its GPU."""
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        import ray
+
+        ray.kill(self._actor)
+
+
+def _broken(error: Exception) -> BrokenExecutor:
+    return BrokenExecutor(str(error).strip().splitlines()[-1])
+
+
+def actor_pool(run: StageRun) -> tuple[WorkerPool, StageRun]:
+    """Return the actors that share the shards of a stage, and the stage run with paths valid on every node.
+
+    The shard of an actor that dies goes to another, on any node, and a new one is started in its place.
+
+    Raises:
+        ConfigError: what is missing: Ray, the cluster, a storage that nodes can reach, a large enough node.
     """
     address = run.config.execution.ray_address
     _check_here(address)
-    from prefect_ray import RayTaskRunner
-    from prefect_ray.context import remote_options
-
-    connection: RayConnection = run.resources.cluster(address, lambda: RayConnection(address, run.storage))
-    cpus, gpus = run.config.execution.ray_cpus, gpus_per_shard(run, connection.gpus)
-    connection.check_room(cpus, gpus)
-    options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": RESTARTS, "scheduling_strategy": "SPREAD"}
-    with RayTaskRunner(address=address) as runner, remote_options(**options):
-        yield runner, with_absolute_paths(run)
+    cpus, uses_gpu = run.config.execution.ray_cpus, run.stage.uses_gpu(run.config)
+    connection: RayConnection = run.resources.workers(
+        ["ray", address, cpus, uses_gpu], lambda: RayConnection(address, run.storage)
+    )
+    credentials = used_credentials(run.config.storage.credentials_block)
+    pool = connection.actors(cpus, gpus_per_shard(run, connection.gpus), credentials)
+    return pool, with_absolute_paths(run)
 
 
 def _check_here(address: str) -> None:
     """Check what can be checked without the cluster."""
-    missing = [name for name in ("ray", "prefect_ray") if importlib.util.find_spec(name) is None]
-    if missing:
+    if importlib.util.find_spec("ray") is None:
         raise ConfigError(
-            f"mapping shards over Ray needs {' and '.join(missing)}",
+            "mapping shards over Ray needs the package ray",
             field="execution.runner",
             value="ray",
             remedy="Install it with `pip install ospo[ray]`, or use execution.runner=local",
-        )
-    if not get_current_settings().api.url:
-        raise ConfigError(
-            "the nodes of a Ray cluster cannot reach Prefect's embedded server",
-            field="PREFECT_API_URL",
-            remedy="Start `prefect server start` where all nodes reach it and set the variable",
         )
     _check_answers(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
 
@@ -203,28 +272,6 @@ def _unreachable(address: str, problem: str) -> ConfigError:
         value=address,
         remedy="Start it with `ray start --head`; from a machine outside the cluster use ray://host:10001",
     )
-
-
-def _check_reach(nodes: Sequence[dict[str, Any]]) -> None:
-    """Check that the Prefect server is not at an address that only this machine knows."""
-    import ray
-
-    here, url = ray.util.get_node_ip_address(), get_current_settings().api.url or ""
-    addresses = {node["NodeManagerAddress"] for node in nodes} - {here}
-    if _is_loopback(urlsplit(url).hostname or "") and not all(_is_loopback(address) for address in addresses):
-        raise ConfigError(
-            "the other nodes of the Ray cluster cannot reach a server on loopback",
-            field="PREFECT_API_URL",
-            value=url,
-            remedy="Set it to an address that all nodes know",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_nodes(nodes: Sequence[dict[str, Any]], storage: Storage) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 from prefect import unmapped
@@ -16,13 +15,17 @@ from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import Phase, ShardSpec, StageRun, run_stage
 from ospo_core.stages.attempts import Attempt
+from ospo_core.stages.workers import WorkerPool, process_pool
 from tasks.progress import progress_bar
 from tasks.remote_training import train_elsewhere
 from tasks.stage_tasks import compute_shard, look_up, publish
 from tasks.task_options import opaque
 
 LOCAL: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=1)
-"""Task runner of every flow: a single thread works, since the engine and the loaded model have one owner."""
+"""Task runner of every flow: a single thread works, since the engine and the loaded model have one owner.
+
+Where worker processes own them, as many threads wait for these (`_mapped`).
+"""
 
 
 def run_step(
@@ -61,28 +64,43 @@ def _in_this_thread(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[Shard
 
 
 def _mapped(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
-    """Compute shards by the task runner that `execution.runner` names: a thread of this process, or a Ray cluster.
+    """Compute shards in this process, or in the workers that `execution` names: processes here, or actors of Ray.
+
+    Each shard is a task run; where there are workers, its thread waits for one. If a shard fails, those that are being
+    computed are finished, and their results kept; if the flow is ended, they are ended too.
 
     Raises:
-        ConfigError: Ray is wanted and cannot be used, see `flows.ray_cluster.ray_runner`.
+        ConfigError: Ray is wanted and cannot be used, see `flows.ray_cluster.actor_pool`.
     """
-    with _task_runner(run) as (runner, mapped_run):
-        for future in runner.map(compute_shard, {"run": unmapped(mapped_run), "spec": specs}):
-            yield cast(ShardEntry, future.result())
-
-
-def _task_runner(run: StageRun) -> AbstractContextManager[tuple[Any, Any]]:
-    """Return the task runner, and the stage run that its tasks receive.
-
-    The configuration decides, so that a deployed flow follows its parameters.
-    """
-    if run.config.execution.runner == "ray":
-        from flows.ray_cluster import ray_runner
-
-        return ray_runner(run)
     context = FlowRunContext.get()
     if context is None:
         raise StageError(
             "shards are mapped outside a flow", field=f"stage {run.stage.name}", remedy="Call it in a flow"
         )
-    return nullcontext((context.task_runner, opaque(run)))
+    workers, moved = _workers(run)
+    parameters = {"run": unmapped(opaque(moved)), "spec": specs, "workers": unmapped(opaque(workers))}
+    if workers is None:
+        for future in context.task_runner.map(compute_shard, parameters):
+            yield cast(ShardEntry, future.result())
+        return
+    with ThreadPoolTaskRunner(max_workers=workers.size) as runner:
+        try:
+            for future in runner.map(compute_shard, parameters):
+                yield cast(ShardEntry, future.result())
+        except Exception:  # the shards in flight are finished and kept
+            raise
+        except BaseException:  # a signal or a cancellation does not wait for them
+            workers.kill()
+            raise
+
+
+def _workers(run: StageRun) -> tuple[WorkerPool | None, StageRun]:
+    """Return the workers for a stage, if any, and the stage run that they receive.
+
+    The configuration decides, so that a deployed flow follows its parameters.
+    """
+    if run.config.execution.runner == "ray":
+        from flows.ray_cluster import actor_pool
+
+        return actor_pool(run)
+    return process_pool(run), run

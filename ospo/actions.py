@@ -79,7 +79,7 @@ def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName], 
     try:
         storage = storage_of(config)
         manifests = all_manifests(storage)
-        plans, _ = plan_round(Round(config, storage, starting_model(config, storage)), refresh)
+        plans, _ = plan_round(Round(config, storage, starting_model(config, storage, download=False)), refresh)
     except DamagedArtifactError:
         raise
     except (MissingModelError, StorageError) as error:
@@ -146,7 +146,7 @@ def show_status(profile: str, overrides: Sequence[str]) -> None:
     """Show the current model, the plan, and how many results of each stage the storage holds."""
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    model = starting_model(config, storage)
+    model = starting_model(config, storage, download=False)
     keys = {name: storage.list(name.value) for name in StageName}
     counts = {name: sum(key.endswith("/manifest.json") for key in keys[name]) for name in keys}
     output.show_state(storage.uri(), model, current_model(storage), counts)
@@ -187,7 +187,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
 
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    _, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
+    _, manifests = plan_round(Round(config, storage, starting_model(config, storage, download=False)))
     if not manifests:
         raise StageError(
             "no stage of this round is cached", field=storage.uri(), remedy="Run `ospo round` with the same options"

@@ -66,7 +66,7 @@ def show_round(
 
 def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
     """Show one model's accuracy by category."""
-    table = _table(f"{model}, judged by {accuracy['metric']}", ["Category"], ["Prompts", "Accuracy", "95 % interval"])
+    table = _table(f"{model}, judged by {accuracy['judge']}", ["Category"], ["Prompts", "Accuracy", "95 % interval"])
     for name, group in accuracy["groups"].items():
         interval = f"{group['low']:.3f} to {group['high']:.3f}"
         table.add_row(name, f"{group['prompts']:.0f}", f"{group['accuracy']:.3f}", interval)

@@ -65,3 +65,8 @@ def use_credentials(block: str | None) -> None:
             remedy=f"Its value must be JSON with some of {', '.join(NAMES)}",
         )
     os.environ.update({name: str(text) for name, text in value.items()})
+
+
+def used_credentials(block: str | None) -> dict[str, str]:
+    """Return the credentials that `use_credentials` has put into this process's environment, for another machine."""
+    return {name: os.environ[name] for name in NAMES if name in os.environ} if block is not None else {}

@@ -17,6 +17,7 @@ from prefect.states import Completed
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.stages import Phase, ShardSpec, StageRun
 from ospo_core.stages.run import find
+from ospo_core.stages.workers import WorkerPool
 from tasks.assets import MADE_BY, describe_results, only_named_sources, refer_to, results_of, sources_of
 from tasks.credentials import use_credentials
 from tasks.prefect_ui import show_cached, show_stage
@@ -44,12 +45,12 @@ def _look_up(run: StageRun) -> State[Any] | None:
 
 
 @task(task_run_name="{run.stage.name}: {spec.name}", **UNCACHED, **RETRIED)
-def compute_shard(run: StageRun, spec: ShardSpec) -> ShardEntry | State[Any]:
-    """Compute and publish one shard, or find it published by an interrupted run ("Cached")."""
+def compute_shard(run: StageRun, spec: ShardSpec, workers: WorkerPool | None = None) -> ShardEntry | State[Any]:
+    """Compute and publish one shard here or in a worker, or find it published by an interrupted run ("Cached")."""
     use_credentials(run.config.storage.credentials_block)
     counted_here = run.stage.phase is Phase.TRAINING  # its steps; the shards of other stages are counted by the flow
     with progress_bar(run.stage.name, "step") if counted_here else nullcontext():
-        entry, computed = run.compute_shard(spec)
+        entry, computed = workers.compute_shard(run, spec) if workers is not None else run.compute_shard(spec)
     return entry if computed else Completed(name="Cached", message=entry.file, data=entry)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ospo_core.schema import SubCategory
 
@@ -40,7 +41,11 @@ class StorageConfig(Section):
 class ModelConfig(Section):
     """The unified model that a round starts from."""
 
-    path: str = Field(EMBEDDED, description="`embedded:shapes`, or a local folder in the format of transformers.")
+    path: str = Field(
+        EMBEDDED,
+        description="`embedded:shapes`, `current`, a local folder in the format of transformers, or, where there is no "
+        "such folder, OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face Hub.",
+    )
     family: Literal["shapes", "janus_pro"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -225,13 +230,53 @@ class EvaluationConfig(Section):
     batch_size: Positive = 256
     bootstrap: Positive = Field(2000, description="Bootstrap resamples for the confidence interval.")
     seed: int = Field(2026, description="The same in every round, so that rounds can be compared.")
+    judge: str = Field(
+        "start",
+        min_length=1,
+        description="Who answers the questions about all pictures: `start` (the model that the first round of the "
+        "lineage started from), `parent`, a path as for `model.path`, or `endpoint`; `self`: each model its own.",
+    )
+    judge_url: str | None = Field(
+        None,
+        description="judge=endpoint: address of an OpenAI-compatible server with a vision-language model; its key is "
+        "read from the variable OSPO_JUDGE_API_KEY.",
+    )
+    judge_model: str | None = Field(None, min_length=1, description="judge=endpoint: name of the model on that server.")
+
+    @field_validator("judge_url")
+    @classmethod
+    def _plain_address(cls, url: str | None) -> str | None:
+        """Refuse what is no address of a server, and anything that could hold a secret: it is stored with the round."""
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("is not an address such as http://host:8000/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("holds a user name, a query or a fragment; give the key in OSPO_JUDGE_API_KEY")
+        return url
+
+    @model_validator(mode="after")
+    def _endpoint_is_whole(self) -> EvaluationConfig:
+        given = [self.judge_url is not None, self.judge_model is not None]
+        if self.judge == "endpoint" and not all(given):
+            raise ValueError("evaluation.judge=endpoint needs evaluation.judge_url and evaluation.judge_model")
+        if self.judge != "endpoint" and any(given):
+            raise ValueError("evaluation.judge_url and evaluation.judge_model need evaluation.judge=endpoint")
+        return self
 
 
 class PromotionConfig(Section):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
     metric: Literal["auto", "oracle", "vqa"] = Field(
-        "auto", description="auto: the oracle if there is one, otherwise the model's own answers."
+        "auto",
+        description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
+        "`evaluation.judge` answers every question with yes.",
     )
     margin: float = Field(0.0, ge=0, description="The lower end of the 95 % interval of the gain must exceed this.")
     max_category_drop: float = Field(0.1, ge=0, description="Largest drop allowed in any category (point estimate).")
@@ -268,7 +313,12 @@ class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
     runner: Literal["local", "ray"] = Field(
-        "local", description="Process shards here, or on the nodes of a Ray cluster (prefect-ray)."
+        "local", description="Process shards on this machine, or on the nodes of a Ray cluster."
+    )
+    processes: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Local runner: worker processes that share the shards. auto: one per GPU that the round may use, "
+        "without GPUs 1; 1: none, all in the process of the round.",
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")

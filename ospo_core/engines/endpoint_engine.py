@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
-from openai import OpenAI
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Finish, Request, TextEngine, cut_at_stop
+from ospo_core.engines.openai_server import CONNECTIONS, OpenAIServer
 from ospo_core.errors import ConfigError, StageError, redact
 
-ATTEMPTS = 6
-"""Requests per answer; the client waits 0.5, 1, 2, 4 and 8 seconds in between, or as long as the server asks it to."""
-CONNECTIONS = 64
-"""Requests in flight at the same time; the server batches them."""
-
-_RETRIED = frozenset({408, 409, 429})
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _SHORT_DIGEST = 12
 """Digits of a digest that suffice to recognise the right model; only a whole one shows that it is another model."""
@@ -53,16 +45,15 @@ class EndpointEngine(TextEngine):
                 value=config.base_url,
                 remedy="Set engine.base_url and engine.served_model",
             )
-        self.url, self.model = config.base_url.rstrip("/").removesuffix("/v1") + "/v1", config.served_model
+        options = ("engine.base_url", "engine.served_model", "choose another engine.kind")
+        self._server = OpenAIServer(config.base_url, config.served_model, "OPENAI_API_KEY", options)
+        self.url, self.model = self._server.url, self._server.model
         self.digest, self.structured_output = digest, config.structured_output
         self._served: dict[str, Any] = {}
-        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request, with what the address contains
-        key = os.environ.get("OPENAI_API_KEY") or "EMPTY"  # the client insists on a key even if the server wants none
-        self._client = OpenAI(base_url=self.url, api_key=key, max_retries=ATTEMPTS - 1)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer the requests, many at a time; raises StageError if the server does not answer or refuses one."""
-        if self._client.is_closed():
+        if self._server.closed:
             raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
         if self.digest or (self.structured_output == "auto" and any(request.regex for request in requests)):
             self._look_up()
@@ -75,19 +66,14 @@ class EndpointEngine(TextEngine):
 
     def _look_up(self) -> None:
         """Ask which models are served; raises StageError if this one is not, or is recognised as a wrong one."""
-        try:
-            listed = {model.id: model for model in self._client.models.list().data}
-        except openai.APIConnectionError as error:
-            raise self._no_answer(_cause(error)) from None
-        except (openai.APIStatusError, json.JSONDecodeError, AttributeError, TypeError):  # a server without such a list
-            listed = {}
+        listed = self._server.models()
         served = listed.get(self.model)
         if listed and served is None:
             raise StageError(
                 "the server does not serve this model",
                 field="engine.served_model",
                 value=self.model,
-                remedy=f"It serves {', '.join(sorted(listed))}",
+                remedy=f"It serves {', '.join(sorted(map(str, listed)))}",
             )
         path = str(getattr(served, "root", None) or "")
         known = self._served
@@ -127,8 +113,8 @@ class EndpointEngine(TextEngine):
 
     def _answer(self, request: Request) -> Completion:
         """Request one completion; raises StageError as `generate` does, and if the answer is not a completion."""
-        try:
-            answer = self._client.completions.create(
+        answer = self._server.ask(
+            lambda client: client.completions.create(
                 model=self.model,
                 prompt=request.prompt,
                 seed=request.seed,
@@ -138,57 +124,15 @@ class EndpointEngine(TextEngine):
                 top_p=request.top_p if request.top_p < 1 else openai.omit,
                 extra_body=self._constraint(request) or None,
             )
-        except openai.APIStatusError as error:
-            if error.status_code in _RETRIED or error.status_code >= 500:
-                raise self._no_answer(f"status {error.status_code}") from None
-            raise StageError(
-                f"the server refused a request with status {error.status_code}: {redact(error.response.text[:300])}",
-                field="engine.served_model",
-                value=self.model,
-                remedy="Check the model's name and that its window is at least engine.max_model_len",
-            ) from None
-        except openai.APIConnectionError as error:
-            raise self._no_answer(_cause(error)) from None
-        except json.JSONDecodeError as error:
-            raise _not_a_completion(error.doc) from None
-        return _completion(answer, request)
-
-    def _no_answer(self, problem: str) -> StageError:
-        """Return the error for a server that is unreachable or busy."""
-        return StageError(
-            f"the server did not answer in {ATTEMPTS} attempts: {redact(problem)}",
-            field="engine.base_url",
-            value=redact(self.url),
-            remedy="Start the server, or choose another engine.kind",
         )
+        try:
+            choice = answer.choices[0]
+            text, stopped = cut_at_stop(choice.text, request.stop)
+            finish: Finish = "length" if choice.finish_reason == "length" and not stopped else "stop"
+            return Completion(text.strip(), answer.usage.completion_tokens if answer.usage else 0, finish)
+        except (AttributeError, IndexError, TypeError) as error:  # the client does not check what servers send
+            raise self._server.bad_answer("an OpenAI completion", str(answer)) from error
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
-
-
-def _completion(answer: openai.types.Completion, request: Request) -> Completion:
-    """Return the one choice of an answer; raises StageError if it is not an OpenAI completion."""
-    try:
-        choice = answer.choices[0]
-        text, stopped = cut_at_stop(choice.text, request.stop)
-        finish: Finish = "length" if choice.finish_reason == "length" and not stopped else "stop"
-        return Completion(text.strip(), answer.usage.completion_tokens if answer.usage else 0, finish)
-    except (AttributeError, IndexError, TypeError) as error:  # the client does not check what servers send
-        raise _not_a_completion(str(answer)) from error
-
-
-def _cause(error: openai.APIConnectionError) -> str:
-    """Return what is behind a failed connection."""
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {cause}"
-
-
-def _not_a_completion(answer: str) -> StageError:
-    """Return the error for an answer that is not an OpenAI completion."""
-    return StageError(
-        "the server's answer is not an OpenAI completion",
-        field="engine.base_url",
-        value=redact(answer[:200]),
-        remedy="Set engine.base_url to the address of an OpenAI-compatible server",
-    )
+        self._server.close()

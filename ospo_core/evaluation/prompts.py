@@ -5,6 +5,8 @@ The format is recognised by the content of a line:
 - JSON lines with `prompt` and optionally `item_id`, `category`, `sub_category`, `questions`;
 - GenEval's `evaluation_metadata.jsonl` (`tag`, `include`, `prompt`): questions are derived from `include`;
 - plain text, one prompt per line (T2I-CompBench's `color_val.txt`): the category is the file's name without `_val`.
+
+Prompts without questions are decomposed by a model, see `ospo_core.stages.heldout_questions`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,7 +35,7 @@ _GENEVAL_KEYS = {"tag", "include", "exclude"}
 
 
 class EvalPrompt(BaseModel):
-    """One held-out prompt; if `questions` is empty, the judge asks about the whole prompt."""
+    """One held-out prompt; without `questions` it is decomposed into them by a model (docs/method.md, section 5.1)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +43,7 @@ class EvalPrompt(BaseModel):
     category: str = Field(min_length=1)
     sub_category: str = Field(min_length=1)
     prompt: str = Field(min_length=1)
-    questions: list[str] = Field(default_factory=list)
+    questions: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
 
 
 def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:

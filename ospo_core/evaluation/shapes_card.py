@@ -13,9 +13,9 @@ import numpy as np
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EngineConfig, EvaluationConfig, ModelConfig
 from ospo_core.engines.base import Request, TextEngine, build_engine
-from ospo_core.evaluation.judges import judge_quality
+from ospo_core.evaluation.judges import ModelJudge, judge_quality
 from ospo_core.evaluation.prompts import load_evaluation_prompts
-from ospo_core.evaluation.run import evaluate_model
+from ospo_core.evaluation.run import draw_pictures, judge_pictures
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.export import export_text_backbone
 from ospo_core.models.loading import load_model
@@ -62,7 +62,9 @@ def vq_keeps_scene(loaded: UnifiedModel, count: int) -> float:
 def drawing_figures(loaded: UnifiedModel, count: int, guidance: float) -> Figures:
     """Return generation accuracy per sub-category and the judge's quality on the model's own pictures."""
     config = EvaluationConfig(limit=count, guidance=guidance)
-    rows = evaluate_model(loaded, load_evaluation_prompts(config), config, "model")
+    prompts = load_evaluation_prompts(config)
+    drawn, questions = draw_pictures(loaded, prompts, config, "model"), {one.item_id: one.questions for one in prompts}
+    rows = judge_pictures(ModelJudge(loaded, config.batch_size), drawn, questions, config.batch_size)
     quality = judge_quality(rows)
     tag = f"guidance_{guidance:g}"
     figures = {

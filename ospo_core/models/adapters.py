@@ -21,8 +21,9 @@ from ospo_core.config.sections import LoraSettings
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import copy_all_but_weights, new_folder
-from ospo_core.models.loading import LOAD_ERRORS, read_network
+from ospo_core.models.loading import read_network
 from ospo_core.models.locate import check_folder
+from ospo_core.models.tokenizer import LOAD_ERRORS
 
 _ADAPTER = "default"
 _CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import at_offsets, run_image_sequence
-from ospo_core.models.sequences import batches, pad_left
+from ospo_core.models.sequences import pad_left
 
 OTSU_SHARE = 0.8
 _KERNEL_RADIUS, _SIGMA = 2, 1.0
@@ -115,17 +115,23 @@ def object_masks(
             remedy="Set training.loss.object_weight=0",
         )
     masks = np.empty((len(prompts), rows * columns), dtype=np.float32)
-    for part in batches(len(prompts), batch_size):
+
+    def mask(part: slice) -> list[NDArray[np.float32]]:
         texts = [model.generation_text(prompt) for prompt in prompts[part]]
         encoded = model.tokenizer(texts, padding=False, return_offsets_mapping=True)
         codes = torch.from_numpy(np.asarray(tokens[part]).astype(np.int64))
         attention = _attention_to_prompt(model, encoded["input_ids"], codes)
+        found: list[NDArray[np.float32]] = []
         for row, (prompt, text) in enumerate(zip(prompts[part], texts, strict=True)):
             offsets = encoded["offset_mapping"][row]
             padding = attention.shape[-1] - len(offsets)
             places = noun_places(text, prompt, nouns[part.start + row], offsets)
-            maps = [attention[row][:, [padding + place for place in found]].mean(axis=1) for found in places]
-            masks[part.start + row] = mask_of_maps(maps, rows, columns)
+            maps = [attention[row][:, [padding + place for place in noun]].mean(axis=1) for noun in places]
+            found.append(mask_of_maps(maps, rows, columns))
+        return found
+
+    for part, made in model.batching.run("masking", [1] * len(prompts), batch_size, mask):
+        masks[part] = made
     return masks
 
 

@@ -35,6 +35,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.errors import ModelError
+from ospo_core.models.batching import Batching
 from ospo_core.models.memory import MemoryFigures, memory_figures
 from ospo_core.models.sequences import encode_texts, single_token_ids
 from ospo_core.prompts.families import IMAGE_MARKER, PromptFamily
@@ -93,6 +94,7 @@ class UnifiedModel(ABC):
         geometry: the images that it writes and reads; set by the subclass.
         device: where the weights were at the start.
         dtype: their type.
+        batching: cuts work into batches that fit into memory.
     """
 
     network_class: ClassVar[type[PreTrainedModel]]
@@ -111,6 +113,7 @@ class UnifiedModel(ABC):
         self.network: PreTrainedModel = network.eval()
         self.tokenizer, self.family, self.folder = tokenizer, family, folder
         self.device, self.dtype = network.device, network.dtype
+        self.batching = Batching(self.device, self.dtype)
 
     @property
     @abstractmethod

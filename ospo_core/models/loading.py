@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import quiet_transformers
 from ospo_core.models.locate import check_folder, model_class
+from ospo_core.models.tokenizer import LOAD_ERRORS, load_tokenizer
 from ospo_core.prompts.families import family
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CPU = torch.device("cpu")
-LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 
 
 def load_model(folder: Path, config: ModelConfig) -> UnifiedModel:
@@ -45,7 +44,7 @@ def load_shapes(folder: Path, config: ModelConfig) -> UnifiedModel:
     Raises:
         ModelError: the configuration is not that of a known family, or the tokenizer cannot be read.
     """
-    network_class = model_class(folder).network_class
+    network_class: Any = model_class(folder).network_class
     try:
         whole = network_class.config_class.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
@@ -53,21 +52,6 @@ def load_shapes(folder: Path, config: ModelConfig) -> UnifiedModel:
     except LOAD_ERRORS as error:
         raise ModelError(f"the configuration cannot be read: {error}", field=str(folder)) from error
     return model_class(folder)(network, load_tokenizer(folder), family(config.family), folder)
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer in `folder`, running none of its code.
-
-    Raises:
-        ModelError: the tokenizer's files cannot be read.
-    """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except LOAD_ERRORS as error:
-        raise ModelError(f"the tokenizer cannot be read: {error}", field=str(folder)) from error
-    return tokenizer
 
 
 def read_network(folder: Path, dtype: torch.dtype | str = "auto", device: torch.device = _CPU) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import batches, positions
+from ospo_core.models.sequences import batches, by_length, positions
 
 LOGITS_AT_ONCE = 2**25
 """Most logits that exist at a time (rows x tokens x codes), unless one row alone has more: 134 MB in float32."""
@@ -93,7 +93,7 @@ def mean_logprob(
     Args:
         prompts: `N` plain prompts.
         tokens: `[N, T]`, one image per prompt.
-        batch_size: images per forward pass; changes nothing but rounding.
+        batch_size: images per forward pass, fewer where memory runs out; changes nothing but rounding.
 
     Raises:
         ValueError: prompts and images differ in number.
@@ -101,8 +101,14 @@ def mean_logprob(
     if len(prompts) != len(tokens):
         raise ValueError(f"{len(prompts)} prompts but {len(tokens)} images")
     means = np.empty(len(prompts), dtype=np.float64)
-    for part in batches(len(prompts), batch_size):
-        ids, mask = (half.to(model.device) for half in model.encode_prompts(prompts[part]))
-        codes = torch.from_numpy(np.asarray(tokens[part]).astype(np.int64)).to(model.device)
-        means[part] = image_token_logprobs(model, ids, mask, codes).double().mean(dim=-1).cpu().numpy()
+    order = np.array(by_length(prompts), dtype=np.int64)
+
+    def score(part: slice) -> torch.Tensor:
+        rows = order[part]
+        ids, mask = (half.to(model.device) for half in model.encode_prompts([prompts[row] for row in rows]))
+        codes = torch.from_numpy(np.asarray(tokens[rows]).astype(np.int64)).to(model.device)
+        return image_token_logprobs(model, ids, mask, codes).double().mean(dim=-1)
+
+    for part, mean in model.batching.run("scoring", [1] * len(prompts), batch_size, score):
+        means[order[part]] = mean.cpu().numpy()
     return means

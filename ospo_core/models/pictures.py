@@ -15,7 +15,6 @@ from PIL import Image
 
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import batches
 
 
 def to_pixels(pictures: NDArray[np.uint8]) -> torch.Tensor:
@@ -46,8 +45,11 @@ def encode_pictures(model: UnifiedModel, pixels: torch.Tensor, batch_size: int =
             remedy="Resize them first",
         )
     rows = [torch.empty((0, model.geometry.tokens), dtype=torch.int64)]
-    for part in batches(len(pixels), batch_size):
-        rows.append(model.encode_image(pixels[part].to(model.device, model.dtype)).cpu())
+
+    def encode(part: slice) -> torch.Tensor:
+        return model.encode_image(pixels[part].to(model.device, model.dtype)).cpu()
+
+    rows += [codes for _, codes in model.batching.run("encoding", [1] * len(pixels), batch_size, encode)]
     return torch.cat(rows)
 
 
@@ -67,13 +69,29 @@ def decode_tokens(
     if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < geometry.codes:
         raise ModelError(f"tokens must lie in [0, {geometry.codes})", field="tokens", value=int(codes.max()))
     pictures: list[NDArray[np.uint8]] = [np.empty((0, geometry.height, geometry.width, 3), dtype=np.uint8)]
-    for part in batches(len(codes), batch_size):
-        pictures.append(from_pixels(model.decode_image(codes[part].to(model.device))))
+
+    def decode(part: slice) -> NDArray[np.uint8]:
+        return from_pixels(model.decode_image(codes[part].to(model.device)))
+
+    pictures += [picture for _, picture in model.batching.run("decoding", [1] * len(codes), batch_size, decode)]
     return np.concatenate(pictures)
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """Return the picture `uint8 [H, W, 3]` (RGB) as PNG."""
+    """Return the picture `uint8 [H, W, 3]` (RGB) as PNG; zlib releases the interpreter lock, so threads help."""
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """Return a PNG as a picture `uint8 [H, W, 3]` (RGB)."""
+    with Image.open(BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the picture `uint8 [H, W, 3]` at another size (bicubic); at its own size, unchanged."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))

@@ -6,7 +6,7 @@ keys and values are shared by all questions about the picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ def answer_questions(
     Args:
         pictures: `uint8 [N, H, W, 3]` of the model's size.
         questions: `N` lists of questions; a list may be empty.
-        batch_size: questions answered together, where those of one picture are never split; changes only rounding.
+        batch_size: questions answered together, fewer where memory runs out; those of one picture are never split. It
+            changes only rounding.
 
     Returns:
         For each picture and question `(p_yes, p_no)`, each the largest next-token probability over the spellings.
@@ -42,29 +43,20 @@ def answer_questions(
     if len(pictures) != len(questions):
         raise ValueError(f"{len(pictures)} pictures but {len(questions)} lists of questions")
     answers: list[list[Answer]] = [[] for _ in questions]
-    for part in _groups([len(asked) for asked in questions], batch_size):
-        owners = [local for local, index in enumerate(part) for _ in questions[index]]
-        asked = [question for index in part for question in questions[index]]
-        found = _probabilities(model, pictures[part], asked, owners)
-        for local, answer in zip(owners, found, strict=True):
-            answers[part[local]].append(answer)
+    of_interest = [index for index, asked in enumerate(questions) if asked]
+
+    def answer(part: slice) -> list[Answer]:
+        group = of_interest[part]
+        owners = [local for local, index in enumerate(group) for _ in questions[index]]
+        asked = [question for index in group for question in questions[index]]
+        return _probabilities(model, pictures[group], asked, owners)
+
+    counts = [len(questions[index]) for index in of_interest]
+    for part, found in model.batching.run("answering", counts, batch_size, answer):
+        given = iter(found)
+        for index in of_interest[part]:
+            answers[index] = [next(given) for _ in questions[index]]
     return answers
-
-
-def _groups(counts: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Yield groups of indices in order, each of at most `batch_size` questions or of one picture; skip empty ones."""
-    group: list[int] = []
-    size = 0
-    for index, count in enumerate(counts):
-        if not count:
-            continue
-        if group and size + count > batch_size:
-            yield group
-            group, size = [], 0
-        group.append(index)
-        size += count
-    if group:
-        yield group
 
 
 def question_ids(model: UnifiedModel, questions: Sequence[str]) -> tuple[list[int], list[list[int]]]:

@@ -30,7 +30,8 @@ def decompose_prompts(
     Each distinct text is decomposed once, however many rows contain it.
 
     Args:
-        perturbation_rows: rows of table `perturbations`, those of one item next to each other.
+        perturbation_rows: rows of table `perturbations`, those of one item next to each other; or rows with only
+            `item_id` and `prompt`.
         config: temperature and limits; an answer with more than `max_questions` questions is retried.
         seed: of the round.
         min_parsed: share of the first answers that must have the expected form.
@@ -74,9 +75,10 @@ def _sub_categories(perturbation_rows: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def _subjects(perturbation_rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Return (item_id, of, prompt): each item's base prompt once, followed by its negatives."""
+    """Return (item_id, of, prompt): each item's base prompt once, followed by its negatives, if there are any."""
     subjects: dict[tuple[str, str], str] = {}
     for row in perturbation_rows:
         subjects.setdefault((row["item_id"], BASE), row["prompt"])
-        subjects[row["item_id"], str(row["variant"])] = row["negative_prompt"]
+        if "negative_prompt" in row:
+            subjects[row["item_id"], str(row["variant"])] = row["negative_prompt"]
     return [(item, of, prompt) for (item, of), prompt in subjects.items()]

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from ospo_core.prompts.shingles import ShingleIndex
+from ospo_core.prompts.shingles import ShingleIndex, few_hashes_of, hashes_of
 
 # The reasons for which a text stage drops an answer; they are the keys of `drops` in its manifest.
 UNPARSABLE = "unparsable"
@@ -164,8 +164,14 @@ class ContaminationCheck:
     """
 
     def __init__(self, prompts: Iterable[str] = (), similarity: float = CONTAMINATION_SIMILARITY) -> None:
-        self._known = Deduplicator(similarity, prompts)
+        known = list(prompts)
+        self._similarity = similarity
+        self._known = Deduplicator(similarity, known)
+        self._shingles = {key for prompt in known for key in hashes_of(normalise(prompt))}
 
     def __call__(self, prompt: str) -> str | None:
         """Return CONTAMINATED or None."""
+        few = few_hashes_of(normalise(prompt), self._similarity)
+        if few and self._shingles.isdisjoint(few):  # most prompts, for a third of the time
+            return None
         return CONTAMINATED if self._known.check(prompt) else None

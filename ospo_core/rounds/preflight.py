@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ospo_core.errors import ConfigError, OspoError, StageError, TrainingError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.decomposing import decompose_prompts
+from ospo_core.prompts.failures import describe_drops
 from ospo_core.prompts.families import family
 from ospo_core.prompts.perturbing import perturb_prompts
 from ospo_core.prompts.writing import write_prompts
@@ -181,7 +182,7 @@ def check_model(round: Round) -> str:
 
 
 def check_training(round: Round) -> str:
-    """Run the forward and backward pass of one full micro-batch, and return the memory it took.
+    """Check that training can fit, run forward and backward of one full micro-batch, and return the memory it took.
 
     The model is released afterwards, since it has an adapter now.
 
@@ -191,16 +192,19 @@ def check_training(round: Round) -> str:
     import torch
 
     from ospo_core.training.data import PairData
+    from ospo_core.training.memory import check_training_memory, device_memory, recomputes
     from ospo_core.training.policy import batch_loss, build_policy
 
     config = round.config
     settings = config.model.model_copy(update={"dtype": config.training.dtype})
     try:
         loaded = round.resources.image_model(settings, _folder(round), round.model.digest)
+        available = device_memory(loaded.device)
+        check_training_memory(config.training, loaded, available)
         with tempfile.TemporaryDirectory() as folder:
             pq.write_table(_made_up_pair(loaded.geometry), Path(folder) / "pair.parquet")
             batch = PairData(Path(folder), loaded, config.training, config.seed).micro_batch(0, 0)
-        policy = build_policy(loaded, config.training, config.seed)
+        policy = build_policy(loaded, config.training, config.seed, recomputes(config.training, loaded, available))
         batch_loss(policy, batch.to(loaded.device), config.training.loss)[0].total.backward()
         shown = f"gradients of one micro-batch of {batch.pairs} pairs"
         if loaded.device.type != "cuda":
@@ -229,13 +233,13 @@ def check_text(round: Round) -> str:
     tried = config.prompts.model_copy(update={"attempts_per_prompt": _ATTEMPTS})
     written = write_prompts(engine, speaker, SubCategory.COLOR_1, 1, tried, config.seed)
     if not written.rows:
-        raise _unusable("prompts", written.drops)
-    variants, drops, _ = perturb_prompts(engine, speaker, written.rows, config.perturbations, config.seed)
+        raise _unusable("prompts", written.drops, written.raw)
+    variants, drops, _, raw = perturb_prompts(engine, speaker, written.rows, config.perturbations, config.seed)
     if not variants:
-        raise _unusable("perturbations", drops)
-    questions, drops, _ = decompose_prompts(engine, speaker, variants, config.questions, config.seed)
+        raise _unusable("perturbations", drops, raw)
+    questions, drops, _, raw = decompose_prompts(engine, speaker, variants, config.questions, config.seed)
     if not questions:
-        raise _unusable("questions", drops)
+        raise _unusable("questions", drops, raw)
     asked = questions[0]["questions"]
     return f"{written.rows[0]['prompt']!r}; {variants[0]['negative_prompt']!r}; {len(asked)} questions: {asked[0]!r}"
 
@@ -257,13 +261,12 @@ def _folder(round: Round) -> Path:
     return model_folder(round.model, round.storage, Path(round.config.storage.scratch).expanduser())
 
 
-def _unusable(task: str, drops: Mapping[str, int]) -> StageError:
+def _unusable(task: str, drops: Mapping[str, int], raw: Mapping[str, str]) -> StageError:
     """Return the error for a task of which no answer could be used."""
     return StageError(
-        "the model wrote nothing that could be used",
+        f"the model wrote nothing that could be used; {describe_drops(drops, raw)}",
         field=f"stage {task}",
-        value=dict(drops),
-        remedy=f"Look at its answers, and check that model.family fits the checkpoint; {task}.temperature may be lower",
+        remedy=f"Check that model.family fits the checkpoint, or lower {task}.temperature; `ospo probe` shows more",
     )
 
 

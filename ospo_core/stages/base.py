@@ -23,6 +23,9 @@ from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 
 if TYPE_CHECKING:
+    from ospo_core.artifacts.storage import Storage
+    from ospo_core.stages.judge import Judge
+    from ospo_core.stages.model_ref import ModelRef
     from ospo_core.stages.run import StageRun
 
 Row = Mapping[str, Any]
@@ -92,6 +95,13 @@ class Stage(ABC):
     @abstractmethod
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return the configuration that changes the output, and nothing else; it is part of the fingerprint."""
+
+    def judge(self, config: RoundConfig, storage: Storage, model: ModelRef) -> Judge | None:
+        """Return who judges held-out pictures for this stage of a round that starts from `model`; by default nobody.
+
+        The judge's identity is part of the fingerprint.
+        """
+        return None
 
     @abstractmethod
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:

@@ -70,9 +70,14 @@ class Resources:
         loaded: UnifiedModel = self._hold("image", [config, digest], start)
         return loaded
 
-    def cluster(self, address: str, connect: Callable[[], Any]) -> Any:
-        """Return the connection to a cluster whose processes own engines and models; releasing it ends them."""
-        return self._hold("cluster", address, connect)
+    def workers(self, which: Any, start: Callable[[], Any]) -> Any:
+        """Return a pool of processes that each own an engine or a model instead; releasing it ends them."""
+        return self._hold("workers", which, start)
+
+    def batch_figures(self) -> tuple[dict[str, int], dict[str, Any]]:
+        """Return counts and facts about the batches of the loaded model since the last call; empty without a model."""
+        batching = getattr(self._held, "batching", None)
+        return batching.take_figures() if batching is not None else ({}, {})
 
     def release(self) -> None:
         """Close what is in use and free its memory; without anything in use, do nothing."""

@@ -30,6 +30,7 @@ from ospo_core.stages.run import StageRun
 
 MODEL_DIGEST = "model_digest"
 MERGED = "merged"
+PARENT_SOURCE = "parent_source"
 
 
 class TrainingStage(Stage):
@@ -84,6 +85,7 @@ class TrainingStage(Stage):
                 "digest": digest,
                 MODEL_DIGEST: digest,
                 "parent_digest": run.model.digest,
+                PARENT_SOURCE: run.model.source,
                 MERGED: merged,
                 "adapter": adapter,
                 "metrics": result.metrics,

@@ -55,7 +55,7 @@ def test_round_shows_stages_accuracy_decision_and_report(capsys: pytest.CaptureF
 
 def test_accuracy_plan_and_models_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     groups = {"all": {"prompts": 4, "accuracy": 0.5, "low": 0.2, "high": 0.8}}
-    output.show_accuracy("some model", {"metric": "vqa", "groups": groups})
+    output.show_accuracy("some model", {"metric": "vqa", "judge": "the parent", "groups": groups})
     output.show_plan([StagePlan(stage=StageName.IMAGES, status="run", fingerprint="abc", shards_done=3)])
     pointer = ModelPointer(digest="c" * 64, key="models/c", parent="p" * 64, training="t", evaluation="e")
     start, counts = ModelRef(digest="s" * 64, source="embedded:shapes"), {StageName.PROMPTS: 2, StageName.IMAGES: 0}

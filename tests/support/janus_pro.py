@@ -104,11 +104,17 @@ def make_janus_pro(folder: Path, shape: Shape = SMALL, tokenizer: TokenizerKind 
     )
     with quiet_transformers():
         network.save_pretrained(folder)
-    text.save_pretrained(folder)
-    stored = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    stored |= {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True, "add_eos_token": False, "legacy": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(stored), encoding="utf-8")
+    write_tokenizer(text, folder)
     return folder
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer with the class and options that DeepSeek's `tokenizer_config.json` names."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    stored |= {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True, "add_eos_token": False, "legacy": True}
+    file.write_text(json.dumps(stored), encoding="utf-8")
 
 
 def load_janus_pro(folder: Path) -> JanusModel:
@@ -180,7 +186,7 @@ def janus_pro_config(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> JanusC
 
 
 def _byte_level() -> Tokenizer:
-    """Return a byte-level BPE, trained on what the family writes; every text can be encoded and comes back as it was."""
+    """Return a byte-level BPE, trained on what the family writes; every text comes back as it was."""
     core = Tokenizer(BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = ByteLevelDecoder()

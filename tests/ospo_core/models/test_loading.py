@@ -14,11 +14,12 @@ from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.janus.model import JanusModel
-from ospo_core.models.loading import load_model, load_shapes, load_tokenizer
+from ospo_core.models.loading import load_model, load_shapes
 from ospo_core.models.locate import FAMILIES, model_class, resolve_model
 from ospo_core.models.logprobs import mean_logprob
 from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
+from ospo_core.models.tokenizer import load_tokenizer
 from ospo_core.models.vqa import answer_questions
 from tests.support.tiny_janus import load_tiny_janus
 

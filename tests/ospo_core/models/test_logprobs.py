@@ -53,20 +53,21 @@ def test_logits_in_parts_change_nothing(
     model = load_tiny_janus(tiny.folder)
     adapted = add_lora(model, LoraSettings(rank=4, dropout=0.0))
     data = batch(tiny, prompts, images)
-    results = []
+    results: list[list[torch.Tensor]] = []
+    sizes: list[int] = []
+    model.network.model.generation_head.register_forward_hook(lambda _module, _inputs, out: sizes.append(len(out)))
     for at_once in (2**25, rows * images.shape[1] * CODES):
         monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
-        sizes = []
-        handle = model.network.model.generation_head.register_forward_hook(lambda _m, _i, out: sizes.append(len(out)))
         with torch.no_grad():
             plain = image_token_logprobs(model, *data)
-        assert (len(plain) == len(images) == sum(sizes) and max(sizes) <= max(rows, 1)) or at_once == 2**25
         adapted.zero_grad()
         trained = image_token_logprobs(model, *data)
         trained.mean().backward()
-        handle.remove()
-        results.append([plain, trained, *(w.grad for w in adapted.parameters() if w.grad is not None)])
+        gradients = [weights.grad for weights in adapted.parameters() if weights.grad is not None]
+        results.append([plain, trained, *gradients])
     assert len(results[0]) > 2
+    assert sizes[:2] == [len(images)] * 2  # without gradients, and with them
+    assert sum(sizes[2:]) == 3 * len(images) and max(sizes[2:]) == max(rows, 1)  # and again in the backward pass
     for whole, parted in zip(*results, strict=True):
         torch.testing.assert_close(parted, whole, rtol=1e-6, atol=1e-6)
 

@@ -5,7 +5,7 @@ import torch
 
 from ospo_core.errors import ModelError
 from ospo_core.models.janus.model import JanusModel
-from ospo_core.models.sequences import batches, encode_texts, pad_left, positions, single_token_ids, stack_left
+from ospo_core.models.sequences import encode_texts, pad_left, positions, single_token_ids, stack_left
 
 
 def test_rows_end_at_the_same_column_and_padding_is_masked() -> None:
@@ -38,11 +38,6 @@ def test_texts_start_with_one_begin_of_sequence(tiny: JanusModel) -> None:
     ids, _ = encode_texts(tiny.tokenizer, ["a red circle"])
     assert ids[0, 0] == tiny.special.bos
     assert (ids == tiny.special.bos).sum() == 1
-
-
-def test_batches_cover_every_row_once() -> None:
-    assert batches(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert batches(0, 2) == []
 
 
 def test_spellings_that_are_no_single_token_are_omitted(tiny: JanusModel) -> None:

@@ -16,19 +16,24 @@ import torch
 from safetensors.torch import load_file
 
 from ospo_core.errors import TrainingError
+from ospo_core.models.adapters import save_adapter
 from ospo_core.training.job import EXIT_STOPPED, JobFiles, Metrics, TrainingJob, read_metrics
+from ospo_core.training.policy import build_policy
 from ospo_core.training.process import end_group, launch_command, run_training, visible_gpus
 from tests.ospo_core.training.jobs import job
+from tests.support.tiny_janus import load_tiny_janus
 
 ENDLESS = 1_000_000
+PATIENCE = 240.0
+"""Seconds after which a wait has failed: no limit of the project, only of the test."""
 ROOT = Path(__file__).parents[3]
 slow_start = pytest.mark.timeout(900)
 """For tests that start a few processes, which takes seconds each on an idle machine and much longer on a busy one."""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something is true; fail after a while."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
@@ -56,7 +61,7 @@ def signal_at_step(training: TrainingJob, step: int, number: signal.Signals) -> 
     try:
         wait_for(lambda: process.poll() is not None or steps_made(training) >= step)
         process.send_signal(number)
-        return process.wait(120)
+        return process.wait(PATIENCE)
     finally:
         end_group(process, 0.0)
 
@@ -87,8 +92,8 @@ def test_a_run_that_was_stopped_then_killed_ends_with_the_adapter_of_an_undistur
     options: dict[str, Any] = {"steps": 80, "checkpoint_every": 10, "batch_size": 2, "accumulation": 2}
     through = job(model_folder, pairs_path, tmp_path / "through", **options)
     run_training(through, lambda row: None, poll_s=0.05)  # a process too: libraries change how this one calculates
-    begun = job(model_folder, pairs_path, tmp_path / "begun", **{**options, "steps": 1})
-    run_training(begun, lambda row: None, poll_s=0.05)
+    begun = build_policy(load_tiny_janus(model_folder), through.training, through.seed)
+    beginning = save_adapter(begun.adapted, tmp_path / "beginning")
 
     disturbed = job(model_folder, pairs_path, tmp_path / "disturbed", **options)
     checkpoints = JobFiles(disturbed.out_dir).checkpoints
@@ -104,7 +109,7 @@ def test_a_run_that_was_stopped_then_killed_ends_with_the_adapter_of_an_undistur
     assert [row["step"] for row in read_metrics(JobFiles(disturbed.out_dir).metrics)] == list(range(1, 81))
     assert [row["step"] for row in seen] == list(range(1, 81))
     theirs = JobFiles(through.out_dir).adapter
-    assert parted(result.adapter, theirs) < 0.01 * parted(JobFiles(begun.out_dir).adapter, theirs)
+    assert parted(result.adapter, theirs) < 0.01 * parted(beginning, theirs)
 
 
 def parted(one: Path, other: Path) -> float:
@@ -152,7 +157,7 @@ def test_a_child_whose_parent_was_killed_stops_by_itself(model_folder: Path, pai
         parent.kill()
         parent.wait()
     pid = int(JobFiles(tmp_path).heartbeat.read_text())
-    wait_for(lambda: is_gone(pid), seconds=60)
+    wait_for(lambda: is_gone(pid))
     assert (JobFiles(tmp_path).checkpoints / f"step-{steps_made(training):06d}").is_dir()
 
 
@@ -163,7 +168,7 @@ def test_ending_a_process_ends_its_whole_group_also_what_ignores_the_request(tmp
     grandchild = int((tmp_path / "grandchild").read_text())
     end_group(process, grace_s=0.2)
     assert process.returncode == -signal.SIGKILL
-    wait_for(lambda: is_gone(grandchild), seconds=5)
+    wait_for(lambda: is_gone(grandchild))
 
 
 def test_ending_sweeps_what_a_process_that_ended_left_behind(tmp_path: Path) -> None:
@@ -172,7 +177,7 @@ def test_ending_sweeps_what_a_process_that_ended_left_behind(tmp_path: Path) -> 
     left = int((tmp_path / "left").read_text())
     assert not is_gone(left)
     end_group(process, grace_s=5.0)
-    wait_for(lambda: is_gone(left), seconds=5)
+    wait_for(lambda: is_gone(left))
     assert process.returncode == 0
 
 

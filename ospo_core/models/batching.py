@@ -1,0 +1,106 @@
+"""Batches that shrink where memory runs out: the batch is halved, the new size is kept, and the work goes on.
+
+Of accelerate only the test of errors is used: its `find_executable_batch_size` repeats the whole function from the
+start, and the next call begins with the large size again.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from ospo_core.errors import ModelError
+
+HALVINGS = "batch_halvings"
+"""Name among a shard's counts of how often a batch was halved; omitted where none was."""
+
+_Result = TypeVar("_Result")
+
+logger = logging.getLogger(__name__)
+
+
+class Batching:
+    """Batch sizes of one loaded model, by kind of work, for as long as the model is loaded.
+
+    Args:
+        device: where the model computes.
+        dtype: type of its weights. In bfloat16 the batch size changes the rounding, and so now and then a token.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device.type, str(dtype).removeprefix("torch.")
+        self._limits: dict[str, int] = {}
+        self._used: dict[str, int] = {}
+        self._halvings = 0
+
+    def run(
+        self, work: str, sizes: Sequence[int], batch_size: int, compute: Callable[[slice], _Result]
+    ) -> Iterator[tuple[slice, _Result]]:
+        """Compute consecutive batches; yield the slice of each and its result.
+
+        Args:
+            work: what is done, e.g. `sampling`; the sizes of each kind are remembered apart.
+            sizes: how much each item adds to a batch, at least 1.
+            batch_size: the largest sum of sizes in a batch; a single item may exceed it.
+            compute: computes the items of one batch. It may be called again with fewer of them.
+
+        Raises:
+            ModelError: memory does not even suffice for a single item.
+        """
+        start = 0
+        while start < len(sizes):
+            limit = min(batch_size, self._limits.get(work, batch_size))
+            part = _next_batch(sizes, start, limit)
+            self._used[work] = min(limit, self._used.get(work, limit))
+            try:
+                result = compute(part)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(work, part, sum(sizes[part]), error)
+            else:
+                yield part, result
+                start = part.stop
+                continue
+            gc.collect()  # here, since the error holds what the failed batch had in memory
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    def take_figures(self) -> tuple[dict[str, int], dict[str, Any]]:
+        """Return counts and facts for the manifest about the batches since the last call; empty if there were none."""
+        used, halvings = self._used, self._halvings
+        self._used, self._halvings = {}, 0
+        facts = {"batches": {"device": self._device, "dtype": self._dtype, "sizes": used}} if used else {}
+        return ({HALVINGS: halvings} if halvings else {}), facts
+
+    def _halve(self, work: str, part: slice, size: int, error: Exception) -> None:
+        if part.stop - part.start == 1:
+            raise ModelError(
+                f"out of memory while {work} a batch of one item: {str(error).splitlines()[0]}",
+                field="model.device",
+                value=self._device,
+                remedy="Use a GPU with more memory, model.dtype=bfloat16, or end what else runs on it",
+            ) from error
+        self._limits[work] = max(1, size // 2)
+        self._halvings += 1
+        logger.warning("Out of memory while %s a batch of %d; continuing with %d", work, size, self._limits[work])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, on a GPU or on the CPU."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(should_reduce_batch_size(error))
+
+
+def _next_batch(sizes: Sequence[int], start: int, limit: int) -> slice:
+    """Return the items from `start` on whose sizes sum to at most `limit`, but at least one."""
+    stop, total = start + 1, sizes[start]
+    while stop < len(sizes) and total + sizes[stop] <= limit:
+        total += sizes[stop]
+        stop += 1
+    return slice(start, stop)
