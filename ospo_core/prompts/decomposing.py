@@ -16,6 +16,8 @@ from ospo_core.schema import SubCategory
 BASE = "base"
 """Value of column `of` for the questions of a base prompt; for a negative it is the variant, `"0"`, `"1"` or `"2"`."""
 
+_KNOWN = frozenset(name.value for name in SubCategory)
+
 
 def decompose_prompts(
     engine: TextEngine,
@@ -31,7 +33,7 @@ def decompose_prompts(
 
     Args:
         perturbation_rows: rows of table `perturbations`, those of one item next to each other; or rows with only
-            `item_id` and `prompt`.
+            `item_id`, `prompt` and `sub_category`, which may be of somebody else's categories.
         config: temperature and limits; an answer with more than `max_questions` questions is retried.
         seed: of the round.
         min_parsed: share of the first answers that must have the expected form.
@@ -50,7 +52,9 @@ def decompose_prompts(
             raise ParseError(TOO_MANY_QUESTIONS, answer, f"more than {config.max_questions} questions")
         return questions
 
-    instructions = [Instruction(("decompose", text), family.decompose(text, sub_categories[text])) for text in texts]
+    instructions = [
+        Instruction(("decompose", text), family.decompose(text, sub_categories.get(text))) for text in texts
+    ]
     options = (config.temperature, config.max_tokens, config.attempts, config.top_p)
     sampling = Sampling(seed, *options, AnswerKind.QUESTIONS, min_parsed)
     answers = generate_with_retries(engine, family, instructions, sampling, parse)
@@ -66,10 +70,12 @@ def decompose_prompts(
 
 
 def _sub_categories(perturbation_rows: Sequence[Mapping[str, Any]]) -> dict[str, SubCategory]:
-    """Return the sub-category of every text, that of its first row."""
+    """Return the sub-category of every text, that of its first row; texts of none of ours are omitted."""
     found: dict[str, SubCategory] = {}
     for row in perturbation_rows:
-        for text in (row["prompt"], row["negative_prompt"]):
+        if row["sub_category"] not in _KNOWN:
+            continue
+        for text in (row["prompt"], row.get("negative_prompt", row["prompt"])):
             found.setdefault(text, SubCategory(row["sub_category"]))
     return found
 
