@@ -50,7 +50,9 @@ def decompose_prompts(
             raise ParseError(TOO_MANY_QUESTIONS, answer, f"more than {config.max_questions} questions")
         return questions
 
-    instructions = [Instruction(("decompose", text), family.decompose(text, sub_categories[text])) for text in texts]
+    instructions = [
+        Instruction(("decompose", text), family.decompose(text, sub_categories.get(text))) for text in texts
+    ]
     options = (config.temperature, config.max_tokens, config.attempts, config.top_p)
     sampling = Sampling(seed, *options, AnswerKind.QUESTIONS, min_parsed)
     answers = generate_with_retries(engine, family, instructions, sampling, parse)
@@ -66,11 +68,12 @@ def decompose_prompts(
 
 
 def _sub_categories(perturbation_rows: Sequence[Mapping[str, Any]]) -> dict[str, SubCategory]:
-    """Return the sub-category of every text, that of its first row."""
+    """Return the sub-category of every text whose row has one; of several rows, the first counts."""
     found: dict[str, SubCategory] = {}
     for row in perturbation_rows:
-        for text in (row["prompt"], row["negative_prompt"]):
-            found.setdefault(text, SubCategory(row["sub_category"]))
+        if "sub_category" in row:
+            for name in ("prompt", "negative_prompt"):
+                found.setdefault(row.get(name, ""), SubCategory(row["sub_category"]))
     return found
 
 

@@ -40,7 +40,7 @@ def describe_drops(drops: Mapping[str, int], raw: Mapping[str, str]) -> str:
     rest = sum(-count for count, _ in ranked[MOST:])
     text = f"dropped: {named}" + (f", {rest} for other reasons" if rest else "")
     shown = next((reason for _, reason in ranked if reason in raw), None)
-    return f"{text}; {shown}, for example: «{printable(raw[shown])}»" if shown is not None else text
+    return f'{text}; {shown}, for example: "{printable(raw[shown])}"' if shown is not None else text
 
 
 def check_parsed(task: str, answers: int, drops: Mapping[str, int], raw: Mapping[str, str], floor: float) -> None:
