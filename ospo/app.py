@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 shapes = typer.Typer(help="Train and try the embedded model of coloured shapes.", no_args_is_help=True)
 app.add_typer(shapes, name="shapes")
+models = typer.Typer(help="Check and convert checkpoints.", no_args_is_help=True)
+app.add_typer(models, name="model")
 experiments = typer.Typer(help="Compare configurations over seeds.", no_args_is_help=True)
 app.add_typer(experiments, name="experiments")
 
@@ -292,6 +294,31 @@ def draw(
     from ospo_core.shapes.pretraining import commands
 
     typer.echo(f"Written to {commands.draw(prompt, out, model, n, guidance)}")
+
+
+@models.command("check")
+def check_model(
+    model: Annotated[
+        str, typer.Argument(help="A folder, OWNER/NAME of the Hugging Face Hub (downloaded), or `embedded:shapes`.")
+    ],
+) -> None:
+    """Check a checkpoint as a round does before it starts, and show what it is."""
+    from ospo_core.models.facts import model_facts
+    from ospo_core.models.locate import resolve_model
+
+    for name, value in model_facts(resolve_model(model)).items():
+        typer.echo(f"{name:<16} {value}")
+
+
+@models.command("convert")
+def convert_model(
+    source: Annotated[Path, typer.Argument(help="Folder with a Janus checkpoint as DeepSeek publishes it.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the checkpoint in the layout of transformers.")],
+) -> None:
+    """Convert another layout to that of transformers. Pickled tensors are read without running code in the file."""
+    from ospo_core.models import locate
+
+    typer.echo(f"Written to {locate.convert_model(source, out)}")
 
 
 @experiments.command("run")

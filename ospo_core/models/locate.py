@@ -6,7 +6,7 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ospo_core
 from ospo_core.errors import MissingModelError, ModelError
@@ -23,8 +23,10 @@ FAMILIES = {
 }
 """`model_type` of config.json to the subclass of `UnifiedModel` that implements it: one line per family."""
 
-DEEPSEEK_TYPE = "multi_modality"
-"""`model_type` of Janus checkpoints in DeepSeek's own layout, which `ospo model convert` reads."""
+CONVERTERS = {
+    "multi_modality": "ospo_core.models.janus.convert:convert_checkpoint",
+}
+"""`model_type` of another layout to the function that writes such a checkpoint in transformers' layout."""
 
 
 def resolve_model(path: str, download: bool = True) -> Path:
@@ -79,7 +81,7 @@ def check_folder(folder: Path) -> None:
     check_libraries()
     family_of(folder)
     check_weights(folder)
-    if "transformers_weights" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+    if "transformers_weights" in read_config(folder):
         raise ModelError(
             "the configuration names another file with the weights",
             field=str(folder / "config.json"),
@@ -139,24 +141,35 @@ def family_of(folder: Path) -> str:
     Raises:
         ModelError: there is no readable config.json, or it names no known family.
     """
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise ModelError("no config.json", field=str(folder), remedy="Give a folder in transformers' format")
-    try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ModelError("config.json is not a JSON object", field=str(config_file)) from error
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
+    model_type = str(read_config(folder).get("model_type"))
+    if model_type not in FAMILIES:
         known = " or ".join(name.capitalize() for name in FAMILIES)
+        convert = f"Convert it first: `ospo model convert {folder} OUT`"
         raise ModelError(
             f"not a {known} model",
-            field=f"{config_file}: model_type",
+            field=f"{folder / 'config.json'}: model_type",
             value=model_type,
-            remedy="Run `ospo model convert` on DeepSeek's own files first"
-            if model_type == DEEPSEEK_TYPE
-            else f"Use a {known} checkpoint",
+            remedy=convert if model_type in CONVERTERS else f"Use a {known} checkpoint",
         )
     return model_type
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the contents of config.json.
+
+    Raises:
+        ModelError: there is no such file, or it is not a JSON object.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError("no config.json", field=str(folder), remedy="Give a folder in transformers' format")
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise ModelError("config.json is not a JSON object", field=str(file))
+    return stored
 
 
 def model_class(folder: Path) -> type[UnifiedModel]:
@@ -165,6 +178,32 @@ def model_class(folder: Path) -> type[UnifiedModel]:
     Raises:
         ModelError: there is no readable config.json, or it names no known family.
     """
-    module, _, name = FAMILIES[family_of(folder)].partition(":")
-    found: type[UnifiedModel] = getattr(import_module(module), name)
+    found: type[UnifiedModel] = _imported(FAMILIES[family_of(folder)])
     return found
+
+
+def convert_model(source: Path, out: Path) -> Path:
+    """Write the checkpoint `source`, which is in another layout, to the new folder `out` in transformers' layout.
+
+    Raises:
+        ModelError: `source` is in no layout that can be converted, or not complete, or `out` is not empty.
+        StorageError: `out` cannot be written.
+    """
+    model_type = str(read_config(source).get("model_type"))
+    if model_type not in CONVERTERS:
+        raise ModelError(
+            "not in a layout that can be converted",
+            field=f"{source / 'config.json'}: model_type",
+            value=model_type,
+            remedy=f"Convertible is {' or '.join(CONVERTERS)}; others are used as they are, see `ospo model check`",
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError("is not empty", field=str(out), remedy="Name a folder that does not exist yet")
+    written: Path = _imported(CONVERTERS[model_type])(source, out)
+    return written
+
+
+def _imported(place: str) -> Any:
+    """Import what `module:name` names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -45,6 +45,16 @@ def test_help_lists_the_commands(run: Run) -> None:
         assert command in out
     code, out, _ = run("shapes", "--help")
     assert code == 0 and all(command in out for command in ("pretrain", "measure", "draw"))
+    code, out, _ = run("model", "--help")
+    assert code == 0 and all(command in out for command in ("check", "convert"))
+
+
+def test_a_model_is_checked_and_one_that_needs_no_conversion_is_not_converted(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("model", "check", "embedded:shapes")
+    assert code == 0 and "digest" in out and "16 tokens of" in out
+    embedded = next(line.split()[1] for line in out.splitlines() if line.startswith("folder"))
+    check_message(run("model", "convert", embedded, str(tmp_path / "out")), 1, "not in a layout that can be converted")
+    check_message(run("model", "check", str(tmp_path)), 1, "no config.json")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -159,7 +159,7 @@ def janus_pro_config(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> JanusC
     vision = JanusVisionConfig(
         hidden_size=shape.hidden,
         num_hidden_layers=shape.vision_layers,
-        num_attention_heads=2,
+        num_attention_heads=max(1, shape.hidden // 64),
         mlp_ratio=2.0,
         image_size=shape.image_size,
         patch_size=PATCH,
