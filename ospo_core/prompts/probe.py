@@ -36,7 +36,7 @@ CHANGES_TOO_MUCH = "changes_too_much"
 OMITS_DETAILS = "omits_details"
 """A dense prompt or the questions leave out more than a quarter of what the prompt names."""
 ASKS_ABOUT_OTHER_THINGS = "asks_about_other_things"
-"""A question without any word of the prompt."""
+"""Most questions have no word of the prompt; a question about the whole picture has none either."""
 
 EXAMPLES = 5
 """Raw answers shown per failure."""
@@ -225,9 +225,7 @@ def edit_problem(kind: PerturbationKind, base: str, negative: str) -> str | None
     """Return why a perturbed prompt is not the base with one detail changed in the way of its kind."""
     if reason := perturbation_problem(negative, base, ()):
         return reason
-    before, after = (
-        Counter("a" if word == "an" else word for word in normalise(text).split()) for text in (base, negative)
-    )
+    before, after = (Counter(word[:_STEM] for word in _without_an(text)) for text in (base, negative))
     if kind is PerturbationKind.SWAP:
         fits = before == after
     elif kind is PerturbationKind.DROP:
@@ -248,7 +246,7 @@ def pair_problem(edit: _Edit, pair: tuple[str, str]) -> str | None:
 def questions_problem(prompt: str, questions: Sequence[str]) -> str | None:
     """Return why questions do not check what a prompt says."""
     stems = _stems(prompt)
-    if not all(question.endswith("?") and _stems(question) & stems for question in questions):
+    if 2 * sum(question.endswith("?") and bool(_stems(question) & stems) for question in questions) < len(questions):
         return ASKS_ABOUT_OTHER_THINGS
     return None if _stated(prompt, " ".join(questions)) >= STATED else OMITS_DETAILS
 
@@ -257,6 +255,11 @@ def _concept_problem(answer: PromptAnswer) -> str | None:
     """Return CONCEPT_NOT_IN_PROMPT if a concept has a word that the prompt does not contain."""
     stems = _stems(answer.prompt)
     return None if all(_stems(concept) <= stems for concept in answer.concepts) else CONCEPT_NOT_IN_PROMPT
+
+
+def _without_an(text: str) -> list[str]:
+    """Return the words of a text; `an` is `a`, since it depends on the word after it."""
+    return ["a" if word == "an" else word for word in normalise(text).split()]
 
 
 def _prompt_of(answer: PromptAnswer) -> str:

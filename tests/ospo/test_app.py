@@ -29,7 +29,19 @@ def check_message(result: tuple[int, str, str], code: int, *words: str) -> None:
 def test_help_lists_the_commands(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("round", "improve", "stage", "plan", "status", "evaluate", "report", "lineage", "cost", "shapes"):
+    for command in (
+        "round",
+        "improve",
+        "stage",
+        "plan",
+        "probe",
+        "status",
+        "evaluate",
+        "report",
+        "lineage",
+        "cost",
+        "shapes",
+    ):
         assert command in out
     code, out, _ = run("shapes", "--help")
     assert code == 0 and all(command in out for command in ("pretrain", "measure", "draw"))

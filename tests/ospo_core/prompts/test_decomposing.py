@@ -70,3 +70,9 @@ def test_too_few_readable_answers_are_not_asked_for_again() -> None:
     assert len(engine.calls) == 1
     few = decompose_prompts(engine, SHAPES, rows[:7], QuestionsConfig(), 3, min_parsed=0.5)
     assert few[0] == []  # too few to judge a model by
+
+
+def test_prompts_without_sub_category_and_negatives_are_decomposed_too() -> None:
+    held_out = [{"item_id": "i", "prompt": "a star"}]
+    rows, *_ = decompose_prompts(FakeEngine(ask), SHAPES, held_out, QuestionsConfig(), 3)
+    assert rows == [{"item_id": "i", "of": "base", "prompt": "a star", "questions": ["is there a star ?"]}]

@@ -89,6 +89,7 @@ def test_the_rules_find_no_fault_with_the_examples_shown_to_janus_pro() -> None:
         (REPLACE, "two dogs chase their tails in a park", probe.CHANGES_TOO_MUCH),
         (REPLACE, "a red bell and a blue drum in a wide green field", probe.CHANGES_TOO_MUCH),
         (REPLACE, "a red bell and an orange drum", None),
+        (REPLACE, "three red bells and a blue drum", None),
         (SWAP, "a blue bell and a red drum", None),
         (SWAP, "a blue bell and a green drum", probe.CHANGES_TOO_MUCH),
         (DROP, "a red bell", None),
@@ -109,5 +110,7 @@ def test_dense_prompts_and_questions_have_to_state_the_prompt() -> None:
     assert pair_problem(edit, ("A bell.", "a bell")) == filters.DENSE_EQUAL
     assert questions_problem("a red bell", ["Is there a bell?", "Is the bell red?"]) is None
     assert questions_problem("a red bell", ["Is there a bell?"]) == probe.OMITS_DETAILS
-    assert questions_problem("a red bell", ["Is there a bell?", "Is it sunny?"]) == probe.ASKS_ABOUT_OTHER_THINGS
+    sunny = ["Is it sunny?", "Is it late?"]
+    assert questions_problem("a red bell", ["Is there a red bell?", *sunny]) == probe.ASKS_ABOUT_OTHER_THINGS
+    assert questions_problem("a red bell", ["Is there a red bell?", "Is there one object?"]) is None
     assert questions_problem("a nurse folds a towel", ["Is the nurse folding the towel?"]) is None

@@ -119,7 +119,7 @@ def test_too_few_readable_answers_end_the_search_after_its_first_pass() -> None:
     def written(min_parsed: float) -> GeneratedPrompts:
         return write_prompts(engine, SHAPES, SubCategory.COLOR_1, 40, PromptsConfig(), 0, min_parsed=min_parsed)
 
-    with pytest.raises(StageError, match=r"of the first 60 answers.*unparsable.*«Sure, here is one!»"):
+    with pytest.raises(StageError, match=r"of the first 60 answers.*unparsable.*\"Sure, here is one!\""):
         written(0.5)
     assert [len(call) for call in engine.calls] == [60]
     assert written(0.1).drops[filters.UNPARSABLE]
