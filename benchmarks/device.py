@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import re
 import statistics
 import time
@@ -15,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import transformers
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -53,6 +56,17 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     copy = min(times_of(device, lambda: target.copy_(source), 8))
     product = min(times_of(device, lambda: left @ right, 8))
     return Limits(2 * source.numel() / copy, 2 * side**3 / product)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Say what was measured on."""
+    gpu: dict[str, Any] = {}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        gpu = {"gpu": properties.name, "gpu_gb": properties.total_memory / 1e9, "cuda": torch.version.cuda}
+        gpu["allocator"] = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    return {**gpu, "device": str(device), **versions, "transformers": transformers.__version__}
 
 
 def synchronize(device: torch.device) -> None:

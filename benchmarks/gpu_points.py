@@ -287,7 +287,7 @@ def training(bench: Bench, batch: int, recompute: bool) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.parquet"
-        prompts, negatives = _write_pairs(bench, path, batch * (1 + REPEATS))
+        prompts, negatives = write_pairs(path, bench.tokens(2 * batch * (1 + REPEATS)))
         data = PairData(path, model, config, seed=0)
     policy = build_policy(model, config, 0, recompute)
     try:
@@ -318,9 +318,15 @@ def _train(bench: Bench, policy: Policy, data: PairData, config: TrainingConfig,
     Trainer(policy, data, config, 0, accelerator, store, bench.device).run(clock, bench.out_of_time)
 
 
-def _write_pairs(bench: Bench, path: Path, count: int) -> tuple[list[str], list[str]]:
-    """Write the columns of random pairs that training reads; return prompts and negative prompts."""
-    prompts, images = dense_prompts(count + 1), bench.tokens(2 * count).tolist()
+def write_pairs(path: Path, tokens: NDArray[np.uint16]) -> tuple[list[str], list[str]]:
+    """Write the columns of pairs that training reads; return prompts and negative prompts.
+
+    Args:
+        path: the Parquet file.
+        tokens: `[2 * pairs, T]`, the chosen images, then the rejected ones.
+    """
+    images, count = tokens.tolist(), len(tokens) // 2
+    prompts = dense_prompts(count + 1)
     columns = {
         "prompt": prompts[:-1],
         "negative_prompt": prompts[1:],

@@ -1,8 +1,7 @@
 """A Janus with random weights, made on its device: speed and memory do not depend on what weights say.
 
-"1b" and "7b" are the checkpoints `deepseek-community/Janus-Pro-1B` and `-7B`, "mid" has their images, "tiny" is for tests.
-Whatever is not listed here (VQ
-model, SigLIP-L/16 at 384 px) is the default of transformers' Janus configurations.
+"1b" and "7b" are the checkpoints `deepseek-community/Janus-Pro-1B` and `-7B`, "mid" has their images but is small, and
+"tiny" is for tests. Whatever is not listed here (VQ model, SigLIP-L/16 at 384 px) is the default of transformers.
 """
 
 from __future__ import annotations

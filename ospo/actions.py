@@ -16,6 +16,9 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
 from ospo_core.errors import ConfigError, DamagedArtifactError, MissingModelError, StageError, StorageError
+from ospo_core.prompts.families import family
+from ospo_core.prompts.filters import ContaminationCheck
+from ospo_core.prompts.probe import Probe, probe
 from ospo_core.rounds import Round
 from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage, remove
@@ -27,6 +30,7 @@ from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.partial import KEPT_ROWS
 from ospo_core.stages.progress import listening
+from ospo_core.stages.prompts import excluded_prompts
 from ospo_core.stages.training import MODEL_DIGEST
 
 
@@ -106,6 +110,36 @@ def run_doctor(profile: str, overrides: Sequence[str]) -> None:
             f"{len(failed)} of {len(CHECKS)} checks failed", field="doctor", value=failed, remedy="Mend these first"
         )
     output.show_text("A round can start.")
+
+
+def run_probe(profile: str, overrides: Sequence[str], answers: int, as_json: bool) -> None:
+    """Let the starting model write a few answers to each text task, and show how many can be used.
+
+    Raises:
+        StageError: fewer than `engine.min_parsed` of the answers to a task have the expected form.
+    """
+    config = load_profile(profile, overrides)
+    storage = storage_of(config)
+    round = Round(config, storage, starting_model(config, storage))
+    contamination = ContaminationCheck(excluded_prompts(config))
+    found: list[Probe] = []
+    try:
+        engine = round.bind(StageName.PROMPTS, {}).text_engine()
+        for one in probe(engine, family(config.model.family), config, answers, contamination):
+            found.append(one)
+            if not as_json:
+                output.show_probe(one, heading=len(found) == 1)
+    finally:
+        round.resources.release()
+    output.show_probes_as_json(found) if as_json else output.show_failures(found)
+    below = [one for one in found if one.answers and one.share(one.parsed) < config.engine.min_parsed]
+    if below:
+        raise StageError(
+            "too few answers have the expected form; a round would stop",
+            field="engine.min_parsed",
+            value=", ".join(f"{one.sub_category} {one.task} {one.share(one.parsed):.0%}" for one in below),
+            remedy="Look at the failures; check that model.family fits the model, or use another model",
+        )
 
 
 def show_status(profile: str, overrides: Sequence[str]) -> None:

@@ -117,6 +117,19 @@ def doctor(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> N
 
 
 @app.command()
+def probe(
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    answers: Annotated[int, typer.Option("--answers", "-n", min=1, help="Answers per sub-category and task.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Show the result as JSON.")] = False,
+) -> None:
+    """Try the model's language: write prompts, perturbations and questions, and show how many can be used."""
+    from ospo import actions
+
+    actions.run_probe(profile, overrides or [], answers, as_json)
+
+
+@app.command()
 def status(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Show the current model, the progress of the round, and what the storage holds."""
     from ospo import actions

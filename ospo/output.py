@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +13,7 @@ from rich.table import Table
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
+from ospo_core.prompts.probe import EXAMPLES, Probe
 from ospo_core.report.formats import duration, whole
 from ospo_core.rounds.estimates import Work
 from ospo_core.rounds.garbage import Garbage
@@ -103,6 +107,32 @@ def show_finding(found: Finding) -> None:
     """Show the outcome of a check on one line."""
     verdict = "ok" if found.error is None else "FAILED"
     show_text(f"{verdict:<7} {found.check:<17} {duration(found.seconds):>12}  {found.detail}")
+
+
+def show_probe(found: Probe, heading: bool) -> None:
+    """Show one task's shares on one line, below the headings if this is the first."""
+    if heading:
+        show_text(f"{'sub-category':<12} {'task':<10} {'answers':>7} {'parsed':>7} {'distinct':>8} {'valid':>6}")
+    parsed, distinct, valid = (f"{found.share(count):.0%}" for count in (found.parsed, found.distinct, found.valid))
+    line = f"{found.sub_category:<12} {found.task:<10} {found.answers:>7} {parsed:>7} {distinct:>8} {valid:>6}"
+    failed = ", ".join(f"{count} {reason}" for reason, count in Counter(found.failures).most_common(3))
+    show_text(f"{line}  {failed}".rstrip())
+
+
+def show_failures(found: Sequence[Probe]) -> None:
+    """Show raw answers of each task by the reason for which they failed, the commonest reason first."""
+    for task in dict.fromkeys(one.task for one in found):
+        of_task = [one for one in found if one.task == task]
+        for reason, count in sum((Counter(one.failures) for one in of_task), Counter()).most_common():
+            show_title(f"{task}: {count} {reason}")
+            examples = [answer for one in of_task for answer in one.examples.get(reason, ())]
+            for answer in examples[:EXAMPLES]:
+                console().out(f"  {answer}", highlight=False)
+
+
+def show_probes_as_json(found: Sequence[Probe]) -> None:
+    """Show everything that was found as one JSON list."""
+    console().out(json.dumps([asdict(one) for one in found], indent=2), highlight=False)
 
 
 def _amounts(work: Work) -> str:

@@ -70,6 +70,11 @@ class EngineConfig(Section):
         "vLLM, and on a server that says it is vLLM; on: `structured_outputs` is sent to any server; off: never.",
     )
 
+    min_parsed: Fraction = Field(
+        0.5,
+        description="Share of a shard's first answers that must have the expected form, or the round stops; 0: never.",
+    )
+
     @model_validator(mode="after")
     def _options_fit_the_kind(self) -> EngineConfig:
         if self.kind == "endpoint" and not (self.base_url and self.served_model):

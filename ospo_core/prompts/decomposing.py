@@ -23,6 +23,7 @@ def decompose_prompts(
     perturbation_rows: Sequence[Mapping[str, Any]],
     config: QuestionsConfig,
     seed: int,
+    min_parsed: float = 0.0,
 ) -> tuple[list[dict[str, Any]], Counter[str], dict[str, float], dict[str, str]]:
     """Decompose the base prompt and the negative prompts of every item into yes/no questions.
 
@@ -33,6 +34,7 @@ def decompose_prompts(
             `item_id` and `prompt`.
         config: temperature and limits; an answer with more than `max_questions` questions is retried.
         seed: of the round.
+        min_parsed: share of the first answers that must have the expected form.
 
     Returns:
         Rows of table `questions`; rows dropped, by the reason of their last attempt; counts: calls, retries, tokens,
@@ -50,7 +52,7 @@ def decompose_prompts(
 
     instructions = [Instruction(("decompose", text), family.decompose(text, sub_categories[text])) for text in texts]
     options = (config.temperature, config.max_tokens, config.attempts, config.top_p)
-    sampling = Sampling(seed, *options, AnswerKind.QUESTIONS)
+    sampling = Sampling(seed, *options, AnswerKind.QUESTIONS, min_parsed)
     answers = generate_with_retries(engine, family, instructions, sampling, parse)
     values, reasons = dict(zip(texts, answers.values, strict=True)), dict(zip(texts, answers.reasons, strict=True))
     rows = [

@@ -1,15 +1,18 @@
-"""Why a model's answers were dropped, for messages: the commonest reasons with their counts, and one raw answer."""
+"""Why a model's answers were dropped, for messages: the commonest reasons and one raw answer; and when to stop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ospo_core.prompts.filters import SURPLUS
+from ospo_core.errors import StageError
+from ospo_core.prompts.filters import SURPLUS, UNREADABLE
 
 LONGEST = 400
 """Characters of a raw answer that are kept."""
 MOST = 4
 """Reasons that a message names."""
+FEWEST_ANSWERS = 16
+"""With fewer answers, the share that has the expected form says little about a model."""
 
 
 def printable(answer: str, longest: int = LONGEST) -> str:
@@ -37,4 +40,28 @@ def describe_drops(drops: Mapping[str, int], raw: Mapping[str, str]) -> str:
     rest = sum(-count for count, _ in ranked[MOST:])
     text = f"dropped: {named}" + (f", {rest} for other reasons" if rest else "")
     shown = next((reason for _, reason in ranked if reason in raw), None)
-    return f"{text}; {shown}, for example: «{printable(raw[shown])}»" if shown is not None else text
+    return f'{text}; {shown}, for example: "{printable(raw[shown])}"' if shown is not None else text
+
+
+def check_parsed(task: str, answers: int, drops: Mapping[str, int], raw: Mapping[str, str], floor: float) -> None:
+    """Check that enough answers of a first pass have the expected form, before retries are paid for.
+
+    Args:
+        task: what was asked for.
+        answers: number of answers read.
+        drops: number of answers dropped, by reason; only reasons about their form count.
+        raw: one raw answer by reason.
+        floor: the least share of answers that must have the form (`engine.min_parsed`).
+
+    Raises:
+        StageError: there are fewer; the message has the commonest reasons and one raw answer.
+    """
+    parsed = answers - sum(count for reason, count in drops.items() if reason in UNREADABLE)
+    if answers >= FEWEST_ANSWERS and parsed < floor * answers:
+        raise StageError(
+            f"only {parsed} of the first {answers} answers ({task}) have the expected form; "
+            f"{describe_drops(drops, raw)}",
+            field="engine.min_parsed",
+            value=floor,
+            remedy="See `ospo probe`; check that model.family fits the model; a lower value lets the round go on",
+        )

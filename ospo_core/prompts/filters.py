@@ -35,6 +35,12 @@ TOO_MANY_QUESTIONS = "too_many_questions"
 SURPLUS = "surplus"
 """An answer generated in the same pass as the one that met the quota."""
 
+UNREADABLE = frozenset(
+    {UNPARSABLE, NOT_TEXT, MISSING_LINE, STRAY_TEXT, NO_PROMPT, UNCLEAR_CONCEPTS, UNCLEAR_RELATIONS}
+    | {NO_QUESTIONS, NOT_YES_NO, TRUNCATED}
+)
+"""The reasons that are about the form of an answer; the others are about what it says."""
+
 CONTAMINATION_SIMILARITY = 0.9
 """Jaccard similarity of word 3-shingles at which a prompt counts as copied from an evaluation list.
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.engines.base import Completion, Request, TextEngine
-from ospo_core.prompts.failures import printable
+from ospo_core.prompts.failures import check_parsed, printable
 from ospo_core.prompts.families import AnswerKind, Chat, ParseError, PromptFamily
 from ospo_core.prompts.filters import TRUNCATED
 
@@ -38,6 +38,7 @@ class Sampling:
         attempts: calls allowed per instruction.
         top_p: probability of the tokens drawn from.
         kind: of the answers; the family's pattern for it goes to engines with structured output.
+        min_parsed: share of the first answers that must have the expected form.
     """
 
     seed: int
@@ -46,6 +47,7 @@ class Sampling:
     attempts: int
     top_p: float
     kind: AnswerKind
+    min_parsed: float = 0.0
 
     def request(self, family: PromptFamily, instruction: Instruction, attempt: int = 0) -> Request:
         """Return the request of one attempt; its seed depends only on round, key and attempt."""
@@ -94,6 +96,9 @@ def generate_with_retries(
     """Answer all instructions in one call of the engine, then retry those that failed until no attempt is left.
 
     `parse` turns (index of the instruction, answer) into a value or raises ParseError; called in order of index.
+
+    Raises:
+        StageError: too few of the first answers have the expected form (`Sampling.min_parsed`).
     """
     answers: Answers[_Value] = Answers([None] * len(instructions), [""] * len(instructions))
     pending = list(range(len(instructions)))
@@ -115,6 +120,8 @@ def generate_with_retries(
                 answers.reasons[index] = error.reason
                 answers.failures[error.reason] += 1
                 answers.raw.setdefault(error.reason, printable(error.answer))
+        if not attempt:
+            check_parsed(sampling.kind, answers.calls, answers.failures, answers.raw, sampling.min_parsed)
         pending = [index for index in pending if answers.values[index] is None]
     return answers
 

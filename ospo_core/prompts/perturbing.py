@@ -24,6 +24,7 @@ def perturb_prompts(
     prompt_rows: Sequence[Mapping[str, Any]],
     config: PerturbationsConfig,
     seed: int,
+    min_parsed: float = 0.0,
 ) -> tuple[list[Row], Counter[str], dict[str, float], dict[str, str]]:
     """Perturb every prompt three times and densify the results.
 
@@ -31,11 +32,15 @@ def perturb_prompts(
         prompt_rows: rows of table `prompts`.
         config: temperatures and limits; `densify=False` uses the short prompts as the dense ones.
         seed: of the round.
+        min_parsed: share of the first answers that must have the expected form.
 
     Returns:
         Rows of table `perturbations`, by prompt and variant; dropped variants by the reason of their last attempt;
         counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants;
         one raw answer by reason for which answers failed.
+
+    Raises:
+        StageError: fewer of the first answers have the expected form.
     """
     variants = [
         _Variant(row, number, kind)
@@ -43,10 +48,10 @@ def perturb_prompts(
         for number, kind in enumerate(PERTURBATIONS[SubCategory(row["sub_category"])])
     ]
     options = (config.temperature, config.max_tokens, config.attempts, config.top_p)
-    sampling = Sampling(seed, *options, AnswerKind.PERTURBATION)
+    sampling = Sampling(seed, *options, AnswerKind.PERTURBATION, min_parsed)
     negatives = _perturb(engine, family, variants, sampling)
     pairs = [(variant, text) for variant, text in zip(variants, negatives.values, strict=True) if text is not None]
-    dense = _densify(engine, family, pairs, config, seed)
+    dense = _densify(engine, family, pairs, config, seed, min_parsed)
     rows = [
         {
             **{name: variant.row[name] for name in ("item_id", "category", "sub_category", "prompt")},
@@ -112,6 +117,7 @@ def _densify(
     pairs: Sequence[tuple[_Variant, str]],
     config: PerturbationsConfig,
     seed: int,
+    min_parsed: float,
 ) -> Answers[tuple[str, str]]:
     """Generate the dense prompts of (variant, negative prompt); without `densify` they are the short prompts."""
     if not config.densify:
@@ -128,5 +134,5 @@ def _densify(
         for variant, negative in pairs
     ]
     options = (config.dense_temperature, config.max_tokens, config.attempts, config.dense_top_p)
-    sampling = Sampling(seed, *options, AnswerKind.DENSE)
+    sampling = Sampling(seed, *options, AnswerKind.DENSE, min_parsed)
     return generate_with_retries(engine, family, instructions, sampling, parse)

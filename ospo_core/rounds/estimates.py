@@ -81,7 +81,9 @@ def expected_work(config: RoundConfig) -> dict[StageName, Work]:
         StageName.PAIRS: Work(bytes=round(pairs * 2 * (picture + ROW_BYTES))),
         StageName.TRAINING: Work(pairs=training.steps * training.batch_size * training.accumulation),
         StageName.EVALUATION: Work(
-            images=held_out, questions=held_out * QUESTIONS_PER_PROMPT, bytes=held_out * (picture + ROW_BYTES)
+            images=held_out,
+            questions=held_out * QUESTIONS_PER_PROMPT,
+            bytes=2 * held_out * (picture + ROW_BYTES),  # drawn, and judged
         ),
     }
 

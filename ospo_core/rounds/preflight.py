@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ospo_core.errors import ConfigError, OspoError, StageError, TrainingError
+from ospo_core.evaluation.judges import WITHOUT_PROBABILITIES
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.decomposing import decompose_prompts
 from ospo_core.prompts.failures import describe_drops
@@ -23,6 +25,7 @@ from ospo_core.prompts.perturbing import perturb_prompts
 from ospo_core.prompts.writing import write_prompts
 from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName, SubCategory
+from ospo_core.stages.judge import find_judge
 from ospo_core.stages.model_ref import model_folder
 
 if TYPE_CHECKING:
@@ -157,6 +160,28 @@ def check_held_out(round: Round) -> str:
     return f"{len(load_evaluation_prompts(round.config.evaluation))} from {round.config.evaluation.prompts}"
 
 
+def check_judge(round: Round) -> str:
+    """Return who judges held-out pictures; a server is asked one question about an empty picture.
+
+    Raises:
+        ModelError: the judge is not to be found.
+        StageError: the server does not answer, or not as a judge.
+    """
+    from ospo_core.evaluation.endpoint_judge import EndpointJudge
+    from ospo_core.models.pictures import encode_png
+
+    judge, address = find_judge(round.config, round.storage, round.model), round.config.evaluation.judge_url
+    if address is None:
+        return f"{judge.kind} {judge.name[:12]}".strip()
+    client = EndpointJudge(address, judge.served_model)
+    try:
+        ((answer,),) = client.answer([encode_png(np.full((64, 64, 3), 127, dtype=np.uint8))], [[QUESTION]])
+    finally:
+        client.close()
+    words = ", without probabilities" if client.counts[WITHOUT_PROBABILITIES] else ""
+    return f"{judge.served_model}; {QUESTION} yes {answer[0]:.2f}, no {answer[1]:.2f}{words}"
+
+
 def check_model(round: Round) -> str:
     """Draw one picture, ask one question about it, and compute one log-probability.
 
@@ -249,6 +274,7 @@ CHECKS: dict[str, Callable[[Round], str]] = {
     "device": check_device,
     "storage": check_storage,
     "held-out prompts": check_held_out,
+    "judge": check_judge,
     "model": check_model,
     "training": check_training,
     "text": check_text,

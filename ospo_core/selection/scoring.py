@@ -32,20 +32,26 @@ def is_yes(answer: float) -> bool:
 
 
 def could_be_chosen(side: str, answers: Sequence[float], config: SelectionConfig) -> bool:
-    """Return whether the rule could choose an image with these `s_k`, whatever `sides` and, if sensible, its threshold.
+    """Return whether the rule could choose an image with these `s_k`, whatever `sides` is, at any sensible threshold.
 
     Only such an image is compared with the perturbed prompts: `l(y|x~)` says how hard they are for the chosen image.
     """
-    if not config.filtering or config.rule == "best_of_n":
+    floor = choice_floor(config)
+    if floor is None:
         return side == Side.BASE.value
     if config.rule == "v3":
-        return any(map(is_yes, answers))
-    return bool(answers) and all(s > v2_floor(config) for s in answers)
+        return image_score(answers) >= floor and any(map(is_yes, answers))
+    return bool(answers) and all(s > floor for s in answers)
 
 
-def v2_floor(config: SelectionConfig) -> float:
-    """Return what every answer of an image that v2 could choose exceeds; 0 serves all sensible thresholds at once."""
-    return min(0.0, config.v2_answer_threshold)
+def choice_floor(config: SelectionConfig) -> float | None:
+    """Return what an image must reach to be chosen by v2 (every `s_k`) or v3 (`S`); None for rules without a threshold.
+
+    It is 0 for all thresholds from 0, so that another one of them needs no new scores.
+    """
+    if not config.filtering or config.rule == "best_of_n":
+        return None
+    return min(0.0, config.v3_score_threshold if config.rule == "v3" else config.v2_answer_threshold)
 
 
 def read_scores(table: pa.Table) -> pl.DataFrame:

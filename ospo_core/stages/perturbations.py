@@ -34,7 +34,12 @@ class PerturbationsStage(Stage):
         engine = run.text_engine()
         prompts = run.rows(StageName.PROMPTS, spec.index)
         rows, drops, counts, raw = perturb_prompts(
-            engine, family(run.config.model.family), prompts, run.config.perturbations, run.config.seed
+            engine,
+            family(run.config.model.family),
+            prompts,
+            run.config.perturbations,
+            run.config.seed,
+            run.config.engine.min_parsed,
         )
         return ShardResult(
             table=table_from_rows("perturbations", rows),

@@ -85,6 +85,7 @@ class PromptsStage(Stage):
             derive_seed(run.config.seed, "prompts", str(sub_category), int(wave), spec.index),
             ContaminationCheck(excluded_prompts(run.config)),
             earlier.texts if earlier is not None else None,
+            run.config.engine.min_parsed,
         )
         return ShardResult(
             table=table_from_rows("prompts", written.rows),

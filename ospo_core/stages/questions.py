@@ -38,6 +38,7 @@ class QuestionsStage(Stage):
             run.rows(StageName.PERTURBATIONS, spec.index),
             run.config.questions,
             run.config.seed,
+            run.config.engine.min_parsed,
         )
         return ShardResult(
             table=table_from_rows("questions", rows),

@@ -21,7 +21,7 @@ from PIL import Image
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.schema import StageName, table_from_rows
-from ospo_core.selection.scoring import answer_score, could_be_chosen, image_score, v2_floor
+from ospo_core.selection.scoring import answer_score, choice_floor, could_be_chosen, image_score
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
 from ospo_core.stages.run import StageRun
 
@@ -54,10 +54,10 @@ class ScoresStage(Stage):
     independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return what `could_be_chosen` depends on, and from which answer on v2 asks the negatives' questions."""
+        """Return what decides which images are compared with the perturbed prompts."""
         selection = config.selection
         rule = selection.rule if selection.filtering else "best_of_n"  # unfiltered pairs choose a base image, too
-        return {"chosen_by": rule, "negatives_asked_above": v2_floor(selection) if _asks_negatives(selection) else None}
+        return {"chosen_by": rule, "floor": choice_floor(selection)}
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Score the images of one shard, about one batch at a time."""

@@ -1,4 +1,4 @@
-"""Stages whose shards are mapped over a Ray cluster: two nodes, real processes, one of them killed in mid-stage."""
+"""Stages whose shards actors of a Ray cluster share: two nodes, real processes, one of them killed in mid-stage."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from flows.ray_cluster import actor_pool
 from flows.round import RoundResult, self_improvement_round
 from ospo_core.config import RoundConfig
 from ospo_core.schema import StageName
+from ospo_core.stages.resources import Resources
 from tests.support.ray_nodes import HEAD, SECOND, RayNodes, ray_nodes, wait_until, workers
-from tests.support.rounds import small_round
+from tests.support.rounds import small_round, text_run
 from tests.support.scripted_text import scripted_server
 from tests.support.tiny_janus import make_tiny_janus
+from tests.support.worker_stage import WorkerStage, spec
 
 pytest.importorskip("ray", reason="ray is not installed: pip install ospo[ray]")
-pytest.importorskip("prefect_ray", reason="prefect-ray is not installed: pip install ospo[ray]")
 pytestmark = pytest.mark.timeout(900)
 
 LAST = StageName.SCORES
-SHARD = "ray::compute_shard"
+ACTOR = "ray::ShardActor"
+SHARD = f"{ACTOR}.compute"
 
 
 @dataclass
@@ -81,7 +85,7 @@ def rounds(nodes: RayNodes, prefect_server: str, tmp_path_factory: pytest.TempPa
             a_round(root, "ray", text, execution={"runner": "ray", "ray_address": nodes.address}), until=LAST
         )
         kept = signal.getsignal(signal.SIGTERM) is handler
-        left = {**workers(SHARD), **workers("ray::IDLE")}
+        left = {**workers(ACTOR), **workers(SHARD), **workers("ray::IDLE")}
         local = self_improvement_round(a_round(root, "local", text), until=LAST)
     return Rounds(on_ray, local, watch, left, kept)
 
@@ -91,6 +95,21 @@ def a_round(root: Path, name: str, text: str, **sections: object) -> RoundConfig
     storage = {"root": f"{name}/store", "scratch": f"{name}/scratch", "shard_size": 2}
     engine = {"kind": "endpoint", "base_url": text, "served_model": "rules"}
     return small_round(root, storage=storage, engine=engine, model={"path": "model", "device": "cpu"}, **sections)
+
+
+def test_an_actor_starts_its_engine_once(nodes: RayNodes, tmp_path: Path) -> None:
+    config = a_round(
+        tmp_path, "starts", "http://127.0.0.1:9", execution={"runner": "ray", "ray_address": nodes.address}
+    )
+    run = text_run(WorkerStage(), config, Resources())
+    pool, moved = actor_pool(run)
+    with ThreadPoolExecutor(pool.size) as threads:
+        made = list(threads.map(lambda index: pool.compute_shard(moved, spec(index, "start"))[0], range(6)))
+    assert actor_pool(run)[0] is pool
+    run.resources.release()
+    facts = [fact for entry in made for fact in entry.extra.values()]
+    assert len({fact["pid"] for fact in facts}) == 2 == pool.size
+    assert {fact["starts"] for fact in facts} == {1}
 
 
 def test_shards_ran_on_both_nodes_at_once(rounds: Rounds) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.ray_cluster import gpus_per_shard, ray_runner, with_absolute_paths
+from flows.ray_cluster import actor_pool, gpus_per_shard, with_absolute_paths
 from flows.steps import run_step
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
@@ -43,19 +43,19 @@ def wanted(root: Path, name: StageName = StageName.IMAGES, **sections: Any) -> S
     ],
 )
 def test_cluster_that_does_not_answer_is_named(tmp_path: Path, address: str, words: str) -> None:
-    pytest.importorskip("prefect_ray", reason="prefect-ray is not installed: pip install ospo[ray]")
+    pytest.importorskip("ray", reason="ray is not installed: pip install ospo[ray]")
     run = wanted(tmp_path, execution={"runner": "ray", "ray_address": address})
-    with pytest.raises(ConfigError, match=words) as caught, ray_runner(run):
-        pass
+    with pytest.raises(ConfigError, match=words) as caught:
+        actor_pool(run)
     assert (caught.value.field, caught.value.value) == ("execution.ray_address", address)
 
 
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That it is missing is made up, since it is installed where this runs."""
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "prefect_ray" else found(name))
-    with pytest.raises(ConfigError, match=r"needs prefect_ray.*pip install ospo\[ray\]"), ray_runner(wanted(tmp_path)):
-        pass
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
+    with pytest.raises(ConfigError, match=r"needs the package ray.*pip install ospo\[ray\]"):
+        actor_pool(wanted(tmp_path))
 
 
 def test_shards_need_a_flow_where_they_are_mapped_locally(tmp_path: Path) -> None:

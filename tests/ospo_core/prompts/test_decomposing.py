@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ospo_core.config.sections import QuestionsConfig
 from ospo_core.engines.base import Request
+from ospo_core.errors import StageError
 from ospo_core.prompts import filters
 from ospo_core.prompts.decomposing import decompose_prompts
 from ospo_core.prompts.families import family
@@ -55,3 +58,15 @@ def test_too_many_and_truncated_answers_are_dropped_by_reason() -> None:
     assert drops == {filters.TOO_MANY_QUESTIONS: 5}
     _, drops, _, _ = decompose(FakeEngine(ask, lambda request: "length"))
     assert drops == {filters.TRUNCATED: 5}
+
+
+def test_too_few_readable_answers_are_not_asked_for_again() -> None:
+    rows = [
+        {**ROWS[0], "item_id": str(k), "prompt": f"a star {k}", "negative_prompt": f"a heart {k}"} for k in range(8)
+    ]
+    engine = FakeEngine(lambda request: "no idea")
+    with pytest.raises(StageError, match=r"only 0 of the first 16 answers \(questions\)"):
+        decompose_prompts(engine, SHAPES, rows, QuestionsConfig(), 3, min_parsed=0.5)
+    assert len(engine.calls) == 1
+    few = decompose_prompts(engine, SHAPES, rows[:7], QuestionsConfig(), 3, min_parsed=0.5)
+    assert few[0] == []  # too few to judge a model by

@@ -14,6 +14,7 @@ from ospo_core.rounds.preflight import CHECKS, Finding, is_due
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import starting_model
 from ospo_core.stages.resources import Resources
+from tests.support.chat_server import chat_answer, chat_server
 
 
 def smoke(root: Path, *options: str) -> Round:
@@ -53,9 +54,20 @@ def test_a_failed_check_is_named_and_the_others_go_on(tmp_path: Path, monkeypatc
     round = smoke(tmp_path, "evaluation.prompts=/nowhere.jsonl", "engine.kind=vllm")
     found = findings(round)
     failed = {name: one.detail for name, one in found.items() if one.error is not None}
-    assert set(failed) == {"held-out prompts", "model"}
+    assert set(failed) == {"held-out prompts", "judge", "model"}
     assert "/nowhere.jsonl" in failed["held-out prompts"]
     assert failed["model"] == "TypeError: answering needs another version"
+
+
+def test_a_judge_behind_a_server_is_asked_before_anything_is_spent(tmp_path: Path) -> None:
+    assert preflight.check_judge(smoke(tmp_path)).startswith("start ")
+    with chat_server(lambda body, number: (200, chat_answer("No"))) as server:
+        there = ("evaluation.judge=endpoint", f"evaluation.judge_url={server.url}", "evaluation.judge_model=eyes")
+        assert preflight.check_judge(smoke(tmp_path, *there)).startswith("eyes; ")
+    with chat_server(lambda body, number: (404, "no such model")) as server:
+        there = ("evaluation.judge=endpoint", f"evaluation.judge_url={server.url}", "evaluation.judge_model=eyes")
+        with pytest.raises(StageError, match="no such model"):
+            preflight.check_judge(smoke(tmp_path, *there))
 
 
 def test_what_cannot_work_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
