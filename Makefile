@@ -18,7 +18,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 ARGS ?=
 PYTEST_ARGS ?=
 # Tests run in two processes of one thread each; with more threads than cores, all of them wait for each other.
-# Files run in the order of collection, which begins with the slowest ones, so that both processes end together.
+# Files run in the order of collection, which begins with those of the longest timeouts, so that both end together.
+# Byte code is kept, whatever the environment says: the tests start dozens of Python processes.
 TEST_PROCESSES ?= 2
 
 # Stamps say which lock a virtual environment was made from; they live in it and vanish with it.
@@ -36,7 +37,7 @@ round: $(PROJECT) ## Run one self-improvement round (default profile: shapes, on
 
 .PHONY: test
 test: lint test-servers ## Lint, then every test that this machine can run.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEVELOPMENT) ## Check style (ruff), dependencies (deptry) and types (mypy).

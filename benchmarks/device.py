@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+import transformers
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -53,6 +58,17 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     return Limits(2 * source.numel() / copy, 2 * side**3 / product)
 
 
+def machine(device: torch.device) -> dict[str, Any]:
+    """Say what was measured on."""
+    gpu: dict[str, Any] = {}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        gpu = {"gpu": properties.name, "gpu_gb": properties.total_memory / 1e9, "cuda": torch.version.cuda}
+        gpu["allocator"] = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    return {**gpu, "device": str(device), **versions, "transformers": transformers.__version__}
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done everything it was given."""
     if device.type == "cuda":
@@ -68,7 +84,9 @@ def release(device: torch.device) -> None:
 
 def reset_peak(device: torch.device) -> None:
     """Begin to observe the peak of memory."""
-    if device.type == "cuda":
+    if device.type != "cuda":
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of resident memory
+    else:
         torch.cuda.reset_peak_memory_stats(device)
         torch.cuda.reset_accumulated_memory_stats(device)
 
@@ -76,11 +94,12 @@ def reset_peak(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Return the peak since `reset_peak` in GB, of tensors and of what the allocator held for them, and its retries.
 
-    A retry is an allocation for which cached memory had to be given back first. There is nothing to return without a
-    GPU.
+    A retry is an allocation for which cached memory had to be given back first. Without a GPU, the peak is that of the
+    process's resident memory (Linux).
     """
     if device.type != "cuda":
-        return {}
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        return {"peak_gb": int(found[1]) * 1024 / 1e9} if found else {}
     return {
         "peak_gb": torch.cuda.max_memory_allocated(device) / 1e9,
         "peak_reserved_gb": torch.cuda.max_memory_reserved(device) / 1e9,

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from benchmarks.device import Limits, measure_limits, peak_memory, release, reset_peak, synchronize
+from benchmarks.device import Limits, machine, measure_limits, peak_memory, release, reset_peak, synchronize
 from benchmarks.gpu_points import (
     QUESTIONS,
     Bench,
@@ -93,8 +90,8 @@ def ordered(sizes: Sequence[str], parts: Sequence[str]) -> list[tuple[str, Point
 def run(sizes: Sequence[str], parts: Sequence[str], device: torch.device, minutes: float, out: Path) -> dict[str, Any]:
     """Measure all points that time allows, writing the report after each, and return the report."""
     deadline = time.monotonic() + 60 * minutes
-    dtype = torch.bfloat16
-    report: dict[str, Any] = {"machine": _machine(device), "dtype": str(dtype), "models": {}, "points": []}
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    report: dict[str, Any] = {"machine": machine(device), "dtype": str(dtype), "models": {}, "points": []}
     limits = measure_limits(device, dtype)
     report["limits"] = asdict(limits)
     logger.info("copy %.0f GB/s, products %.0f TFLOP/s", limits.bandwidth / 1e9, limits.matmul / 1e12)
@@ -140,17 +137,6 @@ def _guarded(bench: Bench | None, point: Point) -> dict[str, Any]:
     peak = peak_memory(bench.device)
     release(bench.device)
     return {**result, **peak, "point_seconds": time.perf_counter() - began}
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    """Say what was measured on."""
-    gpu: dict[str, Any] = {}
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        gpu = {"gpu": properties.name, "gpu_gb": properties.total_memory / 1e9, "cuda": torch.version.cuda}
-        gpu["allocator"] = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {**gpu, "device": str(device), **versions, "transformers": transformers.__version__}
 
 
 def _write(out: Path, report: Mapping[str, Any]) -> None:

@@ -49,6 +49,7 @@ from ospo_core.training.collapse import CollapseAlarm
 from ospo_core.training.data import PairData
 from ospo_core.training.job import Metrics
 from ospo_core.training.loop import Trainer
+from ospo_core.training.memory import training_memory
 from ospo_core.training.policy import Policy, build_policy
 
 GUIDANCE, QUESTIONS = 5.0, 5
@@ -273,7 +274,7 @@ def training(bench: Bench, batch: int, recompute: bool) -> dict[str, Any]:
     Args:
         bench: the model.
         batch: pairs per forward pass, three sequences each.
-        recompute: gradient checkpointing, switched on from outside.
+        recompute: whether activations are recomputed.
     """
     model, clock = bench.model, _StepClock(bench.device)
     config = TrainingConfig(
@@ -286,18 +287,15 @@ def training(bench: Bench, batch: int, recompute: bool) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.parquet"
-        prompts, negatives = _write_pairs(bench, path, batch * (1 + REPEATS))
+        prompts, negatives = write_pairs(path, bench.tokens(2 * batch * (1 + REPEATS)))
         data = PairData(path, model, config, seed=0)
-    policy = build_policy(model, config, seed=0)
+    policy = build_policy(model, config, 0, recompute)
     try:
-        if recompute:
-            model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         reset_peak(bench.device)
         trained = sum(weights.numel() for weights in policy.parameters() if weights.requires_grad)
         _train(bench, policy, data, config, clock)
     finally:
-        if recompute:
-            model.network.gradient_checkpointing_disable()
+        model.network.gradient_checkpointing_disable()
         policy.adapted.unload()
         model.network.eval()
     if not clock.times:
@@ -308,6 +306,7 @@ def training(bench: Bench, batch: int, recompute: bool) -> dict[str, Any]:
         "seconds": clock.times,
         "losses": clock.losses,
         "trained_parameters": trained,
+        "estimated_gb": training_memory(config, model, recompute) / 1e9,
         "share_of_floor": flops / bench.limits.matmul / _median(clock.times),
     }
 
@@ -319,9 +318,15 @@ def _train(bench: Bench, policy: Policy, data: PairData, config: TrainingConfig,
     Trainer(policy, data, config, 0, accelerator, store, bench.device).run(clock, bench.out_of_time)
 
 
-def _write_pairs(bench: Bench, path: Path, count: int) -> tuple[list[str], list[str]]:
-    """Write the columns of random pairs that training reads; return prompts and negative prompts."""
-    prompts, images = dense_prompts(count + 1), bench.tokens(2 * count).tolist()
+def write_pairs(path: Path, tokens: NDArray[np.uint16]) -> tuple[list[str], list[str]]:
+    """Write the columns of pairs that training reads; return prompts and negative prompts.
+
+    Args:
+        path: the Parquet file.
+        tokens: `[2 * pairs, T]`, the chosen images, then the rejected ones.
+    """
+    images, count = tokens.tolist(), len(tokens) // 2
+    prompts = dense_prompts(count + 1)
     columns = {
         "prompt": prompts[:-1],
         "negative_prompt": prompts[1:],

@@ -1,7 +1,7 @@
-"""A Janus of a true size with random weights, made on its device: speed and memory do not depend on what weights say.
+"""A Janus with random weights, made on its device: speed and memory do not depend on what weights say.
 
-The sizes are those of the checkpoints `deepseek-community/Janus-Pro-1B` and `-7B`; whatever is not listed here (VQ
-model, SigLIP-L/16 at 384 px) is the default of transformers' Janus configurations.
+"1b" and "7b" are the checkpoints `deepseek-community/Janus-Pro-1B` and `-7B`, "mid" has their images but is small, and
+"tiny" is for tests. Whatever is not listed here (VQ model, SigLIP-L/16 at 384 px) is the default of transformers.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(64, 2, 4, 128, 4096, 64, 256, 64, 2, 32),
+    "mid": Size(512, 8, 8, 1408, 4096, 384, 16_384, 256, 4, 32),
     "1b": Size(2048, 24, 16, 5632),
     "7b": Size(4096, 30, 32, 11008),
 }

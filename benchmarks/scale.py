@@ -2,6 +2,7 @@
 
     python -m benchmarks.scale
     python -m benchmarks.scale --sizes 10000 100000 --parts duplicates
+    python -m benchmarks.scale --shard-size 1024
 
 Each part and size runs in its own process, so that its memory is measured alone. Generating the prompts and tables does
 not count. The outcome is checked against the input (`benchmarks.synthetic`).
@@ -35,7 +36,6 @@ from ospo_core.selection.pairs import build_pairs
 from ospo_core.stages.merging import accepted_shards, merge
 
 SIZES = (10_000, 100_000, 1_000_000)
-SHARD = StorageConfig().shard_size
 NEAR = PromptsConfig().near_duplicate_similarity
 SECONDS, MIB = 60, 2048
 """Limits for a million prompts: seconds of all parts together, and memory of each part."""
@@ -64,8 +64,9 @@ class Result:
     outcome: str
 
 
-def contamination(size: int, clock: Clock) -> str:
+def contamination(size: int, shard_size: int, clock: Clock) -> str:
     """Compare prompts with the held-out ones."""
+    del shard_size  # prompts are compared one by one
     stream = prompt_stream(size)
     with clock.running():
         check = ContaminationCheck(held_out())
@@ -74,17 +75,17 @@ def contamination(size: int, clock: Clock) -> str:
     return f"{found[CONTAMINATED]} contaminated"
 
 
-def duplicates(size: int, clock: Clock) -> str:
+def duplicates(size: int, shard_size: int, clock: Clock) -> str:
     """Read slices of prompts, drop duplicates and near-duplicates, and encode the others as shards."""
     stream, check = prompt_stream(size), ContaminationCheck(held_out())
     prompts = [prompt for prompt in stream.prompts if not check(prompt)]
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage(folder)
-        written = _slices(storage, prompts)
+        written = _slices(storage, prompts, shard_size)
         with clock.running():
             merged = merge(storage, written, {SubCategory.COLOR_1: size}, NEAR)
             rows = 0
-            for table in accepted_shards(storage, written, merged, SHARD):
+            for table in accepted_shards(storage, written, merged, shard_size):
                 encode_table(table)
                 rows += table.num_rows
     _expect("rows and drops", rows + merged.drops.total(), len(prompts))
@@ -94,10 +95,10 @@ def duplicates(size: int, clock: Clock) -> str:
     return f"{exact} exact, {near} near"
 
 
-def selection(size: int, clock: Clock) -> str:
+def selection(size: int, shard_size: int, clock: Clock) -> str:
     """Select the pairs shard by shard, with six images per prompt, and encode the tables."""
     pairs, drops = 0, 0
-    for tables in selection_shards(size, SHARD):
+    for tables in selection_shards(size, shard_size):
         with clock.running():
             made = build_pairs(tables.perturbations, tables.images, tables.scores, SelectionConfig())
             encode_table(made.table)
@@ -106,43 +107,44 @@ def selection(size: int, clock: Clock) -> str:
     return f"{pairs} pairs"
 
 
-def manifests(size: int, clock: Clock) -> str:
+def manifests(size: int, shard_size: int, clock: Clock) -> str:
     """Run a stage that does almost nothing over all shards: look up, publish; then load and verify."""
     with tempfile.TemporaryDirectory() as folder:
-        shards = many_shards(Path(folder), -(-size // SHARD), clock)
+        shards = many_shards(Path(folder), -(-size // shard_size), clock)
     return f"{shards} shards"
 
 
-PARTS: dict[str, Callable[[int, Clock], str]] = {
+PARTS: dict[str, Callable[[int, int, Clock], str]] = {
     part.__name__: part for part in (contamination, duplicates, selection, manifests)
 }
 
 
-def measure(part: str, size: int) -> Result:
+def measure(part: str, size: int, shard_size: int) -> Result:
     """Run one part in this process."""
     clock = Clock()
     before = peak_mib()
-    outcome = PARTS[part](size, clock)
+    outcome = PARTS[part](size, shard_size, clock)
     return Result(part, size, clock.wall, clock.cpu, before, peak_mib(), outcome)
 
 
-def measure_apart(part: str, size: int) -> Result:
+def measure_apart(part: str, size: int, shard_size: int) -> Result:
     """Run one part in its own process."""
     command = [sys.executable, "-m", "benchmarks.scale", "--measure", part, str(size)]
+    command += ["--shard-size", str(shard_size)]
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root)
     return Result(**json.loads(done.stdout))
 
 
-def _slices(storage: Storage, prompts: Sequence[str]) -> Manifest:
+def _slices(storage: Storage, prompts: Sequence[str], shard_size: int) -> Manifest:
     """Store prompts as slices with the size of a shard."""
     entries = []
     extra = {"sub_category": SubCategory.COLOR_1.value, "wave": 0, "short": 0}
     same = {"category": "attribute", "sub_category": SubCategory.COLOR_1.value, "concepts": [], "relations": []}
-    for start in range(0, len(prompts), SHARD):
-        texts = enumerate(prompts[start : start + SHARD], start)
+    for start in range(0, len(prompts), shard_size):
+        texts = enumerate(prompts[start : start + shard_size], start)
         rows = [{"item_id": f"{number:016x}", "prompt": text, **same} for number, text in texts]
-        key = f"prompts/{'0' * 64}/raw-{start // SHARD:05d}.parquet"
+        key = f"prompts/{'0' * 64}/raw-{start // shard_size:05d}.parquet"
         entries.append(write_shard(storage, key, table_from_rows("prompts", rows), extra=extra))
     return Manifest(stage=StageName.PROMPTS, fingerprint="0" * 64, version=1, shards=tuple(entries), rows=0, items_in=0)
 
@@ -178,12 +180,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of prompts")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--shard-size", type=int, default=StorageConfig().shard_size, help="prompts per shard")
     parser.add_argument("--measure", nargs=2, metavar=("PART", "SIZE"), help="one part in this process, as JSON")
     options = parser.parse_args()
     if options.measure:
-        sys.stdout.write(json.dumps(asdict(measure(options.measure[0], int(options.measure[1])))))
+        sys.stdout.write(json.dumps(asdict(measure(options.measure[0], int(options.measure[1]), options.shard_size))))
         return
-    results = [measure_apart(part, size) for part in options.parts for size in options.sizes]
+    results = [measure_apart(part, size, options.shard_size) for part in options.parts for size in options.sizes]
     show(results, Console(width=None if sys.stdout.isatty() else 140))
 
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation.prompts import load_evaluation_prompts
-from ospo_core.prompts.families.janus_pro_texts import SEEDS
+from ospo_core.prompts.families import family
 from ospo_core.prompts.shingles import shingles
-from ospo_core.schema import TABLES
+from ospo_core.schema import TABLES, SubCategory
 
 DUPLICATES, NEAR_DUPLICATES, CONTAMINATED = 0.10, 0.05, 0.02
 """Share of the prompts that repeat an earlier one, add a word to an earlier one, or are held out."""
@@ -75,7 +75,8 @@ class _Grammar:
     """Writes sentences such as `a wooden boat behind two striped cats and a small kettle number 48`."""
 
     def __init__(self, rng: random.Random) -> None:
-        concepts = [concept.split() for seeds in SEEDS.values() for answer in seeds for concept in answer.concepts]
+        examples = [answer for name in SubCategory for answer in family("janus_pro").seed_examples(name)]
+        concepts = [concept.split() for answer in examples for concept in answer.concepts]
         self._rng = rng
         self._nouns = sorted({words[-1] for words in concepts})
         self._adjectives = sorted({words[0] for words in concepts if len(words) > 1})

@@ -12,7 +12,7 @@ from ospo_core.prompts.filters import normalise
 
 @pytest.mark.parametrize("part", scale.PARTS)
 def test_every_part_finds_what_was_put_in(part: str) -> None:
-    result = scale.measure(part, 1500)
+    result = scale.measure(part, 1500, shard_size=256)
     assert (result.part, result.size) == (part, 1500)
     assert result.wall > 0 and result.peak >= result.before > 0 and result.outcome
 
@@ -20,7 +20,7 @@ def test_every_part_finds_what_was_put_in(part: str) -> None:
 def test_an_outcome_that_was_not_put_in_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "ContaminationCheck", lambda prompts: lambda prompt: None)
     with pytest.raises(SystemExit, match="contaminated"):
-        scale.contamination(500, Clock())
+        scale.contamination(500, 256, Clock())
 
 
 def test_prompts_are_the_same_for_the_same_seed_with_the_share_of_each_kind() -> None:

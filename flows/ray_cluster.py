@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError
+from ospo_core.models.hub import repository_of
 from ospo_core.models.locate import EMBEDDED_PREFIX
 from ospo_core.stages import ShardSpec, StageRun
 from ospo_core.stages.model_ref import CURRENT, STORED
@@ -71,12 +72,18 @@ def with_absolute_paths(run: StageRun) -> StageRun:
     lists = tuple(map(_absolute, config.prompts.contamination_lists))
     sections = {
         "storage": config.storage.model_copy(update=storage),
-        "model": config.model.model_copy(update={"path": _absolute(config.model.path)}),
+        "model": config.model.model_copy(update={"path": _absolute_model(config.model.path)}),
         "prompts": config.prompts.model_copy(update={"contamination_lists": lists}),
         "evaluation": config.evaluation.model_copy(update={"prompts": _absolute(config.evaluation.prompts)}),
     }
-    model = run.model.model_copy(update={"source": _absolute(run.model.source)})
-    return replace(run, config=config.model_copy(update=sections), model=model)
+    model = run.model.model_copy(update={"source": _absolute_model(run.model.source)})
+    judge = run.judge.with_sources(_absolute_model) if run.judge is not None else None
+    return replace(run, config=config.model_copy(update=sections), model=model, judge=judge)
+
+
+def _absolute_model(path: str) -> str:
+    """Return the path of a model made absolute, unless it names a repository of the Hugging Face Hub."""
+    return _absolute(path) if repository_of(path) is None else path
 
 
 def _absolute(path: str) -> str:

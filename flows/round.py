@@ -8,12 +8,13 @@ from flows.steps import LOCAL, run_step
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
+from ospo_core.rounds.preflight import is_due
 from ospo_core.schema import StageName
 from ospo_core.stages import ends_phase
 from ospo_core.stages.attempts import Attempt
 from ospo_core.stages.model_ref import ModelRef, Promotion
 from ospo_core.stages.training import trained_model
-from tasks.round_tasks import apply_decision, open_round, report
+from tasks.round_tasks import apply_decision, check_first, open_round, report
 from tasks.task_options import opaque
 
 
@@ -65,6 +66,8 @@ def self_improvement_round(
     manifests: dict[StageName, Manifest] = {}
     ran: list[StageName] = []
     try:
+        if until is None and is_due(round):
+            check_first(opaque(round))
         for name, stage in round.stages.items():
             manifests[name], computed = run_step(round, name, manifests, Attempt() if name in (refresh or ()) else None)
             ran += [name] if computed else []

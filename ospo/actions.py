@@ -12,18 +12,25 @@ from pathlib import Path
 from flows.prefect_server import configure_prefect, start_server
 from ospo import output
 from ospo.progress import progress_bars
+from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig, load_profile
-from ospo_core.errors import ConfigError, StageError
+from ospo_core.errors import ConfigError, DamagedArtifactError, MissingModelError, StageError, StorageError
+from ospo_core.prompts.families import family
+from ospo_core.prompts.filters import ContaminationCheck
+from ospo_core.prompts.probe import Probe, probe
 from ospo_core.rounds import Round
+from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
-from ospo_core.rounds.plan import estimate_seconds, plan_round, report_key, standings
+from ospo_core.rounds.plan import StagePlan, plan_round, report_key, standings
+from ospo_core.rounds.preflight import CHECKS, preflight
 from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.partial import KEPT_ROWS
 from ospo_core.stages.progress import listening
+from ospo_core.stages.prompts import excluded_prompts
 from ospo_core.stages.training import MODEL_DIGEST
 
 
@@ -62,19 +69,84 @@ def run_evaluate(profile: str, overrides: Sequence[str], refresh: bool, verbose:
     output.show_accuracy(config.model.path, manifest.extra["accuracy"])
 
 
-def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName]) -> None:
-    """Show what a round would do."""
+def show_plan(profile: str, overrides: Sequence[str], refresh: list[StageName], gpus: int) -> None:
+    """Show what a round would do, and what that costs on `gpus` GPUs.
+
+    Costs do not depend on the model's weights or on the storage, so it is no error that neither is there yet.
+    """
+    config = load_profile(profile, overrides)
+    manifests: Sequence[Manifest] = ()
+    try:
+        storage = storage_of(config)
+        manifests = all_manifests(storage)
+        plans, _ = plan_round(Round(config, storage, starting_model(config, storage, download=False)), refresh)
+    except DamagedArtifactError:
+        raise
+    except (MissingModelError, StorageError) as error:
+        plans = [StagePlan(stage=name, status="waits") for name in StageName]
+        output.show_text(f"Nothing can be looked up yet: {error}")
+    work = expected_work(config)
+    output.show_plan(plans, work, expected_seconds(config, work, manifests), gpus)
+
+
+def run_doctor(profile: str, overrides: Sequence[str]) -> None:
+    """Try everything that a round needs, once, and show the outcome of each check.
+
+    Raises:
+        StageError: a check failed.
+    """
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    plans, _ = plan_round(Round(config, storage, starting_model(config, storage)), refresh)
-    output.show_plan(plans, estimate_seconds(config, all_manifests(storage)))
+    round = Round(config, storage, starting_model(config, storage))
+    failed = []
+    try:
+        for found in preflight(round):
+            output.show_finding(found)
+            failed += [found.check] if found.error is not None else []
+    finally:
+        round.resources.release()
+    if failed:
+        raise StageError(
+            f"{len(failed)} of {len(CHECKS)} checks failed", field="doctor", value=failed, remedy="Mend these first"
+        )
+    output.show_text("A round can start.")
+
+
+def run_probe(profile: str, overrides: Sequence[str], answers: int, as_json: bool) -> None:
+    """Let the starting model write a few answers to each text task, and show how many can be used.
+
+    Raises:
+        StageError: fewer than `engine.min_parsed` of the answers to a task have the expected form.
+    """
+    config = load_profile(profile, overrides)
+    storage = storage_of(config)
+    round = Round(config, storage, starting_model(config, storage))
+    contamination = ContaminationCheck(excluded_prompts(config))
+    found: list[Probe] = []
+    try:
+        engine = round.bind(StageName.PROMPTS, {}).text_engine()
+        for one in probe(engine, family(config.model.family), config, answers, contamination):
+            found.append(one)
+            if not as_json:
+                output.show_probe(one, heading=len(found) == 1)
+    finally:
+        round.resources.release()
+    output.show_probes_as_json(found) if as_json else output.show_failures(found)
+    below = [one for one in found if one.answers and one.share(one.parsed) < config.engine.min_parsed]
+    if below:
+        raise StageError(
+            "too few answers have the expected form; a round would stop",
+            field="engine.min_parsed",
+            value=", ".join(f"{one.sub_category} {one.task} {one.share(one.parsed):.0%}" for one in below),
+            remedy="Look at the failures; check that model.family fits the model, or use another model",
+        )
 
 
 def show_status(profile: str, overrides: Sequence[str]) -> None:
     """Show the current model, the plan, and how many results of each stage the storage holds."""
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    model = starting_model(config, storage)
+    model = starting_model(config, storage, download=False)
     keys = {name: storage.list(name.value) for name in StageName}
     counts = {name: sum(key.endswith("/manifest.json") for key in keys[name]) for name in keys}
     output.show_state(storage.uri(), model, current_model(storage), counts)
@@ -115,7 +187,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
 
     config = load_profile(profile, overrides)
     storage = storage_of(config)
-    _, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
+    _, manifests = plan_round(Round(config, storage, starting_model(config, storage, download=False)))
     if not manifests:
         raise StageError(
             "no stage of this round is cached", field=storage.uri(), remedy="Run `ospo round` with the same options"

@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 shapes = typer.Typer(help="Train and try the embedded model of coloured shapes.", no_args_is_help=True)
 app.add_typer(shapes, name="shapes")
+models = typer.Typer(help="Check and convert checkpoints.", no_args_is_help=True)
+app.add_typer(models, name="model")
 experiments = typer.Typer(help="Compare configurations over seeds.", no_args_is_help=True)
 app.add_typer(experiments, name="experiments")
 
@@ -94,11 +96,37 @@ def stage(
 
 
 @app.command()
-def plan(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None, refresh: Refresh = None) -> None:
-    """Show which stages of a round are cached and which would run. Nothing is computed."""
+def plan(
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    refresh: Refresh = None,
+    gpus: Annotated[int, typer.Option("--gpus", "-g", min=1, help="Number of GPUs that share the work.")] = 1,
+) -> None:
+    """Show which stages of a round are cached, which would run, and what that costs. Nothing is computed."""
     from ospo import actions
 
-    actions.show_plan(profile, overrides or [], refresh or [])
+    actions.show_plan(profile, overrides or [], refresh or [], gpus)
+
+
+@app.command()
+def doctor(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Try everything a round needs, once: packages, devices, storage, one picture, one training step, one prompt."""
+    from ospo import actions
+
+    actions.run_doctor(profile, overrides or [])
+
+
+@app.command()
+def probe(
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    answers: Annotated[int, typer.Option("--answers", "-n", min=1, help="Answers per sub-category and task.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Show the result as JSON.")] = False,
+) -> None:
+    """Try the model's language: write prompts, perturbations and questions, and show how many can be used."""
+    from ospo import actions
+
+    actions.run_probe(profile, overrides or [], answers, as_json)
 
 
 @app.command()
@@ -266,6 +294,31 @@ def draw(
     from ospo_core.shapes.pretraining import commands
 
     typer.echo(f"Written to {commands.draw(prompt, out, model, n, guidance)}")
+
+
+@models.command("check")
+def check_model(
+    model: Annotated[
+        str, typer.Argument(help="A folder, OWNER/NAME of the Hugging Face Hub (downloaded), or `embedded:shapes`.")
+    ],
+) -> None:
+    """Check a checkpoint as a round does before it starts, and show what it is."""
+    from ospo_core.models.facts import model_facts
+    from ospo_core.models.locate import resolve_model
+
+    for name, value in model_facts(resolve_model(model)).items():
+        typer.echo(f"{name:<16} {value}")
+
+
+@models.command("convert")
+def convert_model(
+    source: Annotated[Path, typer.Argument(help="Folder with a Janus checkpoint as DeepSeek publishes it.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the checkpoint in the layout of transformers.")],
+) -> None:
+    """Convert another layout to that of transformers. Pickled tensors are read without running code in the file."""
+    from ospo_core.models import locate
+
+    typer.echo(f"Written to {locate.convert_model(source, out)}")
 
 
 @experiments.command("run")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -10,10 +13,13 @@ from rich.table import Table
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
-from ospo_core.report.formats import duration
+from ospo_core.prompts.probe import EXAMPLES, Probe
+from ospo_core.report.formats import duration, whole
+from ospo_core.rounds.estimates import Work
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
 from ospo_core.rounds.plan import StagePlan, Standing
+from ospo_core.rounds.preflight import Finding
 from ospo_core.rounds.records import RoundRecord
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
@@ -60,43 +66,102 @@ def show_round(
 
 def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
     """Show one model's accuracy by category."""
-    table = _table(f"{model}, judged by {accuracy['metric']}", ["Category"], ["Prompts", "Accuracy", "95 % interval"])
+    table = _table(f"{model}, judged by {accuracy['judge']}", ["Category"], ["Prompts", "Accuracy", "95 % interval"])
     for name, group in accuracy["groups"].items():
         interval = f"{group['low']:.3f} to {group['high']:.3f}"
         table.add_row(name, f"{group['prompts']:.0f}", f"{group['accuracy']:.3f}", interval)
     console().print(table)
 
 
-def show_plan(plans: Sequence[StagePlan], seconds: Mapping[StageName, float] | None = None) -> None:
-    """Show the status of each stage and, if `seconds` is given, how long the missing ones would take."""
+def show_plan(
+    plans: Sequence[StagePlan],
+    work: Mapping[StageName, Work] | None = None,
+    seconds: Mapping[StageName, float] | None = None,
+    gpus: int = 1,
+) -> None:
+    """Show the status of each stage and, if given, what the missing ones have to do and how long it takes.
+
+    Args:
+        plans: what `plan_round` returns.
+        work: expected work by stage.
+        seconds: expected seconds by stage on one device.
+        gpus: number of devices that share the work.
+    """
     headings = ["Stage", "Status", "Rows", "Shards done", "Fingerprint", "Note"]
-    table = _table("Plan", headings if seconds is None else [*headings, "Estimated time"])
+    table = _table("Plan", headings, [] if work is None else ["Work", "Estimated time"])
     for plan in plans:
         rows = str(plan.rows) if plan.status == "cached" else ""
         done = str(plan.shards_done) if plan.shards_done else ""
-        took = [] if seconds is None else [_expected(plan, seconds)]
-        table.add_row(plan.stage.value, plan.status, rows, done, plan.fingerprint[:12], plan.note, *took)
+        cells = [plan.stage.value, plan.status, rows, done, plan.fingerprint[:12], plan.note]
+        if work is not None and seconds is not None:
+            missing = plan.status != "cached"
+            took = f"about {duration(seconds[plan.stage] / gpus)}" if plan.stage in seconds else "unknown"
+            cells += [_amounts(work[plan.stage]), took] if missing else ["", ""]
+        table.add_row(*cells)
     console().print(table)
-    if seconds is not None:
-        show_text(_expected_total(plans, seconds))
+    if work is not None and seconds is not None:
+        show_text(_expected_total(plans, work, seconds, gpus))
 
 
-def _expected(plan: StagePlan, seconds: Mapping[StageName, float]) -> str:
-    if plan.status == "cached":
-        return ""
-    return f"about {duration(seconds[plan.stage])}" if plan.stage in seconds else "unknown"
+def show_finding(found: Finding) -> None:
+    """Show the outcome of a check on one line."""
+    verdict = "ok" if found.error is None else "FAILED"
+    show_text(f"{verdict:<7} {found.check:<17} {duration(found.seconds):>12}  {found.detail}")
 
 
-def _expected_total(plans: Sequence[StagePlan], seconds: Mapping[StageName, float]) -> str:
+def show_probe(found: Probe, heading: bool) -> None:
+    """Show one task's shares on one line, below the headings if this is the first."""
+    if heading:
+        show_text(f"{'sub-category':<12} {'task':<10} {'answers':>7} {'parsed':>7} {'distinct':>8} {'valid':>6}")
+    parsed, distinct, valid = (f"{found.share(count):.0%}" for count in (found.parsed, found.distinct, found.valid))
+    line = f"{found.sub_category:<12} {found.task:<10} {found.answers:>7} {parsed:>7} {distinct:>8} {valid:>6}"
+    failed = ", ".join(f"{count} {reason}" for reason, count in Counter(found.failures).most_common(3))
+    show_text(f"{line}  {failed}".rstrip())
+
+
+def show_failures(found: Sequence[Probe]) -> None:
+    """Show raw answers of each task by the reason for which they failed, the commonest reason first."""
+    for task in dict.fromkeys(one.task for one in found):
+        of_task = [one for one in found if one.task == task]
+        for reason, count in sum((Counter(one.failures) for one in of_task), Counter()).most_common():
+            show_title(f"{task}: {count} {reason}")
+            examples = [answer for one in of_task for answer in one.examples.get(reason, ())]
+            for answer in examples[:EXAMPLES]:
+                console().out(f"  {answer}", highlight=False)
+
+
+def show_probes_as_json(found: Sequence[Probe]) -> None:
+    """Show everything that was found as one JSON list."""
+    console().out(json.dumps([asdict(one) for one in found], indent=2), highlight=False)
+
+
+def _amounts(work: Work) -> str:
+    """Return amounts of work in words, one line each."""
+    named = {
+        "tokens": work.tokens,
+        "images": work.images,
+        "questions": work.questions,
+        "log-probabilities": work.sequences,
+        "pairs": work.pairs,
+    }
+    return "\n".join(f"{whole(amount)} {name}" for name, amount in named.items() if amount)
+
+
+def _expected_total(
+    plans: Sequence[StagePlan], work: Mapping[StageName, Work], seconds: Mapping[StageName, float], gpus: int
+) -> str:
     missing = [plan.stage for plan in plans if plan.status != "cached"]
     unknown = [stage.value for stage in missing if stage not in seconds]
     known = sum(seconds[stage] for stage in missing if stage in seconds)
     if not missing:
         return "Everything is cached."
     if len(unknown) == len(missing):
-        return "No estimate: this storage has no earlier results of these stages."
-    without = f" Not included, since this storage has no earlier result: {', '.join(unknown)}." if unknown else ""
-    return f"About {duration(known)} of work, plus the time to start engines and load models.{without}"
+        return "No estimate: this storage has no earlier results of these stages, and the profile states no speeds."
+    devices = "" if gpus == 1 else f" on {gpus} GPUs, {known / 3600:.1f} GPU-hours in all"
+    size = sum(work[stage].bytes for stage in missing) / 1e9
+    stored = f" Storage: about {size:.0f} GB." if size >= 1 else ""
+    without = f" Not included: {', '.join(unknown)} (no earlier result, no stated speed)." if unknown else ""
+    return f"About {duration(known / gpus)} of work{devices}, plus the time to load models.{stored}{without}"
 
 
 def show_state(root: str, start: ModelRef, current: ModelPointer | None, counts: Mapping[StageName, int]) -> None:

@@ -6,7 +6,14 @@ import os
 import re
 
 _USERINFO = re.compile(r"(?<=//)[^/@\s]+@")
-_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY")
+_SECRET_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "OPENAI_API_KEY",
+    "OSPO_JUDGE_API_KEY",
+    "HF_TOKEN",
+)
 _SHORTEST_SECRET = 8
 
 
@@ -64,6 +71,10 @@ class DamagedArtifactError(StorageError):
 
 class ModelError(OspoError):
     """A model folder that is missing, incomplete or not a supported model."""
+
+
+class MissingModelError(ModelError):
+    """A model that is not on this machine."""
 
 
 class StageError(OspoError):

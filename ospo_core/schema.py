@@ -207,6 +207,7 @@ TABLES: dict[str, pa.Schema] = {
             ("guidance", pa.float64()),
             ("tokens", _TOKENS),
             ("image", _IMAGE),
+            ("answers", _QUESTION_SCORES),
             ("vqa_score", pa.float64()),
             ("vqa_correct", pa.bool_()),
             ("oracle_correct", pa.bool_()),

@@ -17,6 +17,7 @@ from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTER
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
+from ospo_core.models.hub import HUB_PREFIX
 from ospo_core.schema import StageName
 from ospo_core.stages import StageRun
 from ospo_core.stages.model_ref import STORED, ModelRef
@@ -45,6 +46,8 @@ def model_key(storage: Storage, model: ModelRef) -> str:
     """Return the key of a model: of its folder, or of the name and digest of an embedded one."""
     if model.source.startswith(STORED):
         return asset_key(storage.uri(model.source.removeprefix(STORED)))
+    if model.source.startswith(HUB_PREFIX):
+        return asset_key(f"hub://{model.source.removeprefix(HUB_PREFIX)}")
     if model.source.startswith("embedded:"):
         return asset_key(f"embedded://{model.source.removeprefix('embedded:')}/{model.digest}")
     return asset_key(model.source)
@@ -57,6 +60,8 @@ def sources_of(run: StageRun) -> list[Asset]:
         keys.append(model_key(run.storage, run.model))
     if StageName.TRAINING in run.stage.reads:
         keys.append(model_key(run.storage, trained_model(run.upstream[StageName.TRAINING])))
+    if run.judge is not None and run.judge.model is not None:
+        keys.append(model_key(run.storage, run.judge.model))
     return [Asset(key=key) for key in dict.fromkeys(keys)]
 
 

@@ -7,10 +7,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
-from ospo_core.errors import ConfigError
+from ospo_core.errors import ConfigError, OspoError, StageError
 from ospo_core.rounds import Round
 from ospo_core.rounds.garbage import NIGHTLY
 from ospo_core.rounds.plan import count_chosen, manifests_before, report_key, standings
+from ospo_core.rounds.preflight import preflight
 from ospo_core.rounds.records import find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
@@ -25,7 +26,7 @@ from ospo_core.stages.model_ref import (
 )
 from ospo_core.stages.training import MERGED, MODEL_DIGEST
 from tasks.credentials import open_storage
-from tasks.prefect_ui import show_decision, show_round, tag_round
+from tasks.prefect_ui import run_logger, show_decision, show_round, tag_round
 from tasks.task_options import RETRIED, UNCACHED
 
 Manifests = dict[StageName, Manifest]
@@ -47,6 +48,23 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKi
     record = record_round(round)
     tag_round(round)
     return Round(config, storage, record.model, kind)
+
+
+@task(task_run_name="pre-flight check", **UNCACHED)
+def check_first(round: Round) -> None:
+    """Try everything once that a round does; what fails here would have failed after hours of work.
+
+    Raises:
+        OspoError: the first check that failed.
+    """
+    for found in preflight(round):
+        run_logger().info("%s (%.1f s): %s", found.check, found.seconds, found.detail)
+        if isinstance(found.error, OspoError):
+            raise found.error
+        if found.error is not None:
+            raise StageError(
+                found.detail, field=f"pre-flight check: {found.check}", remedy="`ospo doctor` shows all checks"
+            ) from found.error
 
 
 @task(task_run_name="find the round", **UNCACHED, **RETRIED)

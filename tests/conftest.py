@@ -17,6 +17,15 @@ from tests.support.s3_server import PACKAGES, S3Server, missing_programs, s3_ser
 _INSTALL_TIMEOUT = 300
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that may take longest first, so that the processes of a parallel run end together."""
+    allowed: dict[Path, float] = {}
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        allowed[item.path] = max(allowed.get(item.path, 0.0), float(marker.args[0]) if marker else 0.0)
+    items.sort(key=lambda item: -allowed[item.path])
+
+
 @pytest.fixture(scope="session", name="s3_server")
 def s3_server_fixture() -> Iterator[S3Server]:
     """Run a real object store (Ceph RADOS Gateway) for the session, its credentials in the environment."""

@@ -59,9 +59,12 @@ from tests.support.tiny_janus import make_tiny_janus
 root = Path(sys.argv[1])
 make_tiny_janus(root / "model")
 model = ModelRef(digest=model_digest(root / "model"), source=str(root / "model"))
-config = small_round(root, contrast={"blank_below": float(sys.argv[2])})
-made = run_stages(config, ScriptedResources(), StageName.CONTRAST, model)[StageName.CONTRAST]
-sys.stdout.write(json.dumps([list(STAGES), made.rows, made.drops, made.items_in]))
+found = {}
+for blank_below in sys.argv[2:]:
+    config = small_round(root, contrast={"blank_below": float(blank_below)})
+    made = run_stages(config, ScriptedResources(), StageName.CONTRAST, model)[StageName.CONTRAST]
+    found[blank_below] = [list(STAGES), made.rows, made.drops, made.items_in]
+sys.stdout.write(json.dumps(found))
 """
 
 
@@ -91,14 +94,20 @@ def apply_hunks(path: Path, hunks: list[str]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize(("blank_below", "kept"), [(0.0, True), (256.0, False)])
-def test_the_example_stage_runs_in_its_place(
-    with_example_stage: Path, tmp_path: Path, blank_below: float, kept: bool
-) -> None:
+@pytest.fixture(scope="module")
+def found(with_example_stage: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a round with the example stage makes of two thresholds of `contrast.blank_below`."""
+    folder: Path = tmp_path_factory.mktemp("round")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (with_example_stage, ROOT)))}
-    command = [sys.executable, "-c", ROUND, str(tmp_path), str(blank_below)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", ROUND, str(folder), "0", "256"]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    stages, rows, drops, items_in = json.loads(done.stdout)
+    made: dict[str, Any] = json.loads(done.stdout)
+    return made
+
+
+@pytest.mark.parametrize(("blank_below", "kept"), [("0", True), ("256", False)])
+def test_the_example_stage_runs_in_its_place(found: dict[str, Any], blank_below: str, kept: bool) -> None:
+    stages, rows, drops, items_in = found[blank_below]
     assert stages[3:6] == ["images", "contrast", "scores"]
     assert (rows, drops) == ((items_in, {}) if kept else (0, {"blank": items_in})) and items_in > 0

@@ -8,7 +8,8 @@ from pathlib import Path
 from ospo_core.artifacts.ids import digest_of, file_sha256
 from ospo_core.errors import ModelError
 
-_SUFFIXES = {".json", ".safetensors", ".model", ".txt", ".jinja"}
+MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja"})
+"""Suffixes of the files of a model folder that are its identity: configuration, tokenizer and weights."""
 
 
 def model_digest(folder: Path) -> str:
@@ -23,7 +24,7 @@ def model_digest(folder: Path) -> str:
     if not (folder / "config.json").is_file():
         remedy = "Give a model folder in transformers' format"
         raise ModelError("is not a model folder: no config.json", field=str(folder), remedy=remedy)
-    read = (path for path in folder.iterdir() if path.suffix in _SUFFIXES and not path.name.startswith("."))
+    read = (path for path in folder.iterdir() if path.suffix in MODEL_SUFFIXES and not path.name.startswith("."))
     files = sorted(path for path in read if path.is_file())
     if not any(path.suffix == ".safetensors" for path in files):
         raise ModelError("has no *.safetensors file", field=str(folder), remedy="Save the model with safetensors")

@@ -91,13 +91,18 @@ def load_shard_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEnt
 
 
 def read_shard(storage: Storage, manifest: Manifest, index: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return shard number `index` (from 0), after comparing its digest; `columns=None` reads all columns.
+    """Return shard number `index` (from 0) of a finished stage, see `read_entry`."""
+    return read_entry(storage, manifest.prefix, manifest.shards[index], columns)
+
+
+def read_entry(storage: Storage, prefix: str, entry: ShardEntry, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a shard in folder `prefix`, after comparing its digest; `columns=None` reads all columns.
 
     Raises:
         DamagedArtifactError: the file is missing or its bytes differ from what was published.
         StageError: a column is unknown.
     """
-    key, entry = manifest.shard_key(index), manifest.shards[index]
+    key = f"{prefix}/{entry.file}"
     try:
         data = storage.read(key)
     except MissingObjectError as error:
@@ -108,7 +113,8 @@ def read_shard(storage: Storage, manifest: Manifest, index: int, columns: Sequen
     unknown = sorted(set(columns or ()) - set(file.schema_arrow.names))
     if unknown:
         raise StageError("unknown columns", field=storage.uri(key), value=unknown, remedy="See ospo_core.schema.TABLES")
-    return file.read(columns=list(columns) if columns is not None else None).replace_schema_metadata(None)
+    # one thread: a shard is small, or most of it is one column, so waking others takes longer than they save
+    return file.read(list(columns) if columns is not None else None, use_threads=False).replace_schema_metadata(None)
 
 
 def read_table(storage: Storage, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ospo_core.schema import SubCategory
 
@@ -13,6 +14,8 @@ EMBEDDED = "embedded:shapes"
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Nucleus = Annotated[float, Field(gt=0.0, le=1.0)]
+"""Probability of the tokens that sampling draws from, the most probable first; 1 draws from all."""
 
 
 class Section(BaseModel):
@@ -38,7 +41,11 @@ class StorageConfig(Section):
 class ModelConfig(Section):
     """The unified model that a round starts from."""
 
-    path: str = Field(EMBEDDED, description="`embedded:shapes`, or a local folder in the format of transformers.")
+    path: str = Field(
+        EMBEDDED,
+        description="`embedded:shapes`, `current`, a local folder in the format of transformers, or, where there is no "
+        "such folder, OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face Hub.",
+    )
     family: Literal["shapes", "janus_pro"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -57,11 +64,23 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
     base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
     served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
+    structured_output: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Enforce the form of an answer while it is generated, by the family's regular expression. auto: in "
+        "vLLM, and on a server that says it is vLLM; on: `structured_outputs` is sent to any server; off: never.",
+    )
+
+    min_parsed: Fraction = Field(
+        0.5,
+        description="Share of a shard's first answers that must have the expected form, or the round stops; 0: never.",
+    )
 
     @model_validator(mode="after")
-    def _endpoint_has_address(self) -> EngineConfig:
+    def _options_fit_the_kind(self) -> EngineConfig:
         if self.kind == "endpoint" and not (self.base_url and self.served_model):
             raise ValueError("engine.kind=endpoint needs engine.base_url and engine.served_model")
+        if self.kind == "transformers" and self.structured_output == "on":
+            raise ValueError("engine.kind=transformers has no structured output; set engine.structured_output=auto")
         return self
 
 
@@ -72,6 +91,7 @@ class PromptsConfig(Section):
         default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
     )
     temperature: float = Field(1.0, ge=0, description="Paper: 1.0.")
+    top_p: Nucleus = 1.0
     examples: Positive = Field(3, description="Few-shot examples per call; paper: 3.")
     examples_complex: Positive = Field(5, description="Few-shot examples per call for complex prompts; paper: 5.")
     redraw_every: Positive = Field(100, description="Calls after which the examples are redrawn; paper: 100.")
@@ -91,8 +111,10 @@ class PromptsConfig(Section):
 class PerturbationsConfig(Section):
     """Perturbation and densification (docs/method.md, section 2)."""
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, description="Authors' code of paper v2: 1.2; of v3: 1.0.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     dense_temperature: float = Field(1.0, ge=0, description="The scene shared by both dense prompts is sampled.")
+    dense_top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     attempts: Positive = Field(4, description="Calls per variant before it is dropped.")
     densify: bool = Field(True, description="False: render the short prompts (ablation).")
     max_tokens: Positive = 96
@@ -101,7 +123,8 @@ class PerturbationsConfig(Section):
 class QuestionsConfig(Section):
     """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, description="Authors' code: 1.2.")
+    top_p: Nucleus = Field(1.0, description="Authors' code: 0.5.")
     attempts: Positive = 3
     max_tokens: Positive = 128
     max_questions: Positive = 16
@@ -182,6 +205,11 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     adam_betas: tuple[float, float] = (0.9, 0.95)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto",
+        description="Compute activations again in the backward pass instead of keeping them: less memory, a third more "
+        "work, the same result. auto: where training would otherwise fill the device.",
+    )
     checkpoint_every: Positive = 50
     collapse_drop: float = Field(
         1.0, gt=0, description="Drop of the chosen log-probability that raises an alarm (nats per token)."
@@ -192,7 +220,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Held-out evaluation of the parent and the child model."""
 
-    prompts: str = Field(EMBEDDED, description="`embedded:shapes`, or a file of prompts (JSON lines or plain text).")
+    prompts: str = Field(
+        EMBEDDED, description="`embedded:shapes`, `embedded:everyday`, or a file of prompts (JSON lines or plain text)."
+    )
     limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
     samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: float = Field(1.0, ge=0)
@@ -200,13 +230,53 @@ class EvaluationConfig(Section):
     batch_size: Positive = 256
     bootstrap: Positive = Field(2000, description="Bootstrap resamples for the confidence interval.")
     seed: int = Field(2026, description="The same in every round, so that rounds can be compared.")
+    judge: str = Field(
+        "start",
+        min_length=1,
+        description="Who answers the questions about all pictures: `start` (the model that the first round of the "
+        "lineage started from), `parent`, a path as for `model.path`, or `endpoint`; `self`: each model its own.",
+    )
+    judge_url: str | None = Field(
+        None,
+        description="judge=endpoint: address of an OpenAI-compatible server with a vision-language model; its key is "
+        "read from the variable OSPO_JUDGE_API_KEY.",
+    )
+    judge_model: str | None = Field(None, min_length=1, description="judge=endpoint: name of the model on that server.")
+
+    @field_validator("judge_url")
+    @classmethod
+    def _plain_address(cls, url: str | None) -> str | None:
+        """Refuse what is no address of a server, and anything that could hold a secret: it is stored with the round."""
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("is not an address such as http://host:8000/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("holds a user name, a query or a fragment; give the key in OSPO_JUDGE_API_KEY")
+        return url
+
+    @model_validator(mode="after")
+    def _endpoint_is_whole(self) -> EvaluationConfig:
+        given = [self.judge_url is not None, self.judge_model is not None]
+        if self.judge == "endpoint" and not all(given):
+            raise ValueError("evaluation.judge=endpoint needs evaluation.judge_url and evaluation.judge_model")
+        if self.judge != "endpoint" and any(given):
+            raise ValueError("evaluation.judge_url and evaluation.judge_model need evaluation.judge=endpoint")
+        return self
 
 
 class PromotionConfig(Section):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
     metric: Literal["auto", "oracle", "vqa"] = Field(
-        "auto", description="auto: the oracle if there is one, otherwise the model's own answers."
+        "auto",
+        description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
+        "`evaluation.judge` answers every question with yes.",
     )
     margin: float = Field(0.0, ge=0, description="The lower end of the 95 % interval of the gain must exceed this.")
     max_category_drop: float = Field(0.1, ge=0, description="Largest drop allowed in any category (point estimate).")
@@ -228,6 +298,17 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 }
 
 
+class SpeedsConfig(Section):
+    """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
+
+    tokens: float | None = Field(None, gt=0, description="Text tokens generated per second.")
+    images: float | None = Field(None, gt=0, description="Pictures sampled per second.")
+    questions: float | None = Field(None, gt=0, description="Questions about pictures answered per second.")
+    sequences: float | None = Field(None, gt=0, description="Log-probabilities of a picture per second.")
+    pairs: float | None = Field(None, gt=0, description="Pairs trained on per second.")
+    picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
+
+
 class ExecutionConfig(Section):
     """Where a round runs; it changes no result."""
 
@@ -241,6 +322,9 @@ class ExecutionConfig(Section):
     )
     ray_address: str = Field("auto", description="Ray: `auto`, `host:port`, or `ray://host:10001`.")
     ray_cpus: Positive = Field(1, description="Ray: CPUs per shard; limits how many run on a node at once.")
+    preflight: Literal["auto"] | bool = Field(
+        "auto", description="Try everything once, as `ospo doctor` does, before a new round; auto: where a GPU is used."
+    )
     training_deployment: str | None = Field(
         None,
         description="Deployment (`flow/name`) that trains, e.g. in a GPU work pool; None: train where the flow runs.",
@@ -264,4 +348,5 @@ class RoundConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    speeds: SpeedsConfig = SpeedsConfig()
     execution: ExecutionConfig = ExecutionConfig()

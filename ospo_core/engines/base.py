@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import ConfigError, StageError
@@ -27,8 +27,10 @@ class Request:
         prompt: text before the answer, without the begin-of-sequence token.
         seed: seed of this request's own noise, 0 <= seed < 2**63.
         temperature: 0 chooses the most probable token.
+        top_p: tokens are drawn from the smallest set with this probability in all (nucleus sampling), 0 < top_p <= 1.
         max_tokens: the longest answer, in tokens, including its end token.
         stop: strings that end the answer and are not part of it.
+        regex: what the whole answer matches, enforced by an engine with structured output and ignored by others.
     """
 
     prompt: str
@@ -36,6 +38,8 @@ class Request:
     temperature: float
     max_tokens: int
     stop: tuple[str, ...] = ()
+    top_p: float = 1.0
+    regex: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class TextEngine(Protocol):
         Raises:
             StageError: a request is longer than the model's window, or an answer is missing.
         """
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the manifest of a stage records about this engine; by default nothing."""
+        return {}
 
     def close(self) -> None:
         """Free the model's memory; a second call does nothing."""
@@ -110,11 +118,15 @@ def quiet_loading() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def build_engine(config: EngineConfig, model_folder: Path) -> TextEngine:
+def build_engine(config: EngineConfig, model_folder: Path, digest: str = "") -> TextEngine:
     """Start the engine of a profile.
 
-    `model_folder` is a Llama checkpoint with its tokenizer (the exported text backbone). The endpoint engine does not
-    read it: its server has loaded the model.
+    Args:
+        config: which engine.
+        model_folder: a Llama checkpoint with its tokenizer (the exported text backbone). The endpoint engine does not
+            read it: its server has loaded the model.
+        digest: of the model that the backbone belongs to; the endpoint engine looks for it on its server. Empty: any
+            model will do.
 
     Raises:
         ConfigError: the engine's package is not installed.
@@ -138,4 +150,4 @@ def build_engine(config: EngineConfig, model_folder: Path) -> TextEngine:
         return TransformersEngine(config, model_folder)
     from ospo_core.engines.endpoint_engine import EndpointEngine
 
-    return EndpointEngine(config)
+    return EndpointEngine(config, digest)

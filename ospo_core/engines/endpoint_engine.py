@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import openai
-from openai import OpenAI
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Finish, Request, TextEngine, cut_at_stop
+from ospo_core.engines.openai_server import CONNECTIONS, OpenAIServer
 from ospo_core.errors import ConfigError, StageError, redact
 
-ATTEMPTS = 6
-"""Requests per answer; the client waits 0.5, 1, 2, 4 and 8 seconds in between, or as long as the server asks it to."""
-CONNECTIONS = 64
-"""Requests in flight at the same time; the server batches them."""
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_SHORT_DIGEST = 12
+"""Digits of a digest that suffice to recognise the right model; only a whole one shows that it is another model."""
 
-_RETRIED = frozenset({408, 409, 429})
+logger = logging.getLogger(__name__)
 
 
 class EndpointEngine(TextEngine):
     """A client of the server; if the server needs a key, it comes from the environment variable OPENAI_API_KEY.
 
+    Before each batch it asks the server which models it serves (`/v1/models`). The served model is the right one if its
+    name or its path (`root` of vLLM) contains `digest`, as the path of an exported backbone does; it is a wrong one if
+    they contain another digest. If they contain none, nobody can know: that is logged, and recorded by `facts`.
+
+    Args:
+        config: the server's address and the model's name there.
+        digest: of the model that the server must hold, 64 hex digits; empty: any model.
+
     Raises:
         ConfigError: the configuration has no address or no model name.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, digest: str = "") -> None:
         if not config.base_url or not config.served_model:
             raise ConfigError(
                 "the endpoint engine needs a server and a model name",
@@ -38,75 +45,94 @@ class EndpointEngine(TextEngine):
                 value=config.base_url,
                 remedy="Set engine.base_url and engine.served_model",
             )
-        self.url, self.model = config.base_url.rstrip("/").removesuffix("/v1") + "/v1", config.served_model
-        logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request, with what the address contains
-        key = os.environ.get("OPENAI_API_KEY") or "EMPTY"  # the client insists on a key even if the server wants none
-        self._client = OpenAI(base_url=self.url, api_key=key, max_retries=ATTEMPTS - 1)
+        options = ("engine.base_url", "engine.served_model", "choose another engine.kind")
+        self._server = OpenAIServer(config.base_url, config.served_model, "OPENAI_API_KEY", options)
+        self.url, self.model = self._server.url, self._server.model
+        self.digest, self.structured_output = digest, config.structured_output
+        self._served: dict[str, Any] = {}
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer the requests, many at a time; raises StageError if the server does not answer or refuses one."""
-        if self._client.is_closed():
+        if self._server.closed:
             raise StageError("the engine is closed", field="engine", remedy="Build a new one with build_engine")
+        if self.digest or (self.structured_output == "auto" and any(request.regex for request in requests)):
+            self._look_up()
         with ThreadPoolExecutor(max_workers=CONNECTIONS) as pool:
             return list(pool.map(self._answer, requests))
 
+    def facts(self) -> Mapping[str, Any]:
+        """Return the served model's name and path, and whether it was recognised as the round's model."""
+        return {"served_model": self._served} if self._served else {}
+
+    def _look_up(self) -> None:
+        """Ask which models are served; raises StageError if this one is not, or is recognised as a wrong one."""
+        listed = self._server.models()
+        served = listed.get(self.model)
+        if listed and served is None:
+            raise StageError(
+                "the server does not serve this model",
+                field="engine.served_model",
+                value=self.model,
+                remedy=f"It serves {', '.join(sorted(map(str, listed)))}",
+            )
+        path = str(getattr(served, "root", None) or "")
+        known = self._served
+        self._served = {
+            "name": self.model,
+            "path": path,
+            "server": str(getattr(served, "owned_by", "")),
+            "verified": bool(self.digest) and self._is_verified(f"{self.model} {path}"),
+        }
+        if self.digest and not self._served["verified"] and self._served != known:
+            logger.warning(
+                "nothing shows that %s serves model %s as %r: neither this name nor the path contains its digest",
+                redact(self.url),
+                self.digest[:_SHORT_DIGEST],
+                self.model,
+            )
+
+    def _is_verified(self, names: str) -> bool:
+        """Return whether a model's name and path contain the digest; raises StageError if they contain another one."""
+        if self.digest[:_SHORT_DIGEST] in names:
+            return True
+        if _DIGEST.search(names):
+            raise StageError(
+                "the server holds another model than the one that the round starts from",
+                field="engine.served_model",
+                value=names.strip(),
+                remedy="Serve the exported text backbone of the round's model: "
+                f"`vllm serve <storage.scratch>/exports/{self.digest} --served-model-name {self.model}`",
+            )
+        return False
+
+    def _constraint(self, request: Request) -> dict[str, Any]:
+        """Return the part of a request's body that enforces the form of its answer, in vLLM's own terms."""
+        on = self.structured_output
+        enforced = on == "on" or (on == "auto" and self._served.get("server") == "vllm")
+        return {"structured_outputs": {"regex": request.regex}} if enforced and request.regex else {}
+
     def _answer(self, request: Request) -> Completion:
         """Request one completion; raises StageError as `generate` does, and if the answer is not a completion."""
-        try:
-            answer = self._client.completions.create(
+        answer = self._server.ask(
+            lambda client: client.completions.create(
                 model=self.model,
                 prompt=request.prompt,
                 seed=request.seed,
                 temperature=request.temperature,
                 max_tokens=request.max_tokens,
                 stop=list(request.stop) if request.stop else openai.omit,
+                top_p=request.top_p if request.top_p < 1 else openai.omit,
+                extra_body=self._constraint(request) or None,
             )
-        except openai.APIStatusError as error:
-            if error.status_code in _RETRIED or error.status_code >= 500:
-                raise self._no_answer(f"status {error.status_code}") from None
-            raise StageError(
-                f"the server refused a request with status {error.status_code}: {redact(error.response.text[:300])}",
-                field="engine.served_model",
-                value=self.model,
-                remedy="Check the model's name and that its window is at least engine.max_model_len",
-            ) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise self._no_answer(f"{type(cause).__name__}: {cause}") from None
-        except json.JSONDecodeError as error:
-            raise _not_a_completion(error.doc) from None
-        return _completion(answer, request)
-
-    def _no_answer(self, problem: str) -> StageError:
-        """Return the error for a server that is unreachable or busy."""
-        return StageError(
-            f"the server did not answer in {ATTEMPTS} attempts: {redact(problem)}",
-            field="engine.base_url",
-            value=redact(self.url),
-            remedy="Start the server, or choose another engine.kind",
         )
+        try:
+            choice = answer.choices[0]
+            text, stopped = cut_at_stop(choice.text, request.stop)
+            finish: Finish = "length" if choice.finish_reason == "length" and not stopped else "stop"
+            return Completion(text.strip(), answer.usage.completion_tokens if answer.usage else 0, finish)
+        except (AttributeError, IndexError, TypeError) as error:  # the client does not check what servers send
+            raise self._server.bad_answer("an OpenAI completion", str(answer)) from error
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
-
-
-def _completion(answer: openai.types.Completion, request: Request) -> Completion:
-    """Return the one choice of an answer; raises StageError if it is not an OpenAI completion."""
-    try:
-        choice = answer.choices[0]
-        text, stopped = cut_at_stop(choice.text, request.stop)
-        finish: Finish = "length" if choice.finish_reason == "length" and not stopped else "stop"
-        return Completion(text.strip(), answer.usage.completion_tokens if answer.usage else 0, finish)
-    except (AttributeError, IndexError, TypeError) as error:  # the client does not check what servers send
-        raise _not_a_completion(str(answer)) from error
-
-
-def _not_a_completion(answer: str) -> StageError:
-    """Return the error for an answer that is not an OpenAI completion."""
-    return StageError(
-        "the server's answer is not an OpenAI completion",
-        field="engine.base_url",
-        value=redact(answer[:200]),
-        remedy="Set engine.base_url to the address of an OpenAI-compatible server",
-    )
+        self._server.close()

@@ -28,7 +28,8 @@ class EngineTokenizer:
     """The tokenizer of an exported checkpoint; `window` is the most tokens of prompt and answer together.
 
     Raises:
-        ModelError: the checkpoint, its tokenizer or an end-of-sequence token is missing.
+        ModelError: the checkpoint, its tokenizer or an end-of-sequence token is missing, or texts do not begin with the
+            begin-of-sequence token.
     """
 
     def __init__(self, folder: Path, window: int) -> None:
@@ -46,6 +47,14 @@ class EngineTokenizer:
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **OFFLINE)
         except (OSError, ValueError) as error:
             raise cannot_load("the tokenizer", folder, error) from error
+        begin = self.tokenizer.bos_token_id
+        if begin is not None and self.tokenizer("a")["input_ids"][:1] != [begin]:
+            raise ModelError(
+                "the tokenizer does not begin a text with its begin-of-sequence token",
+                field="model folder",
+                value=str(folder),
+                remedy="Export the text backbone again",
+            )
         known = [self.tokenizer.eos_token_id]
         for path in (folder / "generation_config.json", folder / "config.json"):
             stored = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None

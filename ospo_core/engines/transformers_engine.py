@@ -1,4 +1,4 @@
-"""Text generation with plain transformers: slower than vLLM, but runs wherever torch does.
+"""Text generation with plain transformers: slower than vLLM, but runs wherever torch does; no structured output.
 
 The decoding loop is own code because `generate` shares one random generator between the rows of a batch.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TopPLogitsWarper
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Request, TextEngine, cut_at_stop, quiet_loading
@@ -28,14 +28,18 @@ class _Row:
         self.ids: list[int] = []
         self.done = False
         self.noise = torch.Generator().manual_seed(request.seed)
+        self.nucleus = TopPLogitsWarper(request.top_p) if request.top_p < 1 else None
 
     def choose(self, logits: Tensor) -> int:
-        """Return the next token from logits [V] float32: Gumbel-max with this row's noise, or the largest."""
+        """Return the next token from logits [V] float32: the largest, or drawn within top_p by this row's noise."""
         if self.request.temperature == 0:
             return int(logits.argmax())
+        scaled = logits.double() / self.request.temperature
+        if self.nucleus is not None:
+            scaled = self.nucleus(torch.empty(1, 0, dtype=torch.long), scaled[None])[0]
         uniform = torch.rand(logits.shape, generator=self.noise, dtype=torch.float64)
         gumbel = -torch.log(-torch.log(uniform.clamp_min(1e-300)))
-        return int((logits.double() / self.request.temperature + gumbel).argmax())
+        return int((scaled + gumbel).argmax())
 
     def push(self, token: int) -> None:
         """Append a token and note whether the answer is complete."""
@@ -47,6 +51,8 @@ class _Row:
 
 class TransformersEngine(TextEngine):
     """Left-padded batches of at most `max_num_seqs` rows, each with its own random generator.
+
+    It ignores `Request.regex`: a stage parses what the model writes freely.
 
     Raises:
         ModelError: the folder cannot be loaded.

@@ -42,7 +42,7 @@ def _unchanged_process() -> Iterator[None]:
 
 
 class VllmEngine(TextEngine):
-    """One `vllm.LLM`, eager, with one seeded generator per request.
+    """One `vllm.LLM`, eager, with one seeded generator per request and structured output (by xgrammar).
 
     Token ids go in and out; the checkpoint's tokenizer turns them into text exactly as in the other engines.
 
@@ -54,6 +54,7 @@ class VllmEngine(TextEngine):
 
     def __init__(self, config: EngineConfig, model_folder: Path) -> None:
         self.tokenizer = EngineTokenizer(model_folder, config.max_model_len)
+        self.structured = config.structured_output != "off"
         os.environ.update(_QUIET)
         with _unchanged_process(), quiet_loading():
             self._llm: Any = _start(config, model_folder)
@@ -65,16 +66,21 @@ class VllmEngine(TextEngine):
         if not requests:
             return []
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
         encoded = self.tokenizer.encode(requests)
         sampling = [
             SamplingParams(
                 temperature=request.temperature,
+                top_p=request.top_p,
                 seed=request.seed if request.temperature > 0 else None,
                 max_tokens=self.tokenizer.limit(request, len(ids)),
                 stop=list(request.stop),
                 stop_token_ids=sorted(self.tokenizer.end_ids),
                 detokenize=bool(request.stop),  # vLLM decodes only if there is a stop string to find
+                structured_outputs=StructuredOutputsParams(regex=request.regex)
+                if self.structured and request.regex
+                else None,
             )
             for request, ids in zip(requests, encoded, strict=True)
         ]

@@ -1,19 +1,31 @@
-"""Judges of a picture: the model itself by yes/no questions, and the embedded world's oracle; how well they agree."""
+"""Judges of a picture: a model by yes/no questions, and the embedded world's oracle; how well they agree.
+
+`ospo_core.evaluation.endpoint_judge` has a judge behind a server.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ospo_core.selection.scoring import answer_score, is_yes
+from ospo_core.selection.scoring import is_yes
 
 if TYPE_CHECKING:
-    from ospo_core.evaluation.prompts import EvalPrompt
     from ospo_core.models.base import UnifiedModel
+
+ANSWERS = "answers"
+"""Name among the counts of the questions answered about pictures."""
+WITHOUT_PROBABILITIES = "answers_without_probabilities"
+"""Name among the counts of the answers that came as a word, without log-probabilities (servers only)."""
+NEITHER = "answers_neither_yes_nor_no"
+"""Name among the counts of the answers that held neither yes nor no (servers only)."""
+
+WHOLE, WHOLE_SHAPES = "Does the image show exactly this: {}?", "is there {} ?"
 
 Oracle = Callable[[NDArray[np.uint8], str], bool | None]
 """(picture [H, W, 3], prompt) -> whether the picture satisfies the prompt; None if undecidable."""
@@ -36,20 +48,81 @@ def embedded_oracle(picture: NDArray[np.uint8], prompt: str) -> bool | None:
         return None
 
 
-def self_vqa_scores(
-    loaded: UnifiedModel, prompts: Sequence[EvalPrompt], pictures: NDArray[np.uint8], batch_size: int
-) -> list[list[float]]:
-    """Return `s_k = p(yes) - p(no)` (docs/method.md, section 3) of every question, as the model itself answers.
+class PictureJudge(Protocol):
+    """Answers yes/no questions about pictures. `counts` adds up what was unusual about its answers."""
 
-    There is one prompt per picture of `pictures` [N, H, W, 3]; without questions, one question about the whole prompt
-    is asked. `batch_size` questions are answered together.
+    counts: Counter[str]
+
+    def answer(self, pictures: Sequence[bytes], questions: Sequence[Sequence[str]]) -> list[list[tuple[float, float]]]:
+        """Return `(p_yes, p_no)` for each PNG of `pictures` and each of its questions."""
+
+    def close(self) -> None:
+        """Free what it holds of its own."""
+
+
+class ModelJudge:
+    """A loaded model as the judge, which answers `batch_size` questions together; the model belongs to its owner."""
+
+    def __init__(self, loaded: UnifiedModel, batch_size: int) -> None:
+        self._loaded, self._batch_size = loaded, batch_size
+        self.counts: Counter[str] = Counter()
+
+    def answer(self, pictures: Sequence[bytes], questions: Sequence[Sequence[str]]) -> list[list[tuple[float, float]]]:
+        """Return `(p_yes, p_no)` per picture and question; pictures of another size are resized to the model's."""
+        from ospo_core.models.pictures import decode_png, resized
+        from ospo_core.models.vqa import answer_questions
+
+        geometry = self._loaded.geometry
+        arrays = [resized(decode_png(picture), geometry.height, geometry.width) for picture in pictures]
+        return answer_questions(self._loaded, np.stack(arrays), questions, self._batch_size) if arrays else []
+
+    def close(self) -> None:
+        """Do nothing: the model belongs to its owner."""
+
+
+class JudgedBy(BaseModel):
+    """Who judged, for the manifest of an evaluation and its report.
+
+    Args:
+        kind: `start`, `parent`, `model`, `self` or `endpoint` (`EvaluationConfig.judge`).
+        name: digest of the model, or its name on the server; empty if each model judged its own pictures.
+        answers: number of questions answered about all pictures.
+        without_probabilities: of these, answers that came as a word only.
+        neither: of these, answers that were neither yes nor no; they count as not yes.
+        decomposed: held-out prompts that were decomposed into questions by a model.
+        whole: held-out prompts asked about as a whole, since their decomposition failed.
+        questions_by: digest of the model that decomposed them; empty if all prompts came with questions.
     """
-    from ospo_core.models.vqa import answer_questions
 
-    whole = "is there {} ?" if loaded.family.name == "shapes" else "Does the image show exactly this: {}?"
-    questions = [prompt.questions or [whole.format(prompt.prompt)] for prompt in prompts]
-    answers = answer_questions(loaded, pictures, questions, batch_size)
-    return [[answer_score(p_yes, p_no) for p_yes, p_no in answer] for answer in answers]
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["start", "parent", "model", "self", "endpoint"]
+    name: str = ""
+    answers: int = 0
+    without_probabilities: int = 0
+    neither: int = 0
+    decomposed: int = 0
+    whole: int = 0
+    questions_by: str = ""
+
+    @property
+    def in_words(self) -> str:
+        """Who judged and by how many answers, as part of a sentence."""
+        short = self.name[:12]
+        who = {
+            "start": f"the model that the first round started from ({short})",
+            "parent": f"the parent ({short})",
+            "model": f"the model {short}",
+            "endpoint": f"{self.name} behind an endpoint",
+            "self": "each model itself, which is weak evidence",
+        }[self.kind]
+        words = f" ({self.without_probabilities} of them without probabilities)" if self.without_probabilities else ""
+        return f"{who}, by {self.answers} answers to yes/no questions{words}"
+
+
+def whole_question(prompt: str, family: str) -> str:
+    """Return the question about a whole prompt, asked where it could not be decomposed."""
+    return (WHOLE_SHAPES if family == "shapes" else WHOLE).format(prompt)
 
 
 def all_yes(scores: Sequence[float]) -> bool:
@@ -58,7 +131,7 @@ def all_yes(scores: Sequence[float]) -> bool:
 
 
 class JudgeQuality(BaseModel):
-    """Agreement of the model's own verdicts with the oracle's, over `images` pictures; undefined figures are None.
+    """Agreement of the judge's verdicts with the oracle's, over `images` pictures; undefined figures are None.
 
     `auc` is the probability that a picture accepted by the oracle has a higher VQA score than a rejected one.
     """

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig, PromotionConfig
 from ospo_core.errors import StageError
-from ospo_core.evaluation.judges import judge_quality
+from ospo_core.evaluation.judges import JudgedBy, judge_quality
 from ospo_core.evaluation.statistics import paired_bootstrap, wilson_interval
 from ospo_core.schema import ALL, CHILD, PARENT
 
@@ -41,13 +41,14 @@ class GroupFigures(BaseModel):
 
 
 class Decision(BaseModel):
-    """The gate's verdict, the sentence that explains it, and the figures it is based on."""
+    """The gate's verdict, the sentence that explains it, who judged (in words), and the figures it is based on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     promote: bool
     reason: str
     metric: str
+    judge: str
     margin: float
     max_category_drop: float
     images: int
@@ -84,17 +85,25 @@ def metric_column(rows: Sequence[Row], metric: str) -> tuple[str, str]:
     return chosen, f"{chosen}_correct"
 
 
+def judge_in_words(metric: str, judged_by: JudgedBy | None) -> str:
+    """Return who gave the verdicts of a metric, as part of a sentence."""
+    if metric == "oracle":
+        return "the oracle, which reads the objects back from the pixels"
+    return judged_by.in_words if judged_by is not None else "answers to yes/no questions"
+
+
 def decide(
     parent_rows: Iterable[Row],
     child_rows: Iterable[Row],
     config: PromotionConfig,
     resamples: int = 2000,
     seed: int = 2026,
+    judged_by: JudgedBy | None = None,
 ) -> Decision:
     """Compare two evaluations paired by prompt, sample and seed, and decide whether to promote the child.
 
     The child is promoted if the lower end of the difference's 95 % interval exceeds `config.margin` and no category's
-    accuracy falls by more than `config.max_category_drop`.
+    accuracy falls by more than `config.max_category_drop`. `judged_by` is named in the reason if it decided.
 
     Raises:
         StageError: there are no rows, the evaluations differ in prompts or seeds, or the oracle is missing.
@@ -112,10 +121,12 @@ def decide(
     (overall,) = grouped(lambda _: ALL)
     categories = grouped(lambda prompt: prompt.category)
     promote, reason = _explain(overall, categories, config)
+    judge = judge_in_words(metric, judged_by)
     return Decision(
         promote=promote,
-        reason=reason,
+        reason=reason if metric == "oracle" or judged_by is None else f"{reason}; judged by {judge}",
         metric=metric,
+        judge=judge,
         margin=config.margin,
         max_category_drop=config.max_category_drop,
         images=len(parents),
@@ -127,14 +138,18 @@ def decide(
 
 
 def evaluation_extra(
-    parent_rows: Iterable[Row], child_rows: Iterable[Row], evaluation: EvaluationConfig, promotion: PromotionConfig
+    parent_rows: Iterable[Row],
+    child_rows: Iterable[Row],
+    evaluation: EvaluationConfig,
+    promotion: PromotionConfig,
+    judged_by: JudgedBy | None = None,
 ) -> dict[str, Any]:
     """Return the `extra` of an evaluation manifest: `decision`, and `judge` per model if there is an oracle.
 
     The report reads exactly these keys.
     """
     parents, children = list(parent_rows), list(child_rows)
-    decision = decide(parents, children, promotion, evaluation.bootstrap, evaluation.seed)
+    decision = decide(parents, children, promotion, evaluation.bootstrap, evaluation.seed, judged_by)
     qualities = {label: judge_quality(rows) for label, rows in ((PARENT, parents), (CHILD, children))}
     return {
         "decision": decision.model_dump(mode="json"),

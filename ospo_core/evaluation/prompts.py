@@ -1,10 +1,12 @@
-"""Held-out prompts: the embedded set, JSON lines, or the published formats of T2I-CompBench and GenEval.
+"""Held-out prompts: a shipped set, JSON lines, or the published formats of T2I-CompBench and GenEval.
 
 The format is recognised by the content of a line:
 
 - JSON lines with `prompt` and optionally `item_id`, `category`, `sub_category`, `questions`;
 - GenEval's `evaluation_metadata.jsonl` (`tag`, `include`, `prompt`): questions are derived from `include`;
 - plain text, one prompt per line (T2I-CompBench's `color_val.txt`): the category is the file's name without `_val`.
+
+Prompts without questions are decomposed by a model, see `ospo_core.stages.heldout_questions`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,12 +26,16 @@ from ospo_core.errors import ConfigError
 from ospo_core.schema import SubCategory, category_of
 from ospo_core.shapes import HELDOUT_FILE
 
+SHIPPED = {EMBEDDED: HELDOUT_FILE, "embedded:everyday": Path(__file__).parent / "data" / "everyday.jsonl"}
+"""Held-out prompts that come with the package: those of the embedded world, and 600 of everyday objects, 50 per
+sub-category with their questions, composed for this project from lists of words."""
+
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 _GENEVAL_KEYS = {"tag", "include", "exclude"}
 
 
 class EvalPrompt(BaseModel):
-    """One held-out prompt; if `questions` is empty, the judge asks about the whole prompt."""
+    """One held-out prompt; without `questions` it is decomposed into them by a model (docs/method.md, section 5.1)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +43,7 @@ class EvalPrompt(BaseModel):
     category: str = Field(min_length=1)
     sub_category: str = Field(min_length=1)
     prompt: str = Field(min_length=1)
-    questions: list[str] = Field(default_factory=list)
+    questions: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
 
 
 def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
@@ -46,7 +52,7 @@ def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
     Raises:
         ConfigError: the file is missing, empty, in no known format, or contains a prompt twice; the line is given.
     """
-    path = HELDOUT_FILE if config.prompts == EMBEDDED else Path(config.prompts).expanduser()
+    path = SHIPPED.get(config.prompts) or Path(config.prompts).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,7 +60,7 @@ def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
             f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
             field="evaluation.prompts",
             value=config.prompts,
-            remedy=f"Give {EMBEDDED}, a JSON-lines file, or a text file with one prompt per line",
+            remedy=f"Give {' or '.join(SHIPPED)}, a JSON-lines file, or a text file with one prompt per line",
         ) from error
     source = str(path)
     prompts = _parse_lines(text, source)

@@ -1,38 +1,41 @@
-"""Render and judge the held-out pictures of one checkpoint: rows of table `evaluation`."""
+"""Draw the held-out pictures of a checkpoint, and judge them: rows of table `evaluation`.
+
+The two steps are apart, because the judge is another model than those that draw, and only one of them fits into memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig
-from ospo_core.evaluation.judges import Oracle, all_yes, embedded_oracle, self_vqa_scores
+from ospo_core.evaluation.judges import Oracle, PictureJudge, all_yes, embedded_oracle
 from ospo_core.evaluation.prompts import EvalPrompt
 from ospo_core.models.pictures import decode_tokens, encode_png
 from ospo_core.models.sampling import sample_images
-from ospo_core.selection.scoring import image_score
+from ospo_core.selection.scoring import answer_score, image_score
 
 if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
 
 
-def evaluate_model(
+def draw_pictures(
     loaded: UnifiedModel,
     prompts: Sequence[EvalPrompt],
     config: EvaluationConfig,
     model_label: str,
     oracle: Oracle | None = None,
 ) -> list[dict[str, Any]]:
-    """Render `config.samples` pictures per prompt, judge them, and return rows of table `evaluation`.
+    """Draw `config.samples` pictures per prompt; return rows of table `evaluation` that await the judge.
 
     Seeds depend only on `config.seed`, the prompt's id and the sample, so two checkpoints use the same noise, whatever
     the batch size. The rows are in the order of the prompts, then of the samples.
 
     Args:
         loaded: the checkpoint.
-        prompts: what to render.
-        config: samples, guidance, temperature, batch size (of rendering and of judging) and seed.
+        prompts: what to draw.
+        config: samples, guidance, temperature, batch size and seed.
         model_label: `parent` or `child` (`ospo_core.schema.PARENT`, `CHILD`), or any other name.
         oracle: exact judge; by default the embedded oracle for models of the family "shapes", otherwise none.
     """
@@ -46,8 +49,7 @@ def evaluate_model(
         seeds = [picture_seed(config, prompt.item_id, sample) for prompt, sample in batch]
         tokens = sample_images(loaded, texts, seeds, config.guidance, config.temperature, config.batch_size).tokens
         pictures = decode_tokens(loaded, tokens)
-        answers = self_vqa_scores(loaded, [prompt for prompt, _ in batch], pictures, config.batch_size)
-        for (prompt, sample), seed, codes, picture, scores in zip(batch, seeds, tokens, pictures, answers, strict=True):
+        for (prompt, sample), seed, codes, picture in zip(batch, seeds, tokens, pictures, strict=True):
             rows.append(
                 {
                     "item_id": prompt.item_id,
@@ -60,12 +62,43 @@ def evaluate_model(
                     "guidance": config.guidance,
                     "tokens": codes.tolist(),
                     "image": {"bytes": encode_png(picture), "path": f"{prompt.item_id}-{sample}.png"},
-                    "vqa_score": image_score(scores),
-                    "vqa_correct": all_yes(scores),
+                    "answers": None,
+                    "vqa_score": None,
+                    "vqa_correct": None,
                     "oracle_correct": oracle(picture, prompt.prompt) if oracle else None,
                 }
             )
     return rows
+
+
+def judge_pictures(
+    judge: PictureJudge, rows: Sequence[Mapping[str, Any]], questions: Mapping[str, Sequence[str]], batch_size: int
+) -> list[dict[str, Any]]:
+    """Return the rows of `draw_pictures` with the judge's answers.
+
+    `vqa_score` is `S`, the mean `s_k`; `vqa_correct` is whether every question is answered yes (docs/method.md,
+    section 5.1).
+
+    Args:
+        judge: who answers.
+        rows: what was drawn.
+        questions: of each prompt, by `item_id`; never empty.
+        batch_size: pictures judged together.
+    """
+    judged: list[dict[str, Any]] = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        asked = [questions[row["item_id"]] for row in batch]
+        given = judge.answer([row["image"]["bytes"] for row in batch], asked)
+        for row, texts, answers in zip(batch, asked, given, strict=True):
+            scores = [answer_score(p_yes, p_no) for p_yes, p_no in answers]
+            named = [
+                {"question": text, "p_yes": p_yes, "p_no": p_no}
+                for text, (p_yes, p_no) in zip(texts, answers, strict=True)
+            ]
+            verdict = {"answers": named, "vqa_score": image_score(scores), "vqa_correct": all_yes(scores)}
+            judged.append({**row, **verdict})
+    return judged
 
 
 def picture_seed(config: EvaluationConfig, item_id: str, sample: int) -> int:

@@ -13,14 +13,14 @@ import numpy as np
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EngineConfig, EvaluationConfig, ModelConfig
 from ospo_core.engines.base import Request, TextEngine, build_engine
-from ospo_core.evaluation.judges import judge_quality
+from ospo_core.evaluation.judges import ModelJudge, judge_quality
 from ospo_core.evaluation.prompts import load_evaluation_prompts
-from ospo_core.evaluation.run import evaluate_model
+from ospo_core.evaluation.run import draw_pictures, judge_pictures
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.export import export_text_backbone
 from ospo_core.models.loading import load_model
 from ospo_core.models.pictures import decode_tokens, encode_pictures, to_pixels
-from ospo_core.prompts.families import ParseError
+from ospo_core.prompts.families import Chat, ParseError
 from ospo_core.schema import PERTURBATIONS, SubCategory
 from ospo_core.shapes.grammar import GrammarError, is_drawable, parse
 from ospo_core.shapes.oracle import questions_of, read_grids, shows
@@ -62,7 +62,9 @@ def vq_keeps_scene(loaded: UnifiedModel, count: int) -> float:
 def drawing_figures(loaded: UnifiedModel, count: int, guidance: float) -> Figures:
     """Return generation accuracy per sub-category and the judge's quality on the model's own pictures."""
     config = EvaluationConfig(limit=count, guidance=guidance)
-    rows = evaluate_model(loaded, load_evaluation_prompts(config), config, "model")
+    prompts = load_evaluation_prompts(config)
+    drawn, questions = draw_pictures(loaded, prompts, config, "model"), {one.item_id: one.questions for one in prompts}
+    rows = judge_pictures(ModelJudge(loaded, config.batch_size), drawn, questions, config.batch_size)
     quality = judge_quality(rows)
     tag = f"guidance_{guidance:g}"
     figures = {
@@ -81,10 +83,10 @@ def drawing_figures(loaded: UnifiedModel, count: int, guidance: float) -> Figure
     return figures
 
 
-def _answers(engine: TextEngine, instructions: Sequence[str], temperature: float, tag: str) -> list[str]:
+def _answers(engine: TextEngine, chats: Sequence[Chat], temperature: float, tag: str) -> list[str]:
     requests = [
-        Request(SHAPES_FAMILY.chat_text(text), derive_seed("measure", tag, k), temperature, 128)
-        for k, text in enumerate(instructions)
+        Request(SHAPES_FAMILY.chat_text(chat), derive_seed("measure", tag, k), temperature, 128)
+        for k, chat in enumerate(chats)
     ]
     return [completion.text for completion in engine.generate(requests)]
 
@@ -104,14 +106,14 @@ def text_figures(engine: TextEngine, count: int) -> Figures:
 
 
 def _writing_figures(engine: TextEngine, each: int, rng: random.Random) -> Figures:
-    instructions = []
+    chats = []
     for sub_category in SubCategory:
         pool = SHAPES_FAMILY.seed_examples(sub_category)
         shown = 5 if sub_category is SubCategory.COMPLEX else 3
-        instructions += [
+        chats += [
             SHAPES_FAMILY.write_prompt(sub_category, rng.sample(pool, min(shown, len(pool)))) for _ in range(each)
         ]
-    written = [_written(answer) for answer in _answers(engine, instructions, 1.0, "write")]
+    written = [_written(answer) for answer in _answers(engine, chats, 1.0, "write")]
     valid = [text for text in written if text is not None]
     return {"prompts/valid": len(valid) / len(written), "prompts/distinct": len(set(valid)) / max(1, len(valid))}
 
@@ -137,12 +139,13 @@ def _perturbing_figures(engine: TextEngine, subjects: Subjects, rng: random.Rand
 
 
 def _densifying_figures(engine: TextEngine, subjects: Subjects, rng: random.Random) -> Figures:
-    pairs = []
+    pairs, chats = [], []
     for sub_category, sentence in subjects:
         made = pick_perturbation(sentence, sub_category, rng)
         if made is not None:
             pairs.append((sentence.text(), made.sentence.text()))
-    answers = _answers(engine, [SHAPES_FAMILY.densify(*pair) for pair in pairs], 1.0, "dense")
+            chats.append(SHAPES_FAMILY.densify(*pairs[-1], sub_category))
+    answers = _answers(engine, chats, 1.0, "dense")
     good = [_keeps_meaning(answer, pair) for answer, pair in zip(answers, pairs, strict=True)]
     return {"dense/keeps_meaning": float(np.mean(good))}
 

@@ -21,10 +21,12 @@ from ospo_core.config.sections import LoraSettings
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import copy_all_but_weights, new_folder
-from ospo_core.models.loading import LOAD_ERRORS, read_network
+from ospo_core.models.loading import read_network
 from ospo_core.models.locate import check_folder
+from ospo_core.models.tokenizer import LOAD_ERRORS
 
 _ADAPTER = "default"
+_CPU = torch.device("cpu")
 
 
 def add_lora(model: UnifiedModel, settings: LoraSettings, seed: int = 0) -> PeftModel:
@@ -84,17 +86,17 @@ def load_adapter(network: PreTrainedModel, folder: Path, trainable: bool = False
     return adapted
 
 
-def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path) -> Path:
+def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path, device: torch.device = _CPU) -> Path:
     """Write the base model with the adapter merged in, with the base's tokenizer and configurations; return the folder.
 
-    Weights keep the type they have in the base.
+    Weights keep the type they have in the base. The base is loaded to `device`, where the merging is done.
 
     Raises:
         ModelError: the base or the adapter is not complete.
         StorageError: the folder cannot be written.
     """
     check_folder(base_folder)
-    model = load_adapter(read_network(base_folder), adapter_folder).merge_and_unload()
+    model = load_adapter(read_network(base_folder, device=device), adapter_folder).merge_and_unload()
     with new_folder(out_folder) as fresh:
         model.save_pretrained(fresh)
         copy_all_but_weights(base_folder, fresh)

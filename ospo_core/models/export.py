@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ospo_core.artifacts.model_digest import model_digest
-from ospo_core.models.folders import copy_tokenizer, new_folder
-from ospo_core.models.loading import load_tokenizer, read_network
+from ospo_core.models.folders import new_folder
+from ospo_core.models.loading import read_network
 from ospo_core.models.locate import check_folder, model_class
+from ospo_core.models.tokenizer import export_tokenizer, load_tokenizer
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 MARKER = "export.json"
 
 
@@ -25,7 +26,8 @@ def export_text_backbone(folder: Path, out: Path) -> Path:
         `out`: a folder that transformers' `AutoModelForCausalLM` and vLLM load, with the tokenizer.
 
     Raises:
-        ModelError: `folder` is not a complete checkpoint, or its language model is of an unexpected kind.
+        ModelError: `folder` is not a complete checkpoint, its language model is of an unexpected kind, or its tokenizer
+            encodes or decodes a text differently once exported.
         StorageError: `out` cannot be written.
     """
     check_folder(folder)
@@ -33,9 +35,10 @@ def export_text_backbone(folder: Path, out: Path) -> Path:
     with suppress(FileNotFoundError, NotADirectoryError, ValueError):
         if json.loads((out / MARKER).read_text(encoding="utf-8")) == marker:
             return out
-    backbone = model_class(folder).text_backbone(read_network(folder), load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    backbone = model_class(folder).text_backbone(read_network(folder), tokenizer)
     with new_folder(out) as fresh:
         backbone.save_pretrained(fresh)
-        copy_tokenizer(folder, fresh)
+        export_tokenizer(tokenizer, fresh)
         (fresh / MARKER).write_text(json.dumps(marker, sort_keys=True), encoding="utf-8")
     return out

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import quiet_transformers
 from ospo_core.models.locate import check_folder, model_class
+from ospo_core.models.tokenizer import LOAD_ERRORS, load_tokenizer
 from ospo_core.prompts.families import family
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
+_CPU = torch.device("cpu")
 
 
 def load_model(folder: Path, config: ModelConfig) -> UnifiedModel:
@@ -34,28 +33,29 @@ def load_model(folder: Path, config: ModelConfig) -> UnifiedModel:
     check_folder(folder)
     device = _device(config.device)
     tokenizer = load_tokenizer(folder)
-    network = read_network(folder, _DTYPES[config.dtype])
-    nn.Module.to(network, device).requires_grad_(False)
+    network = read_network(folder, _DTYPES[config.dtype], device)
+    network.requires_grad_(False)
     return model_class(folder)(network, tokenizer, family(config.family), folder)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer in `folder`, running none of its code.
+def load_shapes(folder: Path, config: ModelConfig) -> UnifiedModel:
+    """Return the model of `folder` without weights, on the device `meta`, to plan with; the folder needs none either.
 
     Raises:
-        ModelError: the tokenizer's files cannot be read.
+        ModelError: the configuration is not that of a known family, or the tokenizer cannot be read.
     """
+    network_class: Any = model_class(folder).network_class
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        whole = network_class.config_class.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            network = network_class(whole).to(_DTYPES[config.dtype])
     except LOAD_ERRORS as error:
-        raise ModelError(f"the tokenizer cannot be read: {error}", field=str(folder)) from error
-    return tokenizer
+        raise ModelError(f"the configuration cannot be read: {error}", field=str(folder)) from error
+    return model_class(folder)(network, load_tokenizer(folder), family(config.family), folder)
 
 
-def read_network(folder: Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
-    """Read the network from safetensors on the CPU; `dtype="auto"` keeps the stored type.
+def read_network(folder: Path, dtype: torch.dtype | str = "auto", device: torch.device = _CPU) -> PreTrainedModel:
+    """Read the network from safetensors straight to a device; `dtype="auto"` keeps the stored type.
 
     Raises:
         ModelError: the family is unknown, or the weights are damaged, of other shapes than the configuration says, or
@@ -67,6 +67,7 @@ def read_network(folder: Path, dtype: torch.dtype | str = "auto") -> PreTrainedM
             found: Any = network_class.from_pretrained(
                 folder,
                 dtype=dtype,
+                device_map=None if device.type == "cpu" else {"": device},
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -90,8 +91,8 @@ def read_network(folder: Path, dtype: torch.dtype | str = "auto") -> PreTrainedM
 
 def _device(name: str) -> torch.device:
     """Return the device that a configuration names; `auto` is the GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise ModelError("no GPU is visible", field="model.device", value=name, remedy="Use device auto or cpu")
-    return torch.device(name)
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

@@ -1,6 +1,8 @@
 """Log-probabilities of given image tokens: `log p(y_t | x, y_<t)`, teacher-forced.
 
-The very same function scores images and trains on them, so gradients flow wherever autograd is on.
+The very same function scores images and trains on them, so gradients flow wherever autograd is on. Logits of all
+images at once would take more memory than anything else (Janus-Pro: 38 MB per image in float32, several times over with
+gradients), so they are computed in parts, and computed again for the backward pass.
 """
 
 from __future__ import annotations
@@ -11,9 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import positions
+from ospo_core.models.sequences import batches, by_length, positions
+
+LOGITS_AT_ONCE = 2**25
+"""Most logits that exist at a time (rows x tokens x codes), unless one row alone has more: 134 MB in float32."""
 
 
 def run_image_sequence(
@@ -45,6 +51,8 @@ def image_token_logprobs(
 ) -> torch.Tensor:
     """Return the log-probability of every image token, nats, `float32 [B, T]`.
 
+    How many rows share a part of the logits changes nothing but rounding.
+
     Args:
         model: the model, with an adapter or without, on the device of the tensors.
         input_ids: `int64 [B, L]`, left-padded prompts (see `UnifiedModel.encode_prompts`).
@@ -54,7 +62,25 @@ def image_token_logprobs(
     before = tokens[:, :-1]
     states = run_image_sequence(model, input_ids, attention_mask, before)
     predicting = at_offsets(states, input_ids.shape[1] - 1, model.token_offsets(tokens.shape[1]))
-    logits = model.image_logits(predicting, before).float()
+    parts = batches(len(tokens), rows_at_once(tokens.shape[1], model.geometry.codes))
+    if len(parts) == 1:
+        return _logprobs_from_states(model, predicting, before, tokens)
+    rows = [(predicting[part], before[part], tokens[part]) for part in parts]
+    if not predicting.requires_grad:
+        return torch.cat([_logprobs_from_states(model, *each) for each in rows])
+    return torch.cat([checkpoint(_logprobs_from_states, model, *each, use_reentrant=False) for each in rows])
+
+
+def rows_at_once(tokens: int, codes: int) -> int:
+    """Return how many images share a part of the logits."""
+    return max(1, LOGITS_AT_ONCE // (tokens * codes))
+
+
+def _logprobs_from_states(
+    model: UnifiedModel, states: torch.Tensor, before: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Return log-probabilities `float32 [B, T]` from the states `[B, T, D]` that predict `tokens`."""
+    logits = model.image_logits(states, before).float()
     return -functional.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
 
 
@@ -75,12 +101,14 @@ def mean_logprob(
     if len(prompts) != len(tokens):
         raise ValueError(f"{len(prompts)} prompts but {len(tokens)} images")
     means = np.empty(len(prompts), dtype=np.float64)
+    order = np.array(by_length(prompts), dtype=np.int64)
 
     def score(part: slice) -> torch.Tensor:
-        ids, mask = (half.to(model.device) for half in model.encode_prompts(prompts[part]))
-        codes = torch.from_numpy(np.asarray(tokens[part]).astype(np.int64)).to(model.device)
+        rows = order[part]
+        ids, mask = (half.to(model.device) for half in model.encode_prompts([prompts[row] for row in rows]))
+        codes = torch.from_numpy(np.asarray(tokens[rows]).astype(np.int64)).to(model.device)
         return image_token_logprobs(model, ids, mask, codes).double().mean(dim=-1)
 
     for part, mean in model.batching.run("scoring", [1] * len(prompts), batch_size, score):
-        means[part] = mean.cpu().numpy()
+        means[order[part]] = mean.cpu().numpy()
     return means

@@ -1,8 +1,9 @@
 """Memory that a network takes, from its shapes alone: for batch sizes, and for plans before any weights are there.
 
 What autograd keeps per position and layer was counted with `saved_tensors_hooks` on Llamas with an adapter with dropout
-on every projection. It is a whole number of hidden and intermediate vectors. In bfloat16 there are more of them, since
-norms and adapters compute in float32. The adapters' inner vectors are omitted: their rank is small.
+on every projection, in hidden and intermediate vectors. In bfloat16 there are more of them, since norms and adapters
+compute in float32. Dropout masks are counted as a GPU keeps them, in one byte per number; a CPU keeps them as numbers.
+The adapters' inner vectors are omitted: their rank is small.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-_KEPT = {4: (18, 5), 2: (32, 7)}
+_KEPT = {4: (13.5, 4.25), 2: (23.0, 5.5)}
 """Bytes per number, to the hidden and intermediate vectors kept per position and layer."""
 
 
@@ -21,6 +22,8 @@ class MemoryFigures:
 
     Attributes:
         parameters: number of parameters.
+        layers: layers of the language model.
+        adapter_per_rank: parameters of an adapter of rank 1 on every projection of the language model.
         weights: bytes of all parameters.
         cache: bytes of keys and values per position, of all layers.
         layer_inputs: bytes per position that the backward pass needs with recomputation of the layers: their inputs.
@@ -28,6 +31,8 @@ class MemoryFigures:
     """
 
     parameters: int
+    layers: int
+    adapter_per_rank: int
     weights: int
     cache: int
     layer_inputs: int
@@ -46,10 +51,14 @@ def memory_figures(network: PreTrainedModel, backbone: PreTrainedConfig) -> Memo
     head_size = getattr(backbone, "head_dim", None) or hidden // heads
     key_value = head_size * (getattr(backbone, "num_key_value_heads", None) or heads)
     kept_hidden, kept_inner = _KEPT[size]
+    inner = backbone.intermediate_size
+    projections = 2 * (hidden + head_size * heads) + 2 * (hidden + key_value) + 3 * (hidden + inner)
     return MemoryFigures(
         parameters=sum(weights.numel() for weights in network.parameters()),
+        layers=layers,
+        adapter_per_rank=layers * projections,
         weights=sum(weights.numel() * weights.element_size() for weights in network.parameters()),
         cache=2 * layers * key_value * size,
         layer_inputs=layers * hidden * size,
-        activations=layers * (kept_hidden * hidden + kept_inner * backbone.intermediate_size) * size,
+        activations=round(layers * (kept_hidden * hidden + kept_inner * inner) * size),
     )

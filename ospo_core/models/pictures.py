@@ -78,7 +78,20 @@ def decode_tokens(
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """Return the picture `uint8 [H, W, 3]` (RGB) as PNG."""
+    """Return the picture `uint8 [H, W, 3]` (RGB) as PNG; zlib releases the interpreter lock, so threads help."""
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """Return a PNG as a picture `uint8 [H, W, 3]` (RGB)."""
+    with Image.open(BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return the picture `uint8 [H, W, 3]` at another size (bicubic); at its own size, unchanged."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))

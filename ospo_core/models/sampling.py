@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Cache
+from torch.nn import functional
+from transformers.cache_utils import Cache, DynamicLayer
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import positions, stack_left
+from ospo_core.models.sequences import by_length, positions, stack_left
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,69 @@ class RowNoise:
         return self._uniform.log().neg_().log_().neg_()
 
 
+class _ReservedLayer(DynamicLayer):
+    """Keys and values of one layer in memory reserved for the whole image: nothing is copied when a token is added.
+
+    The static layers of transformers would compute over the whole reserved length at every step.
+
+    Args:
+        keys: of the prefill, `[U, H, P, D]`.
+        values: of the prefill, likewise.
+        rows: which of the `U` rows each of the `R` sequences begins with.
+        capacity: positions to reserve, prompt included.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, capacity: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._reserved: list[torch.Tensor] = []
+        for states in (keys, values):
+            reserved = states.new_empty((len(rows), states.shape[1], capacity, states.shape[3]))
+            torch.index_select(states, 0, rows, out=reserved[:, :, : states.shape[2]])
+            self._reserved.append(reserved)
+        self._length = keys.shape[2]
+        self._show()
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append states `[R, H, P, D]`; return all of them as views."""
+        start, self._length = self._length, self._length + key_states.shape[2]
+        for reserved, states in zip(self._reserved, (key_states, value_states), strict=True):
+            reserved[:, :, start : self._length] = states
+        return self._show()
+
+    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = (reserved[:, :, : self._length] for reserved in self._reserved)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
 class _Decoder:
     """The growing sequences of one batch: cache, mask and next positions of all halves (`R` rows).
+
+    Rows with the same prompt, such as unconditional ones of one length, are read once.
 
     Attributes:
         state: `[R, D]`, the state from which the next token is predicted.
     """
 
     def __init__(self, model: UnifiedModel, ids: torch.Tensor, mask: torch.Tensor) -> None:
-        self._model, self._mask = model, mask
-        self._cache: Cache | None = None
+        self._model = model
+        distinct, rows = torch.stack([ids, mask], dim=1).unique(dim=0, return_inverse=True)
+        first_ids, first_mask = distinct.unbind(dim=1)
+        output = model.backbone(
+            inputs_embeds=model.embed_text(first_ids),
+            attention_mask=first_mask,
+            position_ids=positions(first_mask),
+            use_cache=True,
+        )
+        self.state: torch.Tensor = output.last_hidden_state[:, -1][rows]
         self._next = mask.sum(dim=-1, keepdim=True)
-        self.state = self._forward(model.embed_text(ids), positions(mask))
+        self._width = ids.shape[1]
+        capacity = self._width + model.token_offsets(model.geometry.tokens)[-1]
+        self._mask = functional.pad(mask, (0, capacity - self._width), value=1)
+        self._cache = _reserve(output.past_key_values, rows, capacity)
 
     def step(self, tokens: torch.Tensor) -> None:
         """Append the last of the image tokens `[R, S]` drawn so far."""
@@ -72,22 +125,30 @@ class _Decoder:
         width = embeddings.shape[1]
         if not width:
             return
-        self._mask = torch.cat([self._mask, self._mask.new_ones((len(tokens), width))], dim=-1)
-        self.state = self._forward(embeddings, self._next + torch.arange(width, device=self._next.device))
-        self._next = self._next + width
-
-    def _forward(self, embeddings: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """Run the language model over new embeddings `[R, P, D]` and return the last state `[R, D]`."""
+        self._width += width
         output = self._model.backbone(
             inputs_embeds=embeddings,
-            attention_mask=self._mask,
-            position_ids=position_ids,
+            attention_mask=self._mask[:, : self._width],
+            position_ids=self._next + torch.arange(width, device=self._next.device),
             past_key_values=self._cache,
             use_cache=True,
         )
-        self._cache = output.past_key_values
-        state: torch.Tensor = output.last_hidden_state[:, -1]
-        return state
+        self.state = output.last_hidden_state[:, -1]
+        self._next = self._next + width
+
+
+def _reserve(cache: Cache, rows: torch.Tensor, capacity: int) -> Cache:
+    """Return the cache of a prefill for `rows`, with memory for `capacity` positions where its layers allow that."""
+    states = [(layer.keys, layer.values) for layer in cache.layers if type(layer) is DynamicLayer]
+    layers: list[Any] = [
+        _ReservedLayer(keys, values, rows, capacity)
+        for keys, values in states
+        if keys is not None and values is not None
+    ]
+    if len(layers) < len(cache.layers):  # sliding windows and states of other kinds
+        cache.batch_select_indices(rows)
+        return cache
+    return Cache(layers=layers)
 
 
 def guide(logits: torch.Tensor, guidance: float) -> torch.Tensor:
@@ -111,7 +172,7 @@ def sample_images(
     """Sample one image per prompt.
 
     Args:
-        prompts: plain prompts, in the family's language; `N` of them.
+        prompts: plain prompts, in the family's language; `N` of them. Those of similar length are decoded together.
         seeds: one seed per prompt, each in [0, 2**64).
         guidance: scale of classifier-free guidance; 1 is none and omits the unconditional half.
         temperature: divides the guided logits; 0 takes the most probable token.
@@ -124,14 +185,15 @@ def sample_images(
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
     tokens = np.empty((len(prompts), model.geometry.tokens), dtype=np.uint16)
     logprobs = np.empty(len(prompts), dtype=np.float64)
-    each = [1] * len(prompts)
+    each, order = [1] * len(prompts), np.array(by_length(prompts), dtype=np.int64)
 
     def sample(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        return _sample_batch(model, prompts[part], seeds[part], guidance, temperature)
+        rows = order[part]
+        return _sample_batch(model, [prompts[row] for row in rows], [seeds[row] for row in rows], guidance, temperature)
 
     for part, (drawn, mean) in model.batching.run("sampling", each, batch_size, sample):
-        tokens[part] = drawn.cpu().numpy().astype(np.uint16)
-        logprobs[part] = mean.cpu().numpy()
+        tokens[order[part]] = drawn.cpu().numpy().astype(np.uint16)
+        logprobs[order[part]] = mean.cpu().numpy()
     return SampledImages(tokens, logprobs)
 
 

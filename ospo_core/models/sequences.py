@@ -65,3 +65,17 @@ def single_token_ids(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str
             remedy="Check the prompt family",
         )
     return sorted(ids)
+
+
+def by_length(texts: Sequence[str]) -> list[int]:
+    """Return the indices of `texts` from the shortest to the longest; texts of equal length keep their order.
+
+    Rows are padded to the longest of their batch, so batches of mixed lengths would mostly compute padding. Length is
+    counted in characters, which is close enough.
+    """
+    return sorted(range(len(texts)), key=lambda index: len(texts[index]))
+
+
+def batches(count: int, batch_size: int) -> list[slice]:
+    """Return the slices that cut `count` rows into batches of at most `batch_size`."""
+    return [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]

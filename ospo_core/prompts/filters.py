@@ -6,10 +6,23 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from ospo_core.prompts.shingles import ShingleIndex
+from ospo_core.prompts.shingles import ShingleIndex, few_hashes_of, hashes_of
 
 # The reasons for which a text stage drops an answer; they are the keys of `drops` in its manifest.
 UNPARSABLE = "unparsable"
+NOT_TEXT = "not_text"
+"""Control characters, lone surrogates, or bytes that are not UTF-8."""
+MISSING_LINE = "missing_line"
+"""A labelled line is missing, or out of order."""
+STRAY_TEXT = "stray_text"
+"""Text that may or may not belong to the answer."""
+NO_PROMPT = "no_prompt"
+"""Empty, or a placeholder, or a question where a prompt should be."""
+UNCLEAR_CONCEPTS = "unclear_concepts"
+UNCLEAR_RELATIONS = "unclear_relations"
+NO_QUESTIONS = "no_questions"
+NOT_YES_NO = "not_yes_no"
+"""A question that cannot be answered with yes, or that the model itself answered with no."""
 EQUAL_TO_BASE = "equal_to_base"
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
@@ -21,6 +34,12 @@ TRUNCATED = "truncated"
 TOO_MANY_QUESTIONS = "too_many_questions"
 SURPLUS = "surplus"
 """An answer generated in the same pass as the one that met the quota."""
+
+UNREADABLE = frozenset(
+    {UNPARSABLE, NOT_TEXT, MISSING_LINE, STRAY_TEXT, NO_PROMPT, UNCLEAR_CONCEPTS, UNCLEAR_RELATIONS}
+    | {NO_QUESTIONS, NOT_YES_NO, TRUNCATED}
+)
+"""The reasons that are about the form of an answer; the others are about what it says."""
 
 CONTAMINATION_SIMILARITY = 0.9
 """Jaccard similarity of word 3-shingles at which a prompt counts as copied from an evaluation list.
@@ -145,8 +164,14 @@ class ContaminationCheck:
     """
 
     def __init__(self, prompts: Iterable[str] = (), similarity: float = CONTAMINATION_SIMILARITY) -> None:
-        self._known = Deduplicator(similarity, prompts)
+        known = list(prompts)
+        self._similarity = similarity
+        self._known = Deduplicator(similarity, known)
+        self._shingles = {key for prompt in known for key in hashes_of(normalise(prompt))}
 
     def __call__(self, prompt: str) -> str | None:
         """Return CONTAMINATED or None."""
+        few = few_hashes_of(normalise(prompt), self._similarity)
+        if few and self._shingles.isdisjoint(few):  # most prompts, for a third of the time
+            return None
         return CONTAMINATED if self._known.check(prompt) else None

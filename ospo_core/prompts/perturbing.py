@@ -10,7 +10,7 @@ from typing import Any
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import PerturbationsConfig
 from ospo_core.engines.base import TextEngine
-from ospo_core.prompts.families import ParseError, PromptFamily
+from ospo_core.prompts.families import AnswerKind, Chat, ParseError, PromptFamily
 from ospo_core.prompts.filters import dense_problem, perturbation_problem
 from ospo_core.prompts.generation import Answers, Instruction, Sampling, generate_with_retries, generation_counts
 from ospo_core.schema import PERTURBATIONS, PerturbationKind, SubCategory
@@ -24,27 +24,34 @@ def perturb_prompts(
     prompt_rows: Sequence[Mapping[str, Any]],
     config: PerturbationsConfig,
     seed: int,
-) -> tuple[list[Row], Counter[str], dict[str, float]]:
+    min_parsed: float = 0.0,
+) -> tuple[list[Row], Counter[str], dict[str, float], dict[str, str]]:
     """Perturb every prompt three times and densify the results.
 
     Args:
         prompt_rows: rows of table `prompts`.
         config: temperatures and limits; `densify=False` uses the short prompts as the dense ones.
         seed: of the round.
+        min_parsed: share of the first answers that must have the expected form.
 
     Returns:
         Rows of table `perturbations`, by prompt and variant; dropped variants by the reason of their last attempt;
-        counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants.
+        counts: calls, retries, tokens, failed answers by reason (`failed_<reason>`), items_without_variants;
+        one raw answer by reason for which answers failed.
+
+    Raises:
+        StageError: fewer of the first answers have the expected form.
     """
     variants = [
         _Variant(row, number, kind)
         for row in prompt_rows
         for number, kind in enumerate(PERTURBATIONS[SubCategory(row["sub_category"])])
     ]
-    sampling = Sampling(seed, config.temperature, config.max_tokens, config.attempts)
+    options = (config.temperature, config.max_tokens, config.attempts, config.top_p)
+    sampling = Sampling(seed, *options, AnswerKind.PERTURBATION, min_parsed)
     negatives = _perturb(engine, family, variants, sampling)
     pairs = [(variant, text) for variant, text in zip(variants, negatives.values, strict=True) if text is not None]
-    dense = _densify(engine, family, pairs, config, seed)
+    dense = _densify(engine, family, pairs, config, seed, min_parsed)
     rows = [
         {
             **{name: variant.row[name] for name in ("item_id", "category", "sub_category", "prompt")},
@@ -62,7 +69,7 @@ def perturb_prompts(
     kept = {row["item_id"] for row in rows}
     counts = generation_counts(negatives, dense)
     counts["items_without_variants"] = float(sum(row["item_id"] not in kept for row in prompt_rows))
-    return rows, drops, counts
+    return rows, drops, counts, {**dense.raw, **negatives.raw}
 
 
 @dataclass(frozen=True)
@@ -73,9 +80,14 @@ class _Variant:
     variant: int
     kind: PerturbationKind
 
-    def instruction(self, task: str, text: str) -> Instruction:
+    @property
+    def sub_category(self) -> SubCategory:
+        """The sub-category of the prompt."""
+        return SubCategory(self.row["sub_category"])
+
+    def instruction(self, task: str, chat: Chat) -> Instruction:
         """Return the instruction of a task, keyed by this variant."""
-        return Instruction((str(self.row["item_id"]), self.variant, task), text)
+        return Instruction((str(self.row["item_id"]), self.variant, task), chat)
 
 
 def _perturb(
@@ -92,8 +104,10 @@ def _perturb(
         accepted[row["item_id"]].append(negative)
         return negative
 
-    texts = [family.perturb(v.kind, v.row["prompt"], SubCategory(v.row["sub_category"])) for v in variants]
-    instructions = [variant.instruction("perturb", text) for variant, text in zip(variants, texts, strict=True)]
+    instructions = [
+        variant.instruction("perturb", family.perturb(variant.kind, variant.row["prompt"], variant.sub_category))
+        for variant in variants
+    ]
     return generate_with_retries(engine, family, instructions, sampling, parse)
 
 
@@ -103,6 +117,7 @@ def _densify(
     pairs: Sequence[tuple[_Variant, str]],
     config: PerturbationsConfig,
     seed: int,
+    min_parsed: float,
 ) -> Answers[tuple[str, str]]:
     """Generate the dense prompts of (variant, negative prompt); without `densify` they are the short prompts."""
     if not config.densify:
@@ -115,7 +130,9 @@ def _densify(
         return dense, dense_negative
 
     instructions = [
-        variant.instruction("densify", family.densify(variant.row["prompt"], negative)) for variant, negative in pairs
+        variant.instruction("densify", family.densify(variant.row["prompt"], negative, variant.sub_category))
+        for variant, negative in pairs
     ]
-    sampling = Sampling(seed, config.dense_temperature, config.max_tokens, config.attempts)
+    options = (config.dense_temperature, config.max_tokens, config.attempts, config.dense_top_p)
+    sampling = Sampling(seed, *options, AnswerKind.DENSE, min_parsed)
     return generate_with_retries(engine, family, instructions, sampling, parse)

@@ -51,6 +51,18 @@ def hashes_of(text: str) -> Collection[int]:
     return hashes
 
 
+def few_hashes_of(text: str, threshold: float) -> Collection[int]:
+    """Return the hashes of a text's first shingles, so many that every similar text has one of them; empty if unknown.
+
+    A text of n shingles lacks at most n - ceil(t n) of those of a similar one.
+    """
+    words = text.split()
+    most = len(words) - SHINGLE + 1
+    count = min(most, most - math.ceil(threshold * most - _ROUNDING) + 1)
+    hashes = set(map(hash, _runs(words[: count + SHINGLE - 1])))
+    return hashes if len(words) > FEW_WORDS and len(hashes) == count else ()
+
+
 def _runs(words: list[str]) -> Iterable[tuple[str, ...]]:
     """Return the runs of three consecutive words, in order."""
     return zip(words, words[1:], words[2:], strict=False)

@@ -12,9 +12,10 @@ from typing import Any
 from ospo_core.artifacts.ids import derive_seed, item_id
 from ospo_core.config.sections import PromptsConfig
 from ospo_core.engines.base import TextEngine
-from ospo_core.prompts.families import ParseError, PromptAnswer, PromptFamily
+from ospo_core.prompts.failures import check_parsed, printable
+from ospo_core.prompts.families import AnswerKind, ParseError, PromptAnswer, PromptFamily
 from ospo_core.prompts.filters import SURPLUS, ContaminationCheck, Deduplicator, number_above_four
-from ospo_core.prompts.generation import Instruction, Sampling, finished_text
+from ospo_core.prompts.generation import Instruction, Sampling, whole_answer
 from ospo_core.schema import SubCategory, category_of
 
 OVERSAMPLING = 1.5
@@ -33,6 +34,7 @@ class GeneratedPrompts:
         drops: answers dropped, by reason; with the rows they add up to `calls`.
         calls: requests made.
         tokens: tokens generated.
+        raw: one raw answer by reason for dropping it.
     """
 
     sub_category: SubCategory
@@ -41,6 +43,7 @@ class GeneratedPrompts:
     drops: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     tokens: int = 0
+    raw: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> int:
@@ -69,6 +72,7 @@ def write_prompts(
     seed: int,
     contamination: ContaminationCheck | None = None,
     taken: Deduplicator | None = None,
+    min_parsed: float = 0.0,
 ) -> GeneratedPrompts:
     """Generate prompts until `quota` are accepted or `quota x attempts_per_prompt` calls have been made.
 
@@ -79,19 +83,24 @@ def write_prompts(
         quota: prompts wanted; may be 0.
         contamination: evaluation prompts to keep out.
         taken: prompts that exist already; none of them is accepted again.
+        min_parsed: share of the answers of the first pass that must have the expected form.
+
+    Raises:
+        StageError: fewer have it.
     """
     size = config.examples_complex if sub_category is SubCategory.COMPLEX else config.examples
     pool = ExamplePool(family, sub_category, size, seed, config.redraw_every)
     duplicates = Deduplicator(config.near_duplicate_similarity, earlier=taken)
     checks = (number_above_four, contamination or ContaminationCheck(), duplicates)
-    sampling = Sampling(seed, config.temperature, config.max_tokens, attempts=1)
+    sampling = Sampling(seed, config.temperature, config.max_tokens, 1, config.top_p, AnswerKind.PROMPT)
     result, accepted = GeneratedPrompts(sub_category, quota), list[PromptAnswer]()
     limit = quota * config.attempts_per_prompt
     while result.missing > 0 and result.calls < limit:
-        text = family.write_prompt(sub_category, pool.at(result.calls, accepted))
+        start = result.calls
+        chat = family.write_prompt(sub_category, pool.at(start, accepted))
         calls = max(SMALLEST_PASS, math.ceil(result.missing * OVERSAMPLING))
-        end = min(result.calls + calls, limit, pool.next_redraw(result.calls))
-        instructions = [Instruction((sub_category.value, call), text) for call in range(result.calls, end)]
+        end = min(start + calls, limit, pool.next_redraw(start))
+        instructions = [Instruction((sub_category.value, call), chat) for call in range(start, end)]
         for completion in engine.generate([sampling.request(family, one) for one in instructions]):
             result.calls += 1
             result.tokens += completion.tokens
@@ -99,15 +108,20 @@ def write_prompts(
                 result.drops[SURPLUS] += 1
                 continue
             try:
-                answer = family.parse_prompt(finished_text(completion))
+                answer = family.parse_prompt(whole_answer(chat, completion))
             except ParseError as error:
                 result.drops[error.reason] += 1
+                result.raw.setdefault(error.reason, printable(error.answer))
                 continue
             if reason := next(filter(None, (check(answer.prompt) for check in checks)), None):
                 result.drops[reason] += 1
+                result.raw.setdefault(reason, printable(answer.prompt))
                 continue
             accepted.append(answer)
             result.rows.append(prompt_row(answer, sub_category))
+        if not start:
+            read = result.calls - result.drops[SURPLUS]
+            check_parsed(f"{sampling.kind}, {sub_category}", read, result.drops, result.raw, min_parsed)
     return result
 
 

@@ -19,6 +19,9 @@ from ospo_core.schema import StageName
 EXAMPLES = 6
 """Preference pairs shown, and comparisons before/after per group."""
 
+_JUDGES = {"oracle": "the oracle, which reads the objects back from the pixels", "vqa": "each model itself"}
+"""Who judged evaluations of version 1, whose manifests do not say it."""
+
 Manifests = Mapping[StageName, Manifest]
 
 
@@ -55,7 +58,7 @@ def render_report(
         "settings": config.model_dump(mode="json"),
         "manifests": [manifests[stage] for stage in StageName if stage in manifests],
         "decision": _decision(extra),
-        "accuracy": extra.get("accuracy"),
+        "accuracy": _accuracy(extra),
         "pairs": _pairs(storage, manifests, config.seed),
         "histograms": _histograms(storage, manifests),
         "training": _training(storage, manifests),
@@ -85,7 +88,18 @@ def _decision(extra: Mapping[str, Any]) -> dict[str, Any] | None:
     if not decision:
         return None
     groups = [decision["overall"], *decision["categories"]]
-    return {**decision, "groups": groups, "chart": plots.picture(plots.accuracy_chart(groups))}
+    return {
+        "judge": _JUDGES[decision["metric"]],
+        **decision,
+        "groups": groups,
+        "chart": plots.picture(plots.accuracy_chart(groups)),
+    }
+
+
+def _accuracy(extra: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the accuracy of a model that was evaluated alone."""
+    accuracy = extra.get("accuracy")
+    return {"judge": _JUDGES[accuracy["metric"]], **accuracy} if accuracy else None
 
 
 def _pairs(storage: Storage, manifests: Manifests, seed: int) -> dict[str, Any] | None:
@@ -136,11 +150,12 @@ def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str,
         return None
     metric = manifest.extra["decision"]["metric"]
     groups = collect.comparisons(storage, manifest, f"{metric}_correct", seed, EXAMPLES)
-    return {"groups": groups, "total": sum(group.count for group in groups), "metric": metric}
+    judge = manifest.extra["decision"].get("judge", _JUDGES[metric])
+    return {"groups": groups, "total": sum(group.count for group in groups), "judge": judge}
 
 
 def _judge(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
-    """Return how good a judge the model is, before and after training; None without an oracle."""
+    """Return how good the judge is, on the pictures before and after training; None without an oracle."""
     manifest = manifests.get(StageName.EVALUATION)
     if manifest is None or not manifest.extra.get("judge"):
         return None
@@ -149,5 +164,6 @@ def _judge(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
         "right, says the oracle": (plots.GOOD, scores.get(True, ())),
         "wrong, says the oracle": (plots.BAD, scores.get(False, ())),
     }
-    view = _histogram_view("the model's own score S", {"Held-out pictures": groups})
-    return {"models": manifest.extra["judge"], **view}
+    view = _histogram_view("the judge's score S", {"Held-out pictures": groups})
+    judged_by = manifest.extra.get("judged_by", {"kind": "self", "name": ""})
+    return {"models": manifest.extra["judge"], "by": judged_by, **view}

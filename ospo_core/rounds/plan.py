@@ -1,17 +1,14 @@
-"""The state of a round: which stages are cached, which would run and for how long, and which are out of date."""
+"""The state of a round: which stages are cached, which would run, and which are out of date."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.tables import read_shard
-from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.errors import DamagedArtifactError, StageError
-from ospo_core.evaluation.prompts import load_evaluation_prompts
-from ospo_core.rounds.lineage import ancestors
 from ospo_core.rounds.records import stage_records
 from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
@@ -115,25 +112,6 @@ def report_key(manifests: Mapping[StageName, Manifest]) -> str:
     return f"reports/{last.stage}-{last.fingerprint[:16]}.html"
 
 
-def estimate_seconds(config: RoundConfig, manifests: Sequence[Manifest]) -> dict[StageName, float]:
-    """Return how long each stage of a round would take at the mean speed of past results; others are omitted.
-
-    Stages that follow the prompts scale with the number of prompts, training with the sequences it sees, evaluation
-    with its pictures.
-
-    Args:
-        config: the round's configuration.
-        manifests: every finished result of the storage, see `all_manifests`.
-    """
-    estimates: dict[StageName, float] = {}
-    for stage in StageName:
-        past = [one for one in manifests if one.stage is stage and not (one.ingredients.get("redo") or {}).get("where")]
-        work = sum(_work_done(one, manifests) for one in past)
-        if work > 0:
-            estimates[stage] = sum(one.seconds for one in past) / work * _work_wanted(config, stage)
-    return estimates
-
-
 def _plan_stage(run: StageRun, refresh: bool) -> tuple[StagePlan, Manifest | None]:
     """Look one stage up; one to be refreshed keeps its manifest for later stages, since its content may not change."""
     name = run.stage.name
@@ -159,27 +137,3 @@ def _attempt_note(run: StageRun) -> str:
     if run.attempt is None:
         return ""
     return f"recomputed, attempt {run.attempt.number}{f' where {run.attempt.where}' if run.is_partial else ''}"
-
-
-def _work_wanted(config: RoundConfig, stage: StageName) -> float:
-    """Return how much work a stage has, in the unit of `_work_done`."""
-    if stage is StageName.TRAINING:
-        training = config.training
-        return float(training.steps * training.batch_size * training.accumulation)
-    if stage is StageName.EVALUATION:
-        pictures = len(load_evaluation_prompts(config.evaluation)) * config.evaluation.samples
-        return 2.0 * pictures  # by parent and child
-    return float(sum(config.prompts.quotas.values()))
-
-
-def _work_done(manifest: Manifest, manifests: Sequence[Manifest]) -> float:
-    """Return the work behind a past result: prompts of its round, sequences trained on, or pictures evaluated."""
-    if manifest.stage is StageName.TRAINING:
-        settings = manifest.ingredients["fields"]["training"]
-        return float(manifest.counts["steps"] * settings["batch_size"] * settings["accumulation"])
-    if manifest.stage is StageName.EVALUATION:
-        return float(manifest.counts["images"])
-    if manifest.stage is StageName.PROMPTS:
-        return float(manifest.rows)
-    prompts = next((one for one in ancestors(manifests, manifest) if one.stage is StageName.PROMPTS), None)
-    return float(prompts.rows) if prompts is not None else 0.0

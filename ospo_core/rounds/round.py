@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest, manifest_key
@@ -55,8 +55,11 @@ class Round:
         """Twelve hex digits: a digest of everything that changes the results, so not of folders or batch sizes."""
         if self.recorded_id:
             return self.recorded_id
-        fields = [[stage.name, stage.fields(self.config)] for stage in self.stages.values()]
-        parts = [self.kind, fields, self.model.digest, self.config.model.family, self.config.model.dtype]
+        stages = self.stages.values()
+        fields = [[stage.name, stage.fields(self.config)] for stage in stages]
+        judges = [stage.judge(self.config, self.storage, self.model) for stage in stages]
+        parts: list[Any] = [self.kind, fields, self.model.digest, self.config.model.family, self.config.model.dtype]
+        parts += [judge.identity() for judge in judges if judge is not None]
         return digest_of(parts)[:_ID_DIGITS]
 
     def bind(self, name: StageName, upstream: Mapping[StageName, Manifest], attempt: Attempt | None = None) -> StageRun:

@@ -23,6 +23,7 @@ import polars as pl
 
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import SelectionConfig
+from ospo_core.errors import StageError
 from ospo_core.schema import Side
 
 NO_IMAGES = "no_images"
@@ -170,8 +171,19 @@ def _pairs(chosen: pl.DataFrame, rejected: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_texts(prompts: Prompts, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return every pair with every perturbed prompt of its item; `logprob_text` is `l(y_w|x~)`."""
+    """Return every pair with every perturbed prompt of its item; `logprob_text` is `l(y_w|x~)`.
+
+    Raises:
+        StageError: a chosen image has no such log-probabilities (`could_be_chosen` says which images get them).
+    """
     negatives = prompts.scores["logprob_negatives"][pairs["row"]].alias("logprob_text")
+    if (negatives.list.len() == 0).any():
+        raise StageError(
+            "a chosen image has no log-probabilities under the perturbed prompts",
+            field="scores",
+            value=prompts.scores["item_id"][pairs["row"]].filter(negatives.list.len() == 0)[0],
+            remedy="Run the scores stage again with --refresh scores",
+        )
     every = pairs.with_columns(negatives, *prompts.texts[pairs["item"]])
     return every.explode("logprob_text", "row_text", "variant_text")
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import polars as pl
 import pyarrow as pa
 
+from ospo_core.config.sections import SelectionConfig
+from ospo_core.schema import Side
+
 
 def answer_score(p_yes: float, p_no: float) -> float:
     """Return `s_k = p(yes) - p(no)` in [-1, 1]; each `p` is already the maximum over the spellings of its word."""
@@ -28,6 +31,29 @@ def is_yes(answer: float) -> bool:
     return answer > 0.0
 
 
+def could_be_chosen(side: str, answers: Sequence[float], config: SelectionConfig) -> bool:
+    """Return whether the rule could choose an image with these `s_k`, whatever `sides` is, at any sensible threshold.
+
+    Only such an image is compared with the perturbed prompts: `l(y|x~)` says how hard they are for the chosen image.
+    """
+    floor = choice_floor(config)
+    if floor is None:
+        return side == Side.BASE.value
+    if config.rule == "v3":
+        return image_score(answers) >= floor and any(map(is_yes, answers))
+    return bool(answers) and all(s > floor for s in answers)
+
+
+def choice_floor(config: SelectionConfig) -> float | None:
+    """Return what an image must reach to be chosen by v2 (every `s_k`) or v3 (`S`); None for rules without a threshold.
+
+    It is 0 for all thresholds from 0, so that another one of them needs no new scores.
+    """
+    if not config.filtering or config.rule == "best_of_n":
+        return None
+    return min(0.0, config.v3_score_threshold if config.rule == "v3" else config.v2_answer_threshold)
+
+
 def read_scores(table: pa.Table) -> pl.DataFrame:
     """Return the scores table with every answer reduced to its `s_k`: one row per image, in the order of `table`.
 
@@ -36,7 +62,7 @@ def read_scores(table: pa.Table) -> pl.DataFrame:
         score: `S`; where the table has none, the mean of the answers.
         lowest, highest: the extreme `s_k` of the base prompt's questions; null if none were asked.
         logprob: `l(y|x)`, mean log-probability of the image tokens (nats per token) under the base prompt.
-        logprob_negatives: list of `l(y|x~)`, one per perturbed prompt, by variant.
+        logprob_negatives: list of `l(y|x~)`, one per perturbed prompt, by variant; empty where it was not computed.
         about: list of `{variant, s}`: the `s_k` of the perturbed prompts' questions about this image.
         finite: whether all these numbers are finite; a missing one is not.
     """

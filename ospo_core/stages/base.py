@@ -8,7 +8,7 @@ stage to a round and runs it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,10 +19,13 @@ from pydantic import Field
 
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.config import RoundConfig
-from ospo_core.config.sections import EngineConfig, Section
+from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
 
 if TYPE_CHECKING:
+    from ospo_core.artifacts.storage import Storage
+    from ospo_core.stages.judge import Judge
+    from ospo_core.stages.model_ref import ModelRef
     from ospo_core.stages.run import StageRun
 
 Row = Mapping[str, Any]
@@ -93,6 +96,13 @@ class Stage(ABC):
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return the configuration that changes the output, and nothing else; it is part of the fingerprint."""
 
+    def judge(self, config: RoundConfig, storage: Storage, model: ModelRef) -> Judge | None:
+        """Return who judges held-out pictures for this stage of a round that starts from `model`; by default nobody.
+
+        The judge's identity is part of the fingerprint.
+        """
+        return None
+
     @abstractmethod
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Compute one shard from `run` and `spec` only, so that every process always gets the same result."""
@@ -143,6 +153,14 @@ def shard_name(index: int) -> str:
     return f"part-{index:05d}"
 
 
-def engine_fields(config: EngineConfig) -> dict[str, Any]:
-    """Return the options of a text engine that change its text; memory limits and addresses do not."""
-    return config.model_dump(mode="json", include={"kind", "dtype", "max_model_len", "served_model"})
+NEUTRAL: Mapping[str, Any] = {"top_p": 1.0, "dense_top_p": 1.0, "structured_output": "auto"}
+"""Options added after results were published, each with the value under which those results would be the same.
+
+At that value they are no part of a fingerprint, so that the results stay valid.
+"""
+
+
+def options_of(section: Section, exclude: Collection[str] = ()) -> dict[str, Any]:
+    """Return the options of a section for `Stage.fields`, without those at a value of `NEUTRAL`."""
+    values = section.model_dump(mode="json", exclude=set(exclude))
+    return {name: value for name, value in values.items() if name not in NEUTRAL or value != NEUTRAL[name]}

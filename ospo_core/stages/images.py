@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ospo_core.config import RoundConfig
@@ -30,14 +31,18 @@ class ImagesStage(Stage):
         return config.images.model_dump(mode="json", exclude={"batch_size"})
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
-        """Render the images of one shard, one batch at a time."""
+        """Render the images of one shard, one batch at a time; while one is sampled, the one before is encoded."""
         wanted = [image for row in run.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
         size = run.config.images.batch_size
-        rows: list[dict[str, Any]] = []
+        rows, before = list[dict[str, Any]](), iter(list[dict[str, Any]]())
         if wanted:
             loaded = run.image_model()
-            for start in range(0, len(wanted), size):
-                rows += _render(loaded, wanted[start : start + size], run.config)
+            with ThreadPoolExecutor() as pool:
+                for start in range(0, len(wanted), size):
+                    batch = _render(loaded, wanted[start : start + size], run.config, pool)
+                    rows += before
+                    before = batch
+                rows += before
         tokens = sum(len(row["tokens"]) for row in rows)
         return ShardResult(
             table=table_from_rows("images", rows),
@@ -56,8 +61,10 @@ def _wanted(row: Row) -> Iterator[dict[str, Any]]:
         yield {**same, "side": side.value, "dense_prompt": row[column]}
 
 
-def _render(model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig) -> list[dict[str, Any]]:
-    """Sample and decode one batch."""
+def _render(
+    model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig, pool: Executor
+) -> Iterator[dict[str, Any]]:
+    """Sample and decode one batch, and begin to encode it; the rows come once their PNGs are done."""
     from ospo_core.models.pictures import decode_tokens, encode_png
     from ospo_core.models.sampling import sample_images
 
@@ -69,17 +76,17 @@ def _render(model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: Ro
         config.images.temperature,
         config.images.batch_size,
     )
-    pictures = decode_tokens(model, sampled.tokens)
-    columns = zip(wanted, sampled.tokens, pictures, sampled.mean_logprob, strict=True)
-    return [
+    pngs = pool.map(encode_png, decode_tokens(model, sampled.tokens))
+    columns = zip(wanted, sampled.tokens.tolist(), pngs, sampled.mean_logprob.tolist(), strict=True)
+    return (
         {
             **image,
-            "tokens": tokens.tolist(),
+            "tokens": tokens,
             "image": {
-                "bytes": encode_png(picture),
+                "bytes": png,
                 "path": f"{image['item_id']}-{image['variant']}-{image['side']}.png",  # a name for people who save it
             },
-            "mean_logprob": float(logprob),
+            "mean_logprob": logprob,
         }
-        for image, tokens, picture, logprob in columns
-    ]
+        for image, tokens, png, logprob in columns
+    )

@@ -35,10 +35,13 @@ def stored_ref(digest: str, key: str) -> ModelRef:
     return ModelRef(digest=digest, source=f"{STORED}{key}")
 
 
-def starting_model(config: RoundConfig, storage: Storage) -> ModelRef:
-    """Return the model that `config.model.path` names: `current` (last promoted), embedded, or a local folder.
+def starting_model(config: RoundConfig, storage: Storage, download: bool = True) -> ModelRef:
+    """Return the model that `config.model.path` names: `current` (last promoted), embedded, a folder or a repository.
+
+    A repository is pinned to the commit that it has now. Without `download`, it must be on this machine.
 
     Raises:
+        MissingModelError: the folder or repository is not there.
         ModelError: there is no such model, or the folder is not a complete checkpoint.
     """
     if config.model.path == CURRENT:
@@ -51,11 +54,12 @@ def starting_model(config: RoundConfig, storage: Storage) -> ModelRef:
                 remedy="Run a round from a named model first",
             )
         return stored_ref(pointer.digest, pointer.key)
+    from ospo_core.models.hub import pinned
     from ospo_core.models.locate import check_folder, resolve_model
 
-    folder = resolve_model(config.model.path)
+    folder = resolve_model(config.model.path, download)
     check_folder(folder)
-    return ModelRef(digest=model_digest(folder), source=config.model.path)
+    return ModelRef(digest=model_digest(folder), source=pinned(config.model.path, folder))
 
 
 def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:

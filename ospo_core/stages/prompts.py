@@ -20,16 +20,21 @@ from ospo_core.artifacts.tables import write_shard
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, StageError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
+from ospo_core.prompts.failures import describe_drops
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
 from ospo_core.prompts.writing import write_prompts
 from ospo_core.schema import StageName, SubCategory, table_from_rows
-from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, engine_fields, shard_name
+from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, options_of, shard_name
 from ospo_core.stages.merging import Merged, accepted_shards, merge
 from ospo_core.stages.run import StageRun
+from ospo_core.stages.text import RAW_ANSWERS, raw_answers, text_extra, text_fields
 
 MAX_WAVES = 5
 """Waves of writing: the first, and at most four that fill the gaps left by duplicates between slices."""
+
+_OF_A_SLICE = frozenset({"wave", "sub_category", "short"})
+"""Facts of a slice that say nothing about the whole stage."""
 
 _last_merge: dict[tuple[str, int], Merged] = {}
 """The last merge of this process, by address of the stage and number of waves; all slices of a later wave use it."""
@@ -46,10 +51,9 @@ class PromptsStage(Stage):
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return quotas, sampling options, engine, seed, shard size, and a digest of the excluded prompts."""
         return {
-            "prompts": config.prompts.model_dump(mode="json", exclude={"contamination_lists", "on_unmet_quota"}),
+            "prompts": options_of(config.prompts, {"contamination_lists", "on_unmet_quota"}),
             "contamination": digest_of(excluded_prompts(config)),
-            "engine": engine_fields(config.engine),
-            "seed": config.seed,
+            **text_fields(config),
             "shard_size": config.storage.shard_size,
         }
 
@@ -71,8 +75,9 @@ class PromptsStage(Stage):
         """Write one slice; a later wave knows every prompt of the earlier waves."""
         sub_category, wave, quota = (spec.params[key] for key in ("sub_category", "wave", "quota"))
         earlier = _merged_before(run, self, int(wave)) if wave else None
+        engine = run.text_engine()
         written = write_prompts(
-            run.text_engine(),
+            engine,
             family(run.config.model.family),
             SubCategory(str(sub_category)),
             int(quota),
@@ -80,13 +85,19 @@ class PromptsStage(Stage):
             derive_seed(run.config.seed, "prompts", str(sub_category), int(wave), spec.index),
             ContaminationCheck(excluded_prompts(run.config)),
             earlier.texts if earlier is not None else None,
+            run.config.engine.min_parsed,
         )
         return ShardResult(
             table=table_from_rows("prompts", written.rows),
             items_in=written.calls,
             drops=written.drops,
             counts={"calls": written.calls, "tokens": written.tokens},
-            extra={"wave": wave, "sub_category": sub_category, "short": written.missing},
+            extra={
+                "wave": wave,
+                "sub_category": sub_category,
+                "short": written.missing,
+                **text_extra(engine, written.raw),
+            },
         )
 
     def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
@@ -96,20 +107,22 @@ class PromptsStage(Stage):
             StageError: there are no prompts, or a quota is unmet and `prompts.on_unmet_quota` is `fail`.
         """
         merged, quotas = _merged(run, manifest.shards), _quotas(run.config)
-        missing = merged.missing(quotas)
-        _check_quotas(merged, missing, quotas, run.config.prompts.on_unmet_quota)
+        missing, raw = merged.missing(quotas), raw_answers(manifest)
+        drops = Counter(manifest.drops) + merged.drops
+        _check_quotas(merged, missing, quotas, run.config.prompts.on_unmet_quota, describe_drops(drops, raw))
         tables = accepted_shards(run.storage, manifest, merged, run.config.storage.shard_size)
         shards = tuple(
             write_shard(run.storage, f"{run.prefix}/{shard_name(number)}.parquet", table)
             for number, table in enumerate(tables)
         )
         _last_merge.clear()
-        drops = Counter(manifest.drops) + merged.drops
+        engine_facts = {name: fact for name, fact in manifest.extra.items() if name not in _OF_A_SLICE}
+        unmet = {name.value: count for name, count in missing.items()}
         return manifest.model_copy(
             update={
                 "shards": shards,
                 "drops": dict(sorted(drops.items())),
-                "extra": {"unmet_quotas": {name.value: count for name, count in missing.items()}},
+                "extra": {**engine_facts, "unmet_quotas": unmet, RAW_ANSWERS: raw},
             }
         )
 
@@ -196,19 +209,20 @@ def _merged_before(run: StageRun, stage: PromptsStage, wave: int) -> Merged:
 
 
 def _check_quotas(
-    merged: Merged, missing: dict[SubCategory, int], quotas: dict[SubCategory, int], on_unmet_quota: str
+    merged: Merged, missing: dict[SubCategory, int], quotas: dict[SubCategory, int], on_unmet_quota: str, drops: str
 ) -> None:
+    """Raise StageError if there are no prompts, or too few where that is an error; `drops` describes the drops."""
     if not merged.counts.total():
         raise StageError(
-            "the model wrote no usable prompt",
+            f"the model wrote no usable prompt; {drops}",
             field="stage prompts",
-            value=dict(sorted(merged.drops.items())) or 0,
-            remedy="Look at the drops, raise prompts.attempts_per_prompt, or use another model",
+            value=0,
+            remedy="Raise prompts.attempts_per_prompt, or use another model",
         )
     if missing and on_unmet_quota == "fail":
         short = ", ".join(f"{name.value} {quotas[name] - count} of {quotas[name]}" for name, count in missing.items())
         raise StageError(
-            "quotas are unmet",
+            f"quotas are unmet; {drops}",
             field="stage prompts",
             value=short,
             remedy="Raise prompts.attempts_per_prompt, lower prompts.quotas, or set prompts.on_unmet_quota=warn",

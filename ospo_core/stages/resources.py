@@ -51,7 +51,7 @@ class Resources:
 
         def start() -> TextEngine:
             if config.kind == "endpoint":
-                return build_engine(config, folder)
+                return build_engine(config, folder, digest)
             from ospo_core.models.export import export_text_backbone
 
             return build_engine(config, export_text_backbone(folder, scratch / "exports" / digest))

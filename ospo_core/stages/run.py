@@ -33,6 +33,7 @@ from ospo_core.stages.resources import Resources, shared_resources
 
 if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
+    from ospo_core.stages.judge import Judge
 
 ITEMS_IN = "items_in"
 """Name among a shard's counts of the number of items offered to it."""
@@ -54,6 +55,7 @@ class StageRun:
         attempt: which attempt this is; None for the ordinary result.
         base: fingerprint of the ordinary result.
         round_id: the round in whose record the result is noted; empty for none.
+        judge: who judges held-out pictures; None for stages that judge none.
     """
 
     stage: Stage
@@ -67,6 +69,7 @@ class StageRun:
     attempt: Attempt | None = None
     base: str = ""
     round_id: str = ""
+    judge: Judge | None = None
 
     @classmethod
     def bind(
@@ -93,11 +96,14 @@ class StageRun:
         if stage.uses_model:
             ingredients["model"] = {"digest": model.digest, "family": config.model.family}
             ingredients["dtype"] = config.model.dtype
+        judge = stage.judge(config, storage, model)
+        if judge is not None:
+            ingredients["judge"] = judge.identity()
         attempt: Attempt | None = others.get("attempt")
         if attempt is not None:
             ingredients["redo"] = attempt.ingredients()
         fingerprint = digest_of(ingredients)
-        return cls(stage, config, storage, model, dict(upstream), ingredients, fingerprint, **others)
+        return cls(stage, config, storage, model, dict(upstream), ingredients, fingerprint, judge=judge, **others)
 
     @property
     def prefix(self) -> str:
@@ -119,9 +125,10 @@ class StageRun:
         """Local folder of the starting model, fetched on first use."""
         return model_folder(self.model, self.storage, self.scratch)
 
-    def text_engine(self) -> TextEngine:
-        """Return the text engine of the starting model."""
-        return self.resources.text_engine(self.config.engine, self.model_folder, self.model.digest, self.scratch)
+    def text_engine(self, ref: ModelRef | None = None) -> TextEngine:
+        """Return the text engine of the starting model, or of the one that `ref` names."""
+        folder = model_folder(ref, self.storage, self.scratch) if ref else self.model_folder
+        return self.resources.text_engine(self.config.engine, folder, (ref or self.model).digest, self.scratch)
 
     def image_model(self, ref: ModelRef | None = None) -> UnifiedModel:
         """Return the loaded starting model, or the one that `ref` names."""

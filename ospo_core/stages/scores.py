@@ -1,8 +1,9 @@
 """Stage `scores`: the model judges its own images (docs/method.md, section 3.1).
 
-Every image is asked the questions of its base prompt. Rule v2 also needs to know which perturbed prompts are clearly
-wrong for the chosen image, so an image that could be chosen is asked their questions too. The log-probabilities are
-those of the short prompts, which training uses, not of the dense ones that rendered the image.
+Every image is asked the questions of its base prompt and gets its log-probability under that prompt. Only an image that
+could be chosen is compared with the perturbed prompts: it gets its log-probability under each of them. Rule v2 also
+needs to know which of them are clearly wrong for the chosen image, so such an image is asked their questions too. The
+log-probabilities are those of the short prompts, which training uses, not of the dense ones that rendered the image.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ospo_core.config import RoundConfig
+from ospo_core.config.sections import SelectionConfig
 from ospo_core.schema import StageName, table_from_rows
-from ospo_core.selection.scoring import answer_score, image_score
+from ospo_core.selection.scoring import answer_score, choice_floor, could_be_chosen, image_score
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
 from ospo_core.stages.run import StageRun
 
@@ -44,7 +46,7 @@ class ScoresStage(Stage):
     """Reads `perturbations`, `questions` and `images`, writes `scores`: one row per image."""
 
     name: ClassVar[StageName] = StageName.SCORES
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "scores"
     reads: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS, StageName.QUESTIONS, StageName.IMAGES)
     phase: ClassVar[Phase] = Phase.MODEL
@@ -52,8 +54,10 @@ class ScoresStage(Stage):
     independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return from which answer on an image could be chosen; None where the rule asks nothing of the negatives."""
-        return {"negatives_asked_above": _floor(config)}
+        """Return what decides which images are compared with the perturbed prompts."""
+        selection = config.selection
+        rule = selection.rule if selection.filtering else "best_of_n"  # unfiltered pairs choose a base image, too
+        return {"chosen_by": rule, "floor": choice_floor(selection)}
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Score the images of one shard, about one batch at a time."""
@@ -62,19 +66,20 @@ class ScoresStage(Stage):
         for group in _batches(items, run.config.scores.batch_size):
             rows += _score(run.image_model(), group, run.config)
         asked = sum(len(row["answers"]) + len(row["negative_answers"]) for row in rows)
+        logprobs = sum(1 + len(row["logprob_negatives"] or ()) for row in rows)
         return ShardResult(
-            table=table_from_rows("scores", rows), items_in=len(rows), counts={"images": len(rows), "answers": asked}
+            table=table_from_rows("scores", rows),
+            items_in=len(rows),
+            counts={"images": len(rows), "answers": asked, "logprobs": logprobs},
         )
 
 
 STAGE = ScoresStage()
 
 
-def _floor(config: RoundConfig) -> float | None:
-    """Return what every answer of a possible chosen image exceeds; 0 serves all sensible thresholds at once."""
-    if config.selection.rule != "v2" or not config.selection.filtering:
-        return None
-    return min(0.0, config.selection.v2_answer_threshold)
+def _asks_negatives(selection: SelectionConfig) -> bool:
+    """Return whether the rule needs the answers to the perturbed prompts' questions."""
+    return selection.rule == "v2" and selection.filtering
 
 
 def _items(run: StageRun, index: int) -> list[_Item]:
@@ -106,7 +111,7 @@ def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> list[dict[str, Any]]:
-    """Score the images of some items: base questions, then the negatives' where they matter, then log-probabilities."""
+    """Score the images of some items: base questions, then what else matters, then log-probabilities."""
     from ospo_core.models.vqa import answer_questions
 
     size = config.scores.batch_size
@@ -114,13 +119,17 @@ def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> 
     pictures = np.stack([_picture(image["image"]["bytes"]) for _, image in pairs])
     asked = [item.questions.get(_BASE, []) for item, _ in pairs]
     answers = answer_questions(model, pictures, asked, size)
+    possible = [
+        could_be_chosen(image["side"], [answer_score(*reply) for reply in given], config.selection)
+        for (_, image), given in zip(pairs, answers, strict=True)
+    ]
+    asks = _asks_negatives(config.selection)
     further = [
-        _negative_questions(item) if _could_be_chosen(given, _floor(config)) else []
-        for (item, _), given in zip(pairs, answers, strict=True)
+        _negative_questions(item) if asks and could else [] for (item, _), could in zip(pairs, possible, strict=True)
     ]
     negative = answer_questions(model, pictures, [[question for _, question in some] for some in further], size)
     rows = []
-    columns = zip(pairs, asked, answers, further, negative, _logprobs(model, pairs, size), strict=True)
+    columns = zip(pairs, asked, answers, further, negative, _logprobs(model, pairs, possible, size), strict=True)
     for (_, image), questions, given, others, replies, logprobs in columns:
         rows.append(
             {
@@ -132,7 +141,7 @@ def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> 
                 ],
                 "score": image_score([answer_score(*reply) for reply in given]),
                 "logprob_base": logprobs[0],
-                "logprob_negatives": logprobs[1:],
+                "logprob_negatives": logprobs[1:] or None,
             }
         )
     return rows
@@ -144,11 +153,6 @@ def _picture(data: bytes) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def _could_be_chosen(answers: Answers, floor: float | None) -> bool:
-    """Return whether some rule could choose an image with these answers to its base questions."""
-    return floor is not None and bool(answers) and all(answer_score(*answer) > floor for answer in answers)
-
-
 def _negative_questions(item: _Item) -> list[tuple[int, str]]:
     """Return (variant, question) of every perturbed prompt."""
     return [(variant, text) for variant in item.negatives for text in item.questions.get(str(variant), [])]
@@ -158,11 +162,16 @@ def _answer(question: str, reply: tuple[float, float]) -> dict[str, Any]:
     return {"question": question, "p_yes": float(reply[0]), "p_no": float(reply[1])}
 
 
-def _logprobs(model: UnifiedModel, pairs: Sequence[tuple[_Item, Row]], size: int) -> list[list[float]]:
-    """Return for every image `l(y|x)` followed by `l(y|x~)` of each variant in order, in nats per token."""
+def _logprobs(
+    model: UnifiedModel, pairs: Sequence[tuple[_Item, Row]], possible: Sequence[bool], size: int
+) -> list[list[float]]:
+    """Return for every image `l(y|x)` and, if it is possible, `l(y|x~)` of each variant; in nats per token."""
     from ospo_core.models.logprobs import mean_logprob
 
-    prompts = [[item.prompt, *item.negatives.values()] for item, _ in pairs]
+    prompts = [
+        [item.prompt, *item.negatives.values()] if could else [item.prompt]
+        for (item, _), could in zip(pairs, possible, strict=True)
+    ]
     texts = [text for some in prompts for text in some]
     codes = np.stack([np.asarray(image["tokens"], dtype=np.uint16) for _, image in pairs])
     tokens = np.repeat(codes, [len(some) for some in prompts], axis=0)

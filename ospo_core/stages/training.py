@@ -30,6 +30,7 @@ from ospo_core.stages.run import StageRun
 
 MODEL_DIGEST = "model_digest"
 MERGED = "merged"
+PARENT_SOURCE = "parent_source"
 
 
 class TrainingStage(Stage):
@@ -42,8 +43,10 @@ class TrainingStage(Stage):
     phase: ClassVar[Phase] = Phase.TRAINING
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return the section without the checkpoint interval, and the seed."""
-        return {"training": config.training.model_dump(mode="json", exclude={"checkpoint_every"}), "seed": config.seed}
+        """Return the options that determine the outcome, and the seed."""
+        from ospo_core.training.job import outcome_options
+
+        return {"training": outcome_options(config.training), "seed": config.seed}
 
     def shards(self, run: StageRun) -> list[ShardSpec]:
         """Return the only shard: the whole training."""
@@ -62,6 +65,7 @@ class TrainingStage(Stage):
         out, steps = _out_dir(run), run.config.training.steps
         job = TrainingJob(
             model_folder=run.model_folder.absolute(),
+            model_digest=run.model.digest,
             model=run.config.model,
             pairs_path=_local_pairs(run, out),
             training=run.config.training,
@@ -81,6 +85,7 @@ class TrainingStage(Stage):
                 "digest": digest,
                 MODEL_DIGEST: digest,
                 "parent_digest": run.model.digest,
+                PARENT_SOURCE: run.model.source,
                 MERGED: merged,
                 "adapter": adapter,
                 "metrics": result.metrics,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -26,26 +27,32 @@ EXIT_FULL = 74
 """Exit code of a process whose disk is full, so that it cannot write the reason to a file (`EX_IOERR`)."""
 
 
+def outcome_options(config: TrainingConfig) -> dict[str, Any]:
+    """Return the options that determine the outcome of a training; the others change its time and memory only."""
+    return config.model_dump(mode="json", exclude={"checkpoint_every", "gradient_checkpointing"})
+
+
 class TrainingJob(Section):
     """One training run: everything that determines its outcome, and where to put it."""
 
     model_folder: Path = Field(description="The model to start from, in transformers' format.")
+    model_digest: str = Field(description="Digest of that folder, verified by who starts the run, so not read again.")
     model: ModelConfig = ModelConfig()
     pairs_path: Path = Field(description="Local Parquet file, or a folder of them, of the pairs table.")
     training: TrainingConfig = TrainingConfig()
     seed: int = Field(0, description="Seed of order, caption dropout, LoRA initialisation and LoRA dropout.")
     out_dir: Path = Field(description="Local folder that no other run uses; a second start resumes from it.")
 
-    def identity(self, model_digest: str) -> str:
+    def identity(self) -> str:
         """Return one digest of everything that determines the outcome; only a job with the same digest resumes.
 
         It covers content: the pairs' bytes, the model's digest, the training options and the seed. It does not cover
-        folders, devices, and how often checkpoints are written.
+        folders, devices, how often checkpoints are written, and whether activations are recomputed.
         """
         pairs = [self.pairs_path] if self.pairs_path.is_file() else sorted(self.pairs_path.glob("*.parquet"))
         pairs_digest = sha256(bytes.fromhex("".join(map(file_sha256, pairs)))).hexdigest()
-        options = self.training.model_dump(mode="json", exclude={"checkpoint_every"})
-        return digest_of([model_digest, self.model.family, pairs_digest, options, self.seed])
+        options = outcome_options(self.training)
+        return digest_of([self.model_digest, self.model.family, pairs_digest, options, self.seed])
 
 
 class TrainingResult(Section):
@@ -56,6 +63,7 @@ class TrainingResult(Section):
     resumed_from: int = Field(description="Step at which the last process resumed; 0 if never interrupted.")
     pairs: int
     seconds: float = Field(description="Wall time of the last process, including loading and merging.")
+    peak_memory: int = Field(0, description="Most bytes that the main process used on its device while it trained.")
     adapter: Path = Field(description="Folder of the PEFT adapter.")
     merged: Path = Field(description="Folder of the merged model, in transformers' format.")
     metrics: Metrics = Field(description="Figures of the last step.")

@@ -48,9 +48,15 @@ def seeded(device: torch.device, *parts: str | int) -> Iterator[None]:
         yield
 
 
-def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int) -> Policy:
-    """Add a new adapter, initialised from `seed`, to the model and switch it to training mode."""
+def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int, recompute: bool = False) -> Policy:
+    """Add a new adapter, initialised from `seed`, to the model and switch it to training mode.
+
+    With `recompute`, each layer of the language model keeps its input only, and is computed again in the backward pass
+    with the same dropout (gradient checkpointing, arXiv 1604.06174).
+    """
     adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
+    if recompute:
+        loaded.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     return Policy(loaded, adapted, config.loss.object_weight).train()
 
 

@@ -1,5 +1,8 @@
 """The training process: `python -m ospo_core.training.run --job job.json`, one process or several (accelerate launch).
 
+The adapter is merged once training is over: the other processes have ended then, the process group is closed and the
+memory of the device is free.
+
 Exit codes: 0 done, `result.json` written; 74 the disk is full; 75 stopped by SIGTERM or because the parent ended, with
 a checkpoint; 1 failed, with `error.json` if the failure is an expected one. Started again, it resumes from its last
 checkpoint.
@@ -11,6 +14,7 @@ import argparse
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -19,11 +23,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.artifacts.storage_errors import disk_problem
-from ospo_core.errors import OspoError
+from ospo_core.errors import OspoError, TrainingError
 from ospo_core.models.adapters import merge_adapter, save_adapter
 from ospo_core.models.loading import load_model
 from ospo_core.training.checkpoint import CheckpointStore
@@ -40,6 +45,7 @@ from ospo_core.training.job import (
     read_metrics,
 )
 from ospo_core.training.loop import Trainer
+from ospo_core.training.memory import check_training_memory, device_memory, recomputes
 from ospo_core.training.policy import build_policy
 from ospo_core.training.process import visible_gpus
 
@@ -102,52 +108,98 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_job(job: TrainingJob, should_stop: Callable[[], bool]) -> bool:
     """Train, save the adapter and the merged model, and write `result.json`; False if stopped before the end.
 
+    Of several processes, the main one alone saves and merges, and the others return at once.
+
     Raises:
         ModelError: the model folder cannot be used.
-        TrainingError: the pairs do not fit, the gradient is not finite, a checkpoint cannot be written.
+        TrainingError: the pairs do not fit, the device has too little memory, the gradient is not finite, a checkpoint
+            cannot be written.
         CollapseError: the model collapsed.
         StorageError: the adapter or the merged model cannot be written.
     """
-    began, files = time.monotonic(), JobFiles(job.out_dir)
+    began, files, identity = time.monotonic(), JobFiles(job.out_dir), job.identity()
     files.error.unlink(missing_ok=True)
     files.heartbeat.write_text(str(os.getpid()), encoding="utf-8")
-    accelerator = Accelerator(cpu=visible_gpus(job.model.device) == 0, mixed_precision="no")
-    loaded = load_model(job.model_folder, job.model.model_copy(update={"dtype": job.training.dtype}))
-    identity = job.identity(loaded.digest)
     if files.result.exists() and files.merged.is_dir():
         done = TrainingResult.model_validate_json(files.result.read_text(encoding="utf-8"))
         if done.identity == identity:
             return True
+    accelerator = Accelerator(cpu=visible_gpus(job.model.device) == 0, mixed_precision="no")
+    main, device = accelerator.is_main_process, accelerator.device
+    try:
+        result = _train(job, files, identity, accelerator, should_stop)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"out of memory: {error}",
+            field="training.batch_size",
+            value=job.training.batch_size,
+            remedy="Lower it and raise training.accumulation by the same factor; the next run resumes from the last "
+            "checkpoint",
+        ) from error
+    accelerator.wait_for_everyone()  # every process has made the last step
+    accelerator.free_memory()
+    accelerator.end_training()
+    if result is None or not main:
+        return result is not None
+    logger.info("merging after step %d", result.steps)
+    files.heartbeat.touch()
+    merge_adapter(job.model_folder, files.adapter, files.merged, device)
+    result = result.model_copy(update={"seconds": time.monotonic() - began})
+    _write(files.result, result.model_dump_json(indent=1))  # last: it says that all the others are complete
+    return True
+
+
+def _train(
+    job: TrainingJob, files: JobFiles, identity: str, accelerator: Accelerator, should_stop: Callable[[], bool]
+) -> TrainingResult | None:
+    """Train and save the adapter; None if stopped before the end. Nothing of the model outlives the call."""
+    began = time.monotonic()
+    loaded = load_model(job.model_folder, job.model.model_copy(update={"dtype": job.training.dtype}))
+    available = device_memory(loaded.device)
+    check_training_memory(job.training, loaded, available)
+    recompute = recomputes(job.training, loaded, available)
     pairs = PairData(job.pairs_path, loaded, job.training, job.seed)
-    policy = build_policy(loaded, job.training, job.seed)
+    policy = build_policy(loaded, job.training, job.seed, recompute)
     store = CheckpointStore(files.checkpoints, identity)
     trainer = Trainer(policy, pairs, job.training, job.seed, accelerator, store, loaded.device)
     resumed = trainer.resume()
-    processes = accelerator.num_processes
-    logger.info("%d pairs, step %d of %d, %d process(es)", len(pairs), resumed, job.training.steps, processes)
+    logger.info(
+        "%d pairs, step %d of %d, %d process(es), activations %s",
+        len(pairs),
+        resumed,
+        job.training.steps,
+        accelerator.num_processes,
+        "recomputed" if recompute else "kept",
+    )
     if accelerator.is_main_process:
         cut_metrics(files.metrics, resumed)
         outcome = trainer.run(partial(append_metrics, files.metrics), should_stop, beat=files.heartbeat.touch)
     else:
         outcome = trainer.run(lambda metrics: None, should_stop)
-    if outcome.finished and accelerator.is_main_process:
-        logger.info("merging after step %d", outcome.step)
+    if not outcome.finished:
+        return None
+    metrics = outcome.metrics
+    if accelerator.is_main_process:
         save_adapter(policy.adapted, files.adapter)
-        files.heartbeat.touch()
-        merge_adapter(job.model_folder, files.adapter, files.merged)
-        result = TrainingResult(
-            identity=identity,
-            steps=outcome.step,
-            resumed_from=resumed,
-            pairs=len(pairs),
-            seconds=time.monotonic() - began,
-            adapter=files.adapter,
-            merged=files.merged,
-            metrics=outcome.metrics or read_metrics(files.metrics)[-1],
-        )
-        _write(files.result, result.model_dump_json(indent=1))  # last: it says that all the others are complete
-    accelerator.wait_for_everyone()
-    return outcome.finished
+        metrics = metrics or read_metrics(files.metrics)[-1]
+    return TrainingResult(
+        identity=identity,
+        steps=outcome.step,
+        resumed_from=resumed,
+        pairs=len(pairs),
+        seconds=time.monotonic() - began,
+        peak_memory=_peak_memory(loaded.device),
+        adapter=files.adapter,
+        merged=files.merged,
+        metrics=metrics,
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the most bytes that were in use: by tensors on a GPU, by the whole process otherwise."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _write(path: Path, text: str) -> None:

@@ -49,12 +49,13 @@ pytestmark = pytest.mark.timeout(1200)
 
 @dataclass
 class Team:
-    """The stack with two rounds whose trainings have begun; of one the worker was killed with it."""
+    """The stack with a round that was killed with its worker, one in its training, and a second run of that one."""
 
     stack: Stack
     database: PostgresServer
     rounds: Rounds
     long: UUID
+    second: UUID
     crashing: UUID
 
     def end_of(self, run: UUID) -> FlowRun:
@@ -79,16 +80,19 @@ def team(tmp_path_factory: pytest.TempPathFactory, database: PostgresServer) -> 
         assert done.returncode == 0, done.stderr
         for name, pool in (("cpu", CPU_POOL), ("gpu", GPU_POOL), ("spare", SPARE_POOL)):
             stack.start_worker(name, pool)
-        crashing, long = stack.start_run(CRASHING).id, stack.start_run(LONG).id
+        crashing = stack.start_run(CRASHING).id
         stack.wait_for("a checkpoint", lambda: checkpoint_steps(rounds.crashing), PATIENCE)
         stack.kill_worker("spare")
         end_schedule(stack, PATIENCE)
+        long = stack.start_run(LONG).id
+        stack.wait_for("the long round", lambda: stack.state_of(long) is StateType.RUNNING, PATIENCE)
+        second = stack.start_run(LONG).id
         stack.wait_for("the long training", lambda: steps_made(rounds.long) > 2, PATIENCE)
-        yield Team(stack, database, rounds, long, crashing)
+        yield Team(stack, database, rounds, long, second, crashing)
 
 
 def test_second_run_is_refused_while_one_runs(team: Team) -> None:
-    second = team.end_of(team.stack.start_run(LONG).id)
+    second = team.end_of(team.second)
     assert second.state is not None and second.state.is_cancelled()
     assert second.state.message == "Deployment concurrency limit reached."
     assert team.stack.state_of(team.long) is StateType.RUNNING

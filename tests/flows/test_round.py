@@ -12,8 +12,8 @@ from flows import improve, round
 from flows.improve import self_improve
 from flows.round import RoundResult, self_improvement_round
 from ospo_core.artifacts.manifest import Manifest
-from ospo_core.errors import ModelError
-from ospo_core.rounds import Round
+from ospo_core.errors import ModelError, StageError
+from ospo_core.rounds import Round, preflight
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.model_ref import ModelRef
@@ -66,6 +66,21 @@ def test_engine_is_released_after_each_phase(tmp_path: Path, monkeypatch: pytest
     text, images = happened.index("questions"), happened.index("pairs")
     assert happened[text + 1] == happened[images + 1] == "released" == happened[-1]
     assert [name for name in happened if name != "released"] == [name.value for name in StageName]
+
+
+def test_a_failed_check_ends_a_new_round_before_any_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers_with_a_wrong_type(one: Round) -> str:
+        raise TypeError("this version of a library cannot answer")
+
+    monkeypatch.setitem(STAGES, StageName.PROMPTS, NumbersStage())
+    for name in list(preflight.CHECKS):
+        monkeypatch.setitem(preflight.CHECKS, name, answers_with_a_wrong_type)
+    model_files(tmp_path / "model")
+    config = small_round(tmp_path)
+    eager = config.model_copy(update={"execution": config.execution.model_copy(update={"preflight": True})})
+    with pytest.raises(StageError, match=r"pre-flight check: packages.*TypeError: this version of a library"):
+        self_improvement_round(eager)
+    assert not (Path(eager.storage.root) / "prompts").exists()
 
 
 def test_missing_model_ends_the_round_before_any_work(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def finished(s3_server: S3Server, prefect_server: str, tmp_path_factory: pytest.
         "storage.endpoint_url": s3_server.endpoint_url,
         "storage.scratch": str(scratch),
         "model.device": "cpu",
+        "prompts.quotas": "{color_1: 4, spatial_2d: 4}",
+        "training.steps": "2",
+        "evaluation.limit": "8",
     }
     overrides = [f"{name}={value}" for name, value in options.items()]
     secrets = {"AWS_ACCESS_KEY_ID": s3_server.access_key, "AWS_SECRET_ACCESS_KEY": s3_server.secret_key}

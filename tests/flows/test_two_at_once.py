@@ -29,6 +29,18 @@ from tests.support.tiny_janus import make_tiny_janus
 from tests.support.verification import damage, unnamed
 
 TIMEOUT = 600.0
+_ROUNDS = """
+import sys
+from ospo.interrupt import quick_end
+with quick_end():
+    from ospo.app import run
+    for profile in sys.argv[1:]:
+        try:
+            run(["round", "--profile", profile])
+        except SystemExit as ended:
+            if ended.code:
+                raise
+"""
 pytestmark = [
     pytest.mark.s3,
     pytest.mark.timeout(1200),
@@ -58,22 +70,29 @@ def meeting_engines() -> Iterator[list[dict[str, str]]]:
         yield [{"kind": "endpoint", "base_url": one, "served_model": "rules"} for one in (first, second)]
 
 
-def run_twice_at_once(configs: list[RoundConfig], folder: Path, api: str) -> None:
-    """Start the command line once for each configuration, together, and wait for both; both must end well."""
+def run_all_twice_at_once(rounds: list[list[RoundConfig]], folder: Path, api: str) -> None:
+    """Run the command line once for each round in one process, and at the same time in another; all must end well.
+
+    `rounds` has two configurations a round: one for each process.
+    """
     environment = {**os.environ, "PREFECT_API_URL": api, "OMP_NUM_THREADS": "1"}
     running = []
-    for number, config in enumerate(configs):
-        profile = folder / f"{uuid.uuid4().hex[:8]}-{number}.yaml"
-        profile.write_text(config.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "ospo", "round", "--profile", str(profile)]
-        with profile.with_suffix(".log").open("wb") as log:
-            running.append((subprocess.Popen(command, env=environment, stdout=log, stderr=log), log.name))
-    for process, log_name in running:
-        assert process.wait(TIMEOUT) == 0, Path(log_name).read_text(encoding="utf-8", errors="replace")
+    for process_number in range(2):
+        profiles = [folder / f"process-{process_number}-round-{number}.yaml" for number in range(len(rounds))]
+        for profile, both in zip(profiles, rounds, strict=True):
+            profile.write_text(both[process_number].model_dump_json(), encoding="utf-8")
+        log = folder / f"process-{process_number}.log"
+        with log.open("wb") as output:
+            command = [sys.executable, "-c", _ROUNDS, *map(str, profiles)]
+            running.append((subprocess.Popen(command, env=environment, stdout=output, stderr=output), log))
+    for process, log in running:
+        assert process.wait(TIMEOUT) == 0, log.read_text(encoding="utf-8", errors="replace")
     with SyncPrefectClient(api=api) as client:
-        first, second = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=2)
-    assert {first.name, second.name} == {f"{configs[0].name}, seed {configs[0].seed}"}
-    assert first.start_time and second.end_time and first.start_time < second.end_time, "one ran after the other"
+        found = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=2 * len(rounds))[::-1]
+    for number, (config, _) in enumerate(rounds):
+        first, second = found[2 * number : 2 * number + 2]
+        assert {first.name, second.name} == {f"{config.name}, seed {config.seed}"}
+        assert second.start_time and first.end_time and second.start_time < first.end_time, "one ran after the other"
 
 
 def contents(config: RoundConfig) -> dict[str, str]:
@@ -94,18 +113,15 @@ def contents(config: RoundConfig) -> dict[str, str]:
 def test_on_a_local_folder_with_one_scratch_folder_and_on_s3_with_two(
     root: Path, prefect_server: str, s3_server: S3Server
 ) -> None:
-    with meeting_engines() as engines:
-        local = [small_round(root, engine=engine) for engine in engines]
-        run_twice_at_once(local, root, prefect_server)
-    assert not list((root / "scratch" / "training").iterdir()), "the training's scratch folder or its lock is left"
-
     bucket = f"two-{uuid.uuid4().hex[:8]}"
     s3fs.S3FileSystem(endpoint_url=s3_server.endpoint_url, skip_instance_cache=True).mkdir(bucket)
     place = {"root": f"s3://{bucket}/round", "endpoint_url": s3_server.endpoint_url}
-    with meeting_engines() as engines:
+    with meeting_engines() as engines, meeting_engines() as others:
+        local = [small_round(root, name="local", engine=engine) for engine in engines]
         remote = [
-            small_round(root, engine=engine, storage={**place, "scratch": str(root / f"scratch-{number}")})
-            for number, engine in enumerate(engines)
+            small_round(root, name="remote", engine=engine, storage={**place, "scratch": str(root / f"other-{number}")})
+            for number, engine in enumerate(others)
         ]
-        run_twice_at_once(remote, root, prefect_server)
+        run_all_twice_at_once([local, remote], root, prefect_server)
+    assert not list((root / "scratch" / "training").iterdir()), "the training's scratch folder or its lock is left"
     assert contents(remote[0]) == contents(local[0])

@@ -171,14 +171,14 @@ def play(steps: Steps, folder: Path) -> None:
             expect({one.id for one in stack.client.read_deployments()} == deployed, again.stdout)
         for name, pool in (("cpu", CPU_POOL), ("gpu", GPU_POOL), ("spare", SPARE_POOL)):
             stack.start_worker(name, pool)
-        crashing, long = stack.start_run(CRASHING).id, stack.start_run(LONG).id
-        with steps.step("two rounds train, and the worker of one is killed together with it"):
+        crashing = stack.start_run(CRASHING).id
+        with steps.step("a round trains, and its worker is killed together with it"):
             stack.wait_for("a checkpoint", lambda: checkpoint_steps(rounds.crashing), PATIENCE)
             stack.kill_worker("spare")
         killed = time.monotonic()
         with steps.step("the schedule has started a round by itself"):
             end_schedule(stack, PATIENCE)
-        cancel_and_retry(steps, stack, rounds, long)
+        cancel_and_retry(steps, stack, rounds, stack.start_run(LONG).id)
         run_scheduled(steps, stack)
         back_fill(steps, stack, rounds)
         crash_and_retry(steps, stack, rounds, crashing, killed)

@@ -33,6 +33,16 @@ def test_help_lists_the_commands(run: Run) -> None:
         assert command in out
     code, out, _ = run("shapes", "--help")
     assert code == 0 and all(command in out for command in ("pretrain", "measure", "draw"))
+    code, out, _ = run("model", "--help")
+    assert code == 0 and all(command in out for command in ("check", "convert"))
+
+
+def test_a_model_is_checked_and_one_that_needs_no_conversion_is_not_converted(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("model", "check", "embedded:shapes")
+    assert code == 0 and "digest" in out and "16 tokens of" in out
+    embedded = next(line.split()[1] for line in out.splitlines() if line.startswith("folder"))
+    check_message(run("model", "convert", embedded, str(tmp_path / "out")), 1, "not in a layout that can be converted")
+    check_message(run("model", "check", str(tmp_path)), 1, "no config.json")
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -80,7 +90,7 @@ def test_wrong_type_in_a_profile_names_the_field(run: Run, tmp_path: Path) -> No
 def test_model_that_is_not_a_janus_is_refused(run: Run, profile: str, tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     check_message(run("plan", "--profile", profile), 1, "not a Janus", "llama")
-    check_message(run("plan", "--profile", profile, "--set", "model.path=/nowhere"), 1, "/nowhere")
+    check_message(run("status", "--profile", profile, "--set", "model.path=/nowhere"), 1, "/nowhere")
 
 
 def test_plan_status_and_report_show_a_round(run: Run, profile: str, numbers: NumbersStage, tmp_path: Path) -> None:

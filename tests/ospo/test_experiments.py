@@ -1,15 +1,15 @@
-"""A small experiment by the real command line: two arms, one seed, two guidance scales, with the embedded model."""
+"""A small experiment as the command line runs it: two arms, one seed, two guidance scales, with the embedded model."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.timeout(900)
+
+Ospo = Callable[..., tuple[int, str, str]]
 
 COMMON = """
 title: A small comparison
@@ -29,17 +29,16 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, api: str) -> subprocess.CompletedProcess[str]:
+def arguments(folder: Path) -> list[str]:
     options = [f"storage.root={folder}/runs", f"storage.scratch={folder}/scratch", "evaluation.limit=12"]
-    options += ["training.steps=2", "model.device=cpu"]
-    command = [sys.executable, "-m", "ospo", "experiments", "run", str(folder), "--out", str(folder / "out")]
-    command += [word for option in options for word in ("--set", option)]
-    return subprocess.run(command, env={**os.environ, "PREFECT_API_URL": api}, capture_output=True, text=True)
+    options += ["training.steps=2", "model.device=cpu", "prompts.quotas={color_1: 4, spatial_2d: 4}"]
+    command = ["experiments", "run", str(folder), "--out", str(folder / "out")]
+    return command + [word for option in options for word in ("--set", option)]
 
 
-def test_an_experiment_ends_with_tables_and_is_cached(experiment: Path, prefect_server: str) -> None:
-    first = run(experiment, prefect_server)
-    assert first.returncode == 0, first.stdout + first.stderr
+def test_an_experiment_ends_with_tables_and_is_cached(experiment: Path, run: Ospo, prefect_server: str) -> None:
+    code, out, err = run(*arguments(experiment))
+    assert code == 0, out + err
     results = (experiment / "out" / "results.md").read_text(encoding="utf-8")
     rows = [line.split(" | ")[0].removeprefix("| ") for line in results.splitlines() if line.startswith("| ")]
     assert rows.count("base") == rows.count("only SFT") == rows.count("all of it") == 3
@@ -48,7 +47,7 @@ def test_an_experiment_ends_with_tables_and_is_cached(experiment: Path, prefect_
     assert len([path for path in manifests if path.parts[-3] == "prompts"]) == 1  # arms share what they leave alike
     assert len([path for path in manifests if path.parts[-3] == "training"]) == 2
 
-    again = run(experiment, prefect_server)
-    assert again.returncode == 0 and (experiment / "out" / "results.md").read_text(encoding="utf-8") == results
+    code, out, err = run(*arguments(experiment))
+    assert code == 0 and (experiment / "out" / "results.md").read_text(encoding="utf-8") == results, out + err
     assert sorted(experiment.glob("runs/*/*/manifest.json")) == manifests
-    assert "to do" not in again.stderr
+    assert "to do" not in err

@@ -6,6 +6,7 @@ import pytest
 
 from ospo import output
 from ospo_core.artifacts.manifest import Manifest
+from ospo_core.rounds.estimates import Work
 from ospo_core.rounds.plan import StagePlan
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
@@ -54,7 +55,7 @@ def test_round_shows_stages_accuracy_decision_and_report(capsys: pytest.CaptureF
 
 def test_accuracy_plan_and_models_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     groups = {"all": {"prompts": 4, "accuracy": 0.5, "low": 0.2, "high": 0.8}}
-    output.show_accuracy("some model", {"metric": "vqa", "groups": groups})
+    output.show_accuracy("some model", {"metric": "vqa", "judge": "the parent", "groups": groups})
     output.show_plan([StagePlan(stage=StageName.IMAGES, status="run", fingerprint="abc", shards_done=3)])
     pointer = ModelPointer(digest="c" * 64, key="models/c", parent="p" * 64, training="t", evaluation="e")
     start, counts = ModelRef(digest="s" * 64, source="embedded:shapes"), {StageName.PROMPTS: 2, StageName.IMAGES: 0}
@@ -63,3 +64,20 @@ def test_accuracy_plan_and_models_are_shown(capsys: pytest.CaptureFixture[str]) 
     for words in ("0.200 to 0.800", "images", "run", "c" * 12, "p" * 12, "embedded:shapes", "prompts 2"):
         assert words in shown
     assert "images 0" not in shown
+
+
+def test_plan_shows_the_work_of_what_is_missing_and_its_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    plans = [
+        StagePlan(stage=StageName.PROMPTS, status="cached", rows=4),
+        StagePlan(stage=StageName.IMAGES, status="run"),
+        StagePlan(stage=StageName.TRAINING, status="waits"),
+    ]
+    work = {StageName.PROMPTS: Work(tokens=99), StageName.IMAGES: Work(images=96_012, bytes=30_000_000_000)}
+    work[StageName.TRAINING] = Work(pairs=64_000)
+    output.show_plan(plans, work, {StageName.IMAGES: 36_000.0}, gpus=8)
+    shown = capsys.readouterr().out
+    for words in ("96\N{NARROW NO-BREAK SPACE}012 images", "1 h 15 min", "8 GPUs, 10.0 GPU-hours", "about 30 GB"):
+        assert words in shown
+    assert "Not included: training" in shown and "99" not in shown
+    output.show_plan(plans[:1], work, {})
+    assert "Everything is cached" in capsys.readouterr().out

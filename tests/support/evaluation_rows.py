@@ -29,6 +29,7 @@ def evaluation_row(
         "guidance": 1.0,
         "tokens": [1, 2],
         "image": {"bytes": b"", "path": f"{item}.png"},
+        "answers": [],
         "vqa_score": vqa_score,
         "vqa_correct": vqa_correct,
         "oracle_correct": correct,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.manifest import Manifest, publish_manifest
+from ospo_core.artifacts.model_digest import model_digest
+from ospo_core.artifacts.storage import Storage
 from ospo_core.schema import StageName
+from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.run import content_of
 
 
@@ -35,3 +39,12 @@ def generation(number: int, parent: str) -> list[Manifest]:
     model = f"{number}" * 64
     training = made(StageName.TRAINING, number, (pairs,), model_digest=model, parent_digest=parent, digest=model)
     return [prompts, images, pairs, training]
+
+
+def published_training(storage: Storage, number: int, parent: ModelRef, folder: Path) -> Manifest:
+    """Publish what a training of `parent` leaves in a storage if the model in `folder` is what it made."""
+    digest = model_digest(folder)
+    storage.put_folder(folder, f"models/{digest}")
+    facts = {"model_digest": digest, "digest": digest, "merged": f"models/{digest}"}
+    facts |= {"parent_digest": parent.digest, "parent_source": parent.source}
+    return publish_manifest(storage, made(StageName.TRAINING, number, **facts))

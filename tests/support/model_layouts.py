@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from ospo_core.models.janus.model import JanusModel
-from ospo_core.models.loading import load_tokenizer, read_network
+from ospo_core.models.loading import read_network
 from ospo_core.models.sequences import encode_texts
+from ospo_core.models.tokenizer import load_tokenizer
 from ospo_core.prompts.families import family
 
 

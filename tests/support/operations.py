@@ -23,7 +23,8 @@ SCHEDULED, LONG = "nightly-round/small", "self-improvement-round/long"
 REMOTE, CRASHING = "self-improvement-round/remote", "self-improvement-round/crashing"
 ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 BACKFILL, TRAINING = "backfill/long", "train/small"
-LONG_STEPS = 200
+LONG_STEPS = 100
+CRASHING_STEPS = 30
 _ROUND = "flows.round.self_improvement_round"
 _RESUMED = re.compile(r"pairs, step (\d+) of \d+")
 
@@ -60,7 +61,7 @@ def write_deployments(folder: Path, engine: str, interval: float = 15.0) -> Roun
     long = _round(folder, engine, "long", {"steps": LONG_STEPS})
     storage = long.storage.model_dump()
     remote = _round(folder, engine, "remote", {"steps": LONG_STEPS + 1}, execution=elsewhere, storage=storage)
-    crashing = _round(folder, engine, "crashing", {"steps": LONG_STEPS, "checkpoint_every": 5})
+    crashing = _round(folder, engine, "crashing", {"steps": CRASHING_STEPS, "checkpoint_every": 5})
     nightly = _entry(SCHEDULED, "flows.improve.nightly_round", CPU_POOL, small)
     nightly["schedules"] = [{"slug": "often", "interval": interval}]
     document = {

@@ -93,10 +93,12 @@ class PlacedRun(StageRun):
         return Path(self.model.source)
 
 
-def text_run(stage: Stage, config: RoundConfig, resources: Resources) -> StageRun:
+def text_run(
+    stage: Stage, config: RoundConfig, resources: Resources, upstream: Mapping[StageName, Manifest] | None = None
+) -> StageRun:
     """Return a text stage bound to a round whose model is never read."""
     storage, model = Storage(config.storage.root), made_up_model(config)
-    return PlacedRun.bind(stage, config, storage, model, {}, resources=resources)
+    return PlacedRun.bind(stage, config, storage, model, upstream or {}, resources=resources)
 
 
 def run_stages(

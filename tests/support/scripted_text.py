@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from ospo_core.engines.base import Completion, Request
 
@@ -56,6 +57,9 @@ class ScriptedEngine:
         texts = [answer(request.prompt, request.seed) for request in requests]
         return [Completion(text=text, tokens=len(text.split()), finish="stop") for text in texts]
 
+    def facts(self) -> dict[str, Any]:
+        return {}
+
     def close(self) -> None:
         self.closed = True
 
@@ -74,6 +78,9 @@ def scripted_server(before: Callable[[str], None] = lambda prompt: None) -> Iter
     """
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             before(body["prompt"])

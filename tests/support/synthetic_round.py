@@ -15,6 +15,7 @@ from ospo_core.artifacts.manifest import Manifest, prefix_of
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.config.sections import EvaluationConfig, PromotionConfig
+from ospo_core.evaluation.judges import JudgedBy
 from ospo_core.evaluation.promotion import evaluation_extra
 from ospo_core.schema import CHILD, PARENT, StageName, SubCategory, category_of, table_from_rows
 
@@ -149,6 +150,7 @@ def evaluation_rows(rng: random.Random, model: str, count: int, accuracy: float)
                 "guidance": 1.0,
                 "tokens": [5, 6],
                 "image": {"bytes": picture(things), "path": f"{index}.png"},
+                "answers": [{"question": f"is there a {colour} {shape} ?", "p_yes": (1 + score) / 2, "p_no": 0.0}],
                 "vqa_score": score,
                 "vqa_correct": score > 0,
                 "oracle_correct": right,
@@ -161,7 +163,9 @@ def evaluation_manifest(
     storage: Storage, rng: random.Random, count: int = 120, after: float = 0.62, **gate: Any
 ) -> Manifest:
     parents, children = evaluation_rows(rng, PARENT, count, 0.4), evaluation_rows(rng, CHILD, count, after)
-    extra = evaluation_extra(parents, children, EvaluationConfig(bootstrap=400), PromotionConfig(**gate))
+    judged_by = JudgedBy(kind="start", name="5" * 64, answers=2 * count)
+    extra = evaluation_extra(parents, children, EvaluationConfig(bootstrap=400), PromotionConfig(**gate), judged_by)
+    extra["judged_by"] = judged_by.model_dump(mode="json")
     return publish(storage, StageName.EVALUATION, "evaluation", [*parents, *children], extra=extra)
 
 

@@ -22,7 +22,7 @@ from ospo_core.config.sections import ModelConfig
 from ospo_core.models.folders import quiet_transformers
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.models.loading import load_model
-from ospo_core.prompts.families import family
+from ospo_core.prompts.families import Chat, family
 from ospo_core.schema import PerturbationKind, SubCategory
 
 IMAGE_SIZE, PATCH, HIDDEN, CODES = 32, 8, 32, 48
@@ -98,12 +98,13 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def _family_texts() -> list[str]:
     """Return instructions and answers of every kind, for their words."""
     shapes = family("shapes")
-    texts = [shapes.chat_text("yes"), shapes.densify("a", "a"), shapes.decompose("a")]
+    texts = [shapes.chat_text(Chat("yes")), shapes.decompose("a").instruction]
     for sub_category in SubCategory:
         examples = shapes.seed_examples(sub_category)
-        texts.append(shapes.write_prompt(sub_category, examples))
+        texts.append(shapes.write_prompt(sub_category, examples).instruction)
+        texts.append(shapes.densify("a", "a", sub_category).instruction)
         texts += [shapes.format_prompt(example) for example in examples]
-        texts += [shapes.perturb(kind, "a", sub_category) for kind in PerturbationKind]
+        texts += [shapes.perturb(kind, "a", sub_category).instruction for kind in PerturbationKind]
     return texts
 
 

@@ -24,11 +24,17 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError, OspoError, StageError, TrainingError
 from ospo_core.rounds import Round
 from ospo_core.schema import StageName
+from tasks import remote_training
 from tasks.remote_training import find_pairs, train_elsewhere
 from tasks.task_options import opaque
 from tests.support.rounds import made_up_model, small_round
 
 PAIRS = Manifest(stage=StageName.PAIRS, fingerprint="a" * 64, version=1, rows=0, items_in=0)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_training, "_POLL_S", 0.1)
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def in_a_flow(wanted: Round) -> Manifest:
 def end_its_run(client: SyncPrefectClient, deployment: UUID, state: State, first: Callable[[], object]) -> FlowRun:
     """Wait for the deployment's run, call `first`, and give the run its state."""
     chosen = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (runs := client.read_flow_runs(deployment_filter=chosen)) and time.monotonic() < deadline:
         time.sleep(0.1)
     first()

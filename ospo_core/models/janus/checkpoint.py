@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import JanusConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, JanusConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ospo_core.errors import ModelError
 from ospo_core.models.base import ImageGeometry, inconsistent
@@ -26,12 +26,13 @@ class SpecialTokens:
     image: int
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase, config: JanusConfig) -> SpecialTokens:
+def special_tokens(tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> SpecialTokens:
     """Find the special tokens: by role (begin, end, padding), by name (image tags), by the model's configuration.
 
     Raises:
-        ModelError: one of them is missing.
+        ModelError: one of them is missing, or generation_config.json has another one: transformers draws with that.
     """
+    config: Any = network.config
     vocabulary = tokenizer.get_vocab()
     found = {
         "bos": tokenizer.bos_token_id,
@@ -49,7 +50,28 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase, config: JanusConfig) -> S
             value=missing,
             remedy="Use the model's own tokenizer",
         )
-    return SpecialTokens(**{name: int(token) for name, token in found.items() if token is not None})
+    special = SpecialTokens(**{name: int(token) for name, token in found.items() if token is not None})
+    _check_generation(special, network.generation_config)
+    return special
+
+
+def _check_generation(special: SpecialTokens, stored: GenerationConfig | None) -> None:
+    """Raise ModelError if the ids that transformers' own `generate` uses are not those of the tokenizer."""
+    if getattr(stored, "_from_model_config", True):  # there is no file, so nothing was stated
+        return
+    extra = getattr(stored, "generation_kwargs", None) or {}
+    for option, token, found in (
+        ("bos_token_id", special.bos, getattr(stored, "bos_token_id", None)),
+        ("pad_token_id", special.pad, getattr(stored, "pad_token_id", None)),
+        ("boi_token_id", special.begin_of_image, extra.get("boi_token_id")),
+    ):
+        if found is not None and found != token:
+            raise ModelError(
+                f"the tokenizer has {token}: it belongs to another model, or the file is wrong",
+                field=f"generation_config.json: {option}",
+                value=found,
+                remedy="Use the tokenizer and the generation_config.json of the same checkpoint",
+            )
 
 
 def image_geometry(config: JanusConfig) -> ImageGeometry:

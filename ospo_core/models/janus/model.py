@@ -54,7 +54,7 @@ class JanusModel(UnifiedModel):
         folder: Path = Path(),
     ) -> None:
         super().__init__(network, tokenizer, family, folder)
-        self.special = special_tokens(tokenizer, network.config)
+        self.special = special_tokens(tokenizer, network)
         self.geometry = image_geometry(network.config)
 
     @property
@@ -129,7 +129,7 @@ class JanusModel(UnifiedModel):
             raise ModelError(
                 "the language model is not a Llama", field="config.json: text_config.model_type", value=kind
             )
-        special = special_tokens(tokenizer, whole)
+        special = special_tokens(tokenizer, network)
         config.tie_word_embeddings = network.lm_head.weight is network.get_input_embeddings().weight
         config.dtype = network.dtype
         ends = {"bos_token_id": special.bos, "eos_token_id": special.eos, "pad_token_id": special.pad}

@@ -5,11 +5,29 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from ospo_core.errors import ConfigError
-from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation
+from ospo_core.prompts.families.base import (
+    IMAGE_MARKER,
+    AnswerKind,
+    Chat,
+    ParseError,
+    PromptAnswer,
+    PromptFamily,
+    Relation,
+)
 from ospo_core.prompts.families.janus_pro import JanusProFamily
 from ospo_core.prompts.families.shapes import ShapesFamily
 
-__all__ = ["FAMILIES", "IMAGE_MARKER", "ParseError", "PromptAnswer", "PromptFamily", "Relation", "family"]
+__all__ = [
+    "FAMILIES",
+    "IMAGE_MARKER",
+    "AnswerKind",
+    "Chat",
+    "ParseError",
+    "PromptAnswer",
+    "PromptFamily",
+    "Relation",
+    "family",
+]
 
 FAMILIES: dict[str, PromptFamily] = {known.name: known for known in (ShapesFamily(), JanusProFamily())}
 """Families by name; `model.family` of a profile is one of these names."""

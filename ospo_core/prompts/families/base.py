@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from ospo_core.errors import OspoError
@@ -15,6 +16,15 @@ Relation = tuple[str, str, str]
 
 IMAGE_MARKER = "{image}"
 """Marks in `vqa_text` where the image placeholders go; the tags around them are part of the text."""
+
+
+class AnswerKind(StrEnum):
+    """What the model is asked to write."""
+
+    PROMPT = "prompt"
+    PERTURBATION = "perturbation"
+    DENSE = "dense"
+    QUESTIONS = "questions"
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,25 @@ class PromptAnswer:
     relations: tuple[Relation, ...] = ()
 
 
+@dataclass(frozen=True)
+class Chat:
+    """An instruction to the text model, with examples as earlier turns of the chat and the first words of its answer.
+
+    Args:
+        instruction: the last turn of the user.
+        examples: earlier turns: an instruction and its answer.
+        opening: first words of the answer; the model continues them, so an answer cannot begin with small talk.
+    """
+
+    instruction: str
+    examples: tuple[tuple[str, str], ...] = ()
+    opening: str = ""
+
+    def answer(self, continuation: str) -> str:
+        """Return the whole answer: the opening and what the model wrote after it."""
+        return self.opening + continuation
+
+
 class ParseError(OspoError):
     """An answer that does not have the expected form; it is dropped and counted, never trained on.
 
@@ -45,7 +74,7 @@ class ParseError(OspoError):
         super().__init__(
             detail, field=reason, value=answer, remedy="Such answers are dropped, counted and generated again"
         )
-        self.reason = reason
+        self.reason, self.answer = reason, answer
 
 
 def seed_prompts(table: str) -> dict[SubCategory, list[PromptAnswer]]:
@@ -67,15 +96,15 @@ class PromptFamily(ABC):
     """
 
     name: ClassVar[str]
-    stop: ClassVar[tuple[str, ...]]
-    """Strings that end an answer besides the end-of-sequence token."""
+    version: ClassVar[int] = 1
+    """Raised when a change of texts or parsers changes what the stages write; part of their fingerprints from 2 on."""
     yes: ClassVar[tuple[str, ...]]
     no: ClassVar[tuple[str, ...]]
     """Spellings of the two answers to a question about a picture; each is one token."""
 
     @abstractmethod
-    def chat_text(self, instruction: str) -> str:
-        """Return the text that precedes the model's answer to `instruction`."""
+    def chat_text(self, chat: Chat) -> str:
+        """Return the text that the model continues: every turn of the chat, then the opening of the answer."""
 
     @abstractmethod
     def vqa_text(self, question: str) -> str:
@@ -90,20 +119,20 @@ class PromptFamily(ABC):
         """Return hand-written prompts: the first few-shot examples, used until the model has written its own."""
 
     @abstractmethod
-    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
+    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> Chat:
         """Return the instruction to write one new prompt similar to the examples."""
 
     @abstractmethod
-    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
+    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> Chat:
         """Return the instruction to change one detail of `prompt`."""
 
     @abstractmethod
-    def densify(self, prompt: str, negative: str) -> str:
+    def densify(self, prompt: str, negative: str, sub_category: SubCategory) -> Chat:
         """Return the instruction to expand a prompt and its negative together."""
 
     @abstractmethod
-    def decompose(self, prompt: str) -> str:
-        """Return the instruction to write yes/no questions about a prompt."""
+    def decompose(self, prompt: str, sub_category: SubCategory | None = None) -> Chat:
+        """Return the instruction to write yes/no questions about a prompt, of a sub-category if that is known."""
 
     @abstractmethod
     def format_prompt(self, answer: PromptAnswer) -> str:
@@ -116,6 +145,17 @@ class PromptFamily(ABC):
     @abstractmethod
     def format_questions(self, questions: Sequence[str]) -> str:
         """Return the answer to `decompose`."""
+
+    def stop(self, kind: AnswerKind) -> tuple[str, ...]:
+        """Return the strings that end an answer besides the end-of-sequence token; by default none."""
+        return ()
+
+    def pattern(self, kind: AnswerKind) -> str | None:
+        """Return a regular expression whose matches all parse, for engines with structured output; None: write freely.
+
+        It describes whole answers and begins literally with the opening of the chat, if that has one.
+        """
+        return None
 
     @abstractmethod
     def parse_prompt(self, answer: str) -> PromptAnswer:

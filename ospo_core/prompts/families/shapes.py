@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ospo_core.prompts.families.base import IMAGE_MARKER, ParseError, PromptAnswer, PromptFamily, Relation, seed_prompts
+from ospo_core.prompts.families.base import (
+    IMAGE_MARKER,
+    Chat,
+    ParseError,
+    PromptAnswer,
+    PromptFamily,
+    Relation,
+    seed_prompts,
+)
 from ospo_core.prompts.filters import UNPARSABLE
 from ospo_core.schema import PerturbationKind, SubCategory
 
@@ -68,42 +76,42 @@ class ShapesFamily(PromptFamily):
     """The embedded tiny Janus; its tokenizer has one token per word."""
 
     name = "shapes"
-    stop = ()
     yes = ("yes",)
     no = ("no",)
 
-    def chat_text(self, instruction: str) -> str:
-        """Return `<|User|> : {instruction} <|Assistant|> :`."""
-        return f"<|User|> : {instruction} <|Assistant|> :"
+    def chat_text(self, chat: Chat) -> str:
+        """Return `<|User|> : {instruction} <|Assistant|> :`, after earlier turns of the same form."""
+        turns = (*chat.examples, (chat.instruction, chat.opening))
+        return " ".join(f"<|User|> : {asked} <|Assistant|> : {answer}".rstrip() for asked, answer in turns)
 
     def vqa_text(self, question: str) -> str:
         """Return the chat text of a picture followed by a question."""
-        return self.chat_text(f"<begin_of_image>{IMAGE_MARKER}<end_of_image> {question}")
+        return self.chat_text(Chat(f"<begin_of_image>{IMAGE_MARKER}<end_of_image> {question}"))
 
     def generation_text(self, prompt: str) -> str:
         """Return the chat text of a prompt, followed by the begin-of-image tag."""
-        return f"{self.chat_text(prompt)} <begin_of_image>"
+        return f"{self.chat_text(Chat(prompt))} <begin_of_image>"
 
     def seed_examples(self, sub_category: SubCategory) -> list[PromptAnswer]:
         """Return hand-written prompts."""
         return list(SEEDS[sub_category])
 
-    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> str:
+    def write_prompt(self, sub_category: SubCategory, examples: Sequence[PromptAnswer]) -> Chat:
         """Return `write a prompt about {phrase} . examples : {p1} ; {p2} ; {p3} .`, prompts only."""
         shown = " ; ".join(example.prompt for example in examples)
-        return f"write a prompt about {PHRASES[sub_category]} . examples : {shown} ."
+        return Chat(f"write a prompt about {PHRASES[sub_category]} . examples : {shown} .")
 
-    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> str:
+    def perturb(self, kind: PerturbationKind, prompt: str, sub_category: SubCategory) -> Chat:
         """Return `{kind} one detail of : {prompt} .`; the sub-category is not named."""
-        return f"{kind.value} one detail of : {prompt} ."
+        return Chat(f"{kind.value} one detail of : {prompt} .")
 
-    def densify(self, prompt: str, negative: str) -> str:
-        """Return `place both : {prompt} | {negative} .`."""
-        return f"place both : {prompt} | {negative} ."
+    def densify(self, prompt: str, negative: str, sub_category: SubCategory) -> Chat:
+        """Return `place both : {prompt} | {negative} .`; the sub-category is not named."""
+        return Chat(f"place both : {prompt} | {negative} .")
 
-    def decompose(self, prompt: str) -> str:
-        """Return `ask about : {prompt} .`."""
-        return f"ask about : {prompt} ."
+    def decompose(self, prompt: str, sub_category: SubCategory | None = None) -> Chat:
+        """Return `ask about : {prompt} .`; the sub-category is not named."""
+        return Chat(f"ask about : {prompt} .")
 
     def format_prompt(self, answer: PromptAnswer) -> str:
         """Return `{prompt} | {concept} , {concept} | {subject} , {relation} , {object} ; ...`."""

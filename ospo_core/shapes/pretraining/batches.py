@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ospo_core.artifacts.ids import derive_seed
-from ospo_core.prompts.families import IMAGE_MARKER
+from ospo_core.prompts.families import IMAGE_MARKER, Chat
 from ospo_core.shapes.pretraining.lessons import (
     SHAPES_FAMILY,
     DrawingLesson,
@@ -84,7 +84,7 @@ class Passages:
 
     def text(self, lesson: TextLesson) -> Passage:
         """Return an instruction and its answer."""
-        before = self._ids(SHAPES_FAMILY.chat_text(lesson.instruction))
+        before = self._ids(SHAPES_FAMILY.chat_text(Chat(lesson.instruction)))
         passage = _blank(before + self._answer_ids(lesson.answer))
         passage[Field.PART, len(before) :] = Part.TEXT
         return passage

@@ -88,7 +88,7 @@ def _writing(rng: random.Random) -> TextLesson:
         for _ in range(5 if sub_category is SubCategory.COMPLEX else 3)
     ]
     made = prompt_answer(random_training_sentence(sub_category, rng))
-    return TextLesson(SHAPES_FAMILY.write_prompt(sub_category, shown), SHAPES_FAMILY.format_prompt(made))
+    return TextLesson(SHAPES_FAMILY.write_prompt(sub_category, shown).instruction, SHAPES_FAMILY.format_prompt(made))
 
 
 def prompt_answer(sentence: Sentence) -> PromptAnswer:
@@ -104,7 +104,8 @@ def _perturbing(rng: random.Random) -> TextLesson:
         sentence, kind = random_training_sentence(sub_category, rng), rng.choice(PERTURBATIONS[sub_category])
         made = pick_perturbation(sentence, sub_category, rng, kind)
         if made is not None:
-            return TextLesson(SHAPES_FAMILY.perturb(kind, sentence.text(), sub_category), made.sentence.text())
+            chat = SHAPES_FAMILY.perturb(kind, sentence.text(), sub_category)
+            return TextLesson(chat.instruction, made.sentence.text())
 
 
 def _densifying(rng: random.Random) -> TextLesson:
@@ -117,8 +118,9 @@ def _densifying(rng: random.Random) -> TextLesson:
             others = place_alike(made.sentence, made.origin, cells, rng)
         except PlacementError:
             continue
-        instruction = SHAPES_FAMILY.densify(sentence.text(), made.sentence.text())
-        return TextLesson(instruction, SHAPES_FAMILY.format_dense(sentence.text(cells), made.sentence.text(others)))
+        chat = SHAPES_FAMILY.densify(sentence.text(), made.sentence.text(), sub_category)
+        answer = SHAPES_FAMILY.format_dense(sentence.text(cells), made.sentence.text(others))
+        return TextLesson(chat.instruction, answer)
 
 
 def _decomposing(rng: random.Random) -> TextLesson:
@@ -128,7 +130,7 @@ def _decomposing(rng: random.Random) -> TextLesson:
         made = pick_perturbation(sentence, sub_category, rng)
         sentence = made.sentence if made is not None else sentence
     asked = [question.text for question in questions_of(sentence)]
-    return TextLesson(SHAPES_FAMILY.decompose(sentence.text()), SHAPES_FAMILY.format_questions(asked))
+    return TextLesson(SHAPES_FAMILY.decompose(sentence.text()).instruction, SHAPES_FAMILY.format_questions(asked))
 
 
 def text_lesson(rng: random.Random) -> TextLesson:

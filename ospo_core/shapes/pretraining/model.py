@@ -67,10 +67,10 @@ def vocabulary() -> list[str]:
         DESCRIBE,
         DESCRIBE_CELLS,
         "a an and at the is are there object objects only picture image of ? . ; , | :",
-        shapes.perturb(PerturbationKind.REPLACE, "", next(iter(PHRASES))),
-        shapes.densify("", ""),
-        shapes.decompose(""),
-        shapes.write_prompt(next(iter(PHRASES)), []),
+        shapes.perturb(PerturbationKind.REPLACE, "", next(iter(PHRASES))).instruction,
+        shapes.densify("", "", next(iter(PHRASES))).instruction,
+        shapes.decompose("").instruction,
+        shapes.write_prompt(next(iter(PHRASES)), []).instruction,
     ]
     return list(dict.fromkeys(word for text in texts for word in text.split()))
 

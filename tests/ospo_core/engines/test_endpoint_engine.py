@@ -15,7 +15,8 @@ import pytest
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines import Request
-from ospo_core.engines.endpoint_engine import ATTEMPTS, EndpointEngine
+from ospo_core.engines.endpoint_engine import EndpointEngine
+from ospo_core.engines.openai_server import ATTEMPTS
 from ospo_core.errors import StageError
 
 Reply = Callable[[dict[str, Any], int], tuple[int, Any]]
@@ -27,17 +28,27 @@ def echo(body: dict[str, Any], number: int) -> tuple[int, Any]:
 
 
 class Server:
-    """An OpenAI-compatible server that answers by a function of (body, number of the request)."""
+    """An OpenAI-compatible server that answers by a function of (body, number of the request).
 
-    def __init__(self, reply: Reply) -> None:
+    `models` is what it lists as `/v1/models`; None: it has no such list.
+    """
+
+    def __init__(self, reply: Reply, models: list[dict[str, Any]] | None = None) -> None:
         self.seen: list[tuple[str, dict[str, Any], str | None]] = []
+        self.models = models
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                listed = {"object": "list", "data": server.models}
+                self.send(*((404, "not found") if server.models is None else (200, listed)))
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.seen.append((self.path, body, self.headers.get("Authorization")))
-                status, answer = reply(body, len(server.seen))
+                self.send(*reply(body, len(server.seen)))
+
+            def send(self, status: int, answer: Any) -> None:
                 text = answer if isinstance(answer, str) else json.dumps(answer)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -53,13 +64,15 @@ class Server:
 
 
 @contextmanager
-def serving(reply: Reply) -> Iterator[tuple[Server, EndpointEngine]]:
-    server = Server(reply)
+def serving(
+    reply: Reply, models: list[dict[str, Any]] | None = None, digest: str = "", **options: Any
+) -> Iterator[tuple[Server, EndpointEngine]]:
+    server = Server(reply, models)
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    config = EngineConfig(kind="endpoint", base_url=server.url, served_model="tiny")
+    config = EngineConfig(kind="endpoint", base_url=server.url, served_model="tiny", **options)
     try:
-        with EndpointEngine(config) as engine:
+        with EndpointEngine(config, digest) as engine:
             yield server, engine
     finally:
         server.http.shutdown()
@@ -158,3 +171,58 @@ def test_a_closed_engine_says_so_and_addresses_may_end_with_v1() -> None:
     engine.close()
     with pytest.raises(StageError, match="closed"):
         engine.generate(requests(1))
+
+
+DIGEST, OTHER = "ab" * 32, "cd" * 32
+
+
+def vllm_lists(root: str, name: str = "tiny") -> list[dict[str, Any]]:
+    """What `vllm serve` lists for one model."""
+    return [{"id": name, "object": "model", "created": 1, "owned_by": "vllm", "root": root, "max_model_len": 256}]
+
+
+def test_the_served_model_is_recognised_by_its_path(caplog: pytest.LogCaptureFixture) -> None:
+    path = f".ospo/scratch/exports/{DIGEST}"
+    with serving(echo, vllm_lists(path), DIGEST) as (_, engine):
+        engine.generate(requests(2))
+        assert engine.facts()["served_model"] == {"name": "tiny", "path": path, "server": "vllm", "verified": True}
+    assert not caplog.records
+
+
+def test_a_server_that_still_holds_another_model_is_refused_before_anything_is_generated() -> None:
+    with serving(echo, vllm_lists(f"/exports/{OTHER}"), DIGEST) as (server, engine):
+        with pytest.raises(StageError, match=f"another model.*{OTHER}.*vllm serve .*{DIGEST}"):
+            engine.generate(requests(2))
+        assert server.seen == []
+        server.models = vllm_lists(f"/exports/{DIGEST}")
+        assert len(engine.generate(requests(2))) == 2
+        server.models = vllm_lists(f"/exports/{DIGEST}", name="else")
+        with pytest.raises(StageError, match=r"does not serve this model.*It serves else"):
+            engine.generate(requests(2))
+
+
+@pytest.mark.parametrize("models", [None, vllm_lists("/models/current"), [{"id": "tiny"}]])
+def test_a_server_that_does_not_say_is_a_warning_once_and_a_fact(models: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(echo, models, DIGEST) as (_, engine):
+        engine.generate(requests(2))
+        engine.generate(requests(2))
+        assert engine.facts()["served_model"]["verified"] is False
+    assert sum(DIGEST[:12] in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "models", "sent"),
+    [
+        ("auto", vllm_lists("/x"), True),
+        ("auto", [{"id": "tiny", "owned_by": "llamacpp"}], False),
+        ("auto", None, False),
+        ("on", None, True),
+        ("off", vllm_lists("/x"), False),
+    ],
+)
+def test_patterns_are_sent_to_vllm_or_on_request(option: str, models: Any, sent: bool) -> None:
+    with serving(echo, models, structured_output=option) as (server, engine):
+        engine.generate([Request("p", 1, 1.0, 9, top_p=0.9, regex="a+"), Request("q", 1, 1.0, 9)])
+    bodies = {body["prompt"]: body for _, body, _ in server.seen}
+    assert bodies["p"].get("structured_outputs") == ({"regex": "a+"} if sent else None)
+    assert bodies["p"]["top_p"] == 0.9 and not {"top_p", "structured_outputs"} & set(bodies["q"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase, TopPLogitsWarper
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines import Request, TextEngine, build_engine
@@ -80,6 +80,25 @@ def test_sampled_words_follow_the_models_probabilities(engine: TextEngine, folde
     for token in likely:
         share = seen[str(tokenizer.decode([token]))] / count
         assert abs(share - float(expected[token])) < 4 * (float(expected[token]) / count) ** 0.5
+
+
+def test_top_p_draws_from_the_nucleus_only_and_one_means_all(engine: TextEngine, folder: Path) -> None:
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), LlamaForCausalLM.from_pretrained(folder).eval()
+    ids = tokenizer("a red", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        logits = model(ids).logits[:, -1]
+    kept = TopPLogitsWarper(0.5)(ids, logits / 1.2).isfinite()[0].nonzero().flatten().tolist()
+    assert 1 < len(kept) < logits.shape[1]
+    drawn = engine.generate([Request("a red", seed, 1.2, 1, top_p=0.5) for seed in range(300)])
+    assert {done.text for done in drawn} == {engine_text(tokenizer, token) for token in kept}
+    assert engine.generate([dataclasses.replace(request, top_p=1.0) for request in SAMPLED]) == engine.generate(SAMPLED)
+    greedy = engine.generate([Request("a red", seed, 1.0, 6, top_p=1e-6) for seed in range(3)])
+    assert {done.text for done in greedy} == {engine.generate([Request("a red", 0, 0.0, 6)])[0].text}
+
+
+def engine_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """Return what the engine makes of one generated token."""
+    return str(tokenizer.decode([token], skip_special_tokens=True)).strip()
 
 
 def test_limits_and_stop_strings_end_an_answer(engine: TextEngine) -> None:

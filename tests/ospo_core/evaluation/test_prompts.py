@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.errors import ConfigError
 from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
+from ospo_core.prompts.filters import number_above_four
+from ospo_core.schema import SubCategory, category_of
 
 
 def written(path: Path, lines: list[Any], limit: int = 300) -> EvaluationConfig:
@@ -91,3 +95,15 @@ def test_a_missing_or_binary_file_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_evaluation_prompts(EvaluationConfig(prompts=str(tmp_path / "picture.png")))
+
+
+def test_the_shipped_everyday_prompts_are_balanced_and_asked_about() -> None:
+    prompts = load_evaluation_prompts(EvaluationConfig(prompts="embedded:everyday", limit=1000))
+    counts = Counter(prompt.sub_category for prompt in prompts)
+    assert counts == dict.fromkeys((name.value for name in SubCategory), 50)
+    for prompt in prompts:
+        assert prompt.category == category_of(SubCategory(prompt.sub_category)).value
+        assert prompt.questions and len(set(prompt.questions)) == len(prompt.questions)
+        assert all(question[0].isupper() and question.endswith("?") for question in prompt.questions)
+        assert not number_above_four(prompt.prompt)
+        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", " ".join([prompt.prompt, *prompt.questions]))

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ospo_core.config.sections import EvaluationConfig
-from ospo_core.evaluation.judges import all_yes, embedded_oracle, self_vqa_scores
+from ospo_core.evaluation.judges import ModelJudge, all_yes, embedded_oracle
 from ospo_core.evaluation.prompts import EvalPrompt
-from ospo_core.evaluation.run import evaluate_model, picture_seed
+from ospo_core.evaluation.run import draw_pictures, judge_pictures, picture_seed
 from ospo_core.models.base import UnifiedModel
+from ospo_core.models.pictures import encode_png
 from ospo_core.schema import table_from_rows
 from tests.support.tiny_janus import load_tiny_janus, make_tiny_janus
 
@@ -40,7 +41,9 @@ def is_red(picture: NDArray[np.uint8], prompt: str) -> bool:
 
 def test_rows_are_complete_ordered_and_fit_the_table(loaded: UnifiedModel) -> None:
     config = EvaluationConfig(samples=2, batch_size=4)
-    rows = evaluate_model(loaded, PROMPTS, config, "parent", is_red)
+    drawn = draw_pictures(loaded, PROMPTS, config, "parent", is_red)
+    assert {row["vqa_correct"] for row in drawn} == {None} and table_from_rows("evaluation", drawn).num_rows == 6
+    rows = judge_pictures(ModelJudge(loaded, 4), drawn, {one.item_id: one.questions for one in PROMPTS}, 4)
     assert table_from_rows("evaluation", rows).num_rows == 6
     assert [(row["item_id"], row["sample"]) for row in rows] == [(p.item_id, s) for p in PROMPTS for s in (0, 1)]
     assert [row["oracle_correct"] for row in rows] == [True, True, False, False, False, False]
@@ -52,8 +55,8 @@ def test_rows_are_complete_ordered_and_fit_the_table(loaded: UnifiedModel) -> No
 
 
 def test_batches_and_neighbours_change_no_picture(loaded: UnifiedModel) -> None:
-    together = evaluate_model(loaded, PROMPTS, EvaluationConfig(batch_size=8), "parent", is_red)
-    alone = evaluate_model(loaded, PROMPTS[1:2], EvaluationConfig(batch_size=1), "child", is_red)
+    together = draw_pictures(loaded, PROMPTS, EvaluationConfig(batch_size=8), "parent", is_red)
+    alone = draw_pictures(loaded, PROMPTS[1:2], EvaluationConfig(batch_size=1), "child", is_red)
     assert together[1]["tokens"] == alone[0]["tokens"] and together[1]["seed"] == alone[0]["seed"]
 
 
@@ -70,14 +73,24 @@ def test_a_prompt_outside_the_embedded_language_has_no_verdict() -> None:
     assert embedded_oracle(black[:32], "a red circle") is None
 
 
-def test_the_model_judges_by_the_prompts_questions_or_by_the_whole_prompt(loaded: UnifiedModel) -> None:
-    red = PROMPTS[0].model_copy(update={"questions": ["is there a red circle ?", "is there a circle ?"]})
-    whole = PROMPTS[0].model_copy(update={"prompt": "a star", "questions": []})
-    asked = PROMPTS[0].model_copy(update={"prompt": "a star", "questions": ["is there a star ?"]})
-    pictures = np.zeros((3, loaded.geometry.height, loaded.geometry.width, 3), dtype=np.uint8)
-    scores = self_vqa_scores(loaded, [red, whole, asked], pictures, batch_size=4)
-    assert [len(answers) for answers in scores] == [2, 1, 1] and scores[1] == pytest.approx(scores[2])
-    assert all(-1.0 <= score <= 1.0 for answers in scores for score in answers)
+def test_the_judge_answers_every_question_about_its_picture(loaded: UnifiedModel) -> None:
+    rows = draw_pictures(loaded, PROMPTS[:2], EvaluationConfig(), "parent", is_red)
+    questions = {"red": ["is there a red circle ?", "is there a circle ?"], "blue": ["is there a star ?"]}
+    judged = judge_pictures(ModelJudge(loaded, 4), rows, questions, batch_size=8)
+    assert [[answer["question"] for answer in row["answers"]] for row in judged] == [*questions.values()]
+    for row in judged:
+        scores = [answer["p_yes"] - answer["p_no"] for answer in row["answers"]]
+        assert row["vqa_score"] == pytest.approx(sum(scores) / len(scores))
+        assert row["vqa_correct"] == all(score > 0 for score in scores)
+    alone = judge_pictures(ModelJudge(loaded, 1), rows, questions, batch_size=1)
+    assert [row["vqa_score"] for row in alone] == pytest.approx([row["vqa_score"] for row in judged], abs=1e-5)
+
+
+def test_a_judge_reads_pictures_of_another_size_and_none(loaded: UnifiedModel) -> None:
+    large = encode_png(np.zeros((48, 48, 3), dtype=np.uint8))
+    ((answer,),) = ModelJudge(loaded, 4).answer([large], [["is there a star ?"]])
+    assert all(0.0 <= chance <= 1.0 for chance in answer)
+    assert ModelJudge(loaded, 4).answer([], []) == []
 
 
 def test_all_yes_needs_a_question_and_every_answer() -> None:

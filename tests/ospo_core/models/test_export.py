@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from ospo_core.config.sections import EngineConfig
+from ospo_core.engines import Request, build_engine
 from ospo_core.errors import ModelError
 from ospo_core.models import export
 from ospo_core.models.export import export_text_backbone
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.models.loading import read_network
+from tests.support.janus_pro import load_janus_pro, make_janus_pro
 from tests.support.tiny_janus import make_tiny_janus
 
 TEXT = "<|User|> : ask about : a red circle . <|Assistant|> :"
@@ -55,3 +58,20 @@ def test_an_export_cut_short_is_made_again(tiny_folder: Path, tmp_path: Path) ->
 def test_exporting_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         export_text_backbone(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.slow_engine
+def test_vllm_writes_with_the_export_of_a_byte_level_janus_what_transformers_writes(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    parent = load_janus_pro(make_janus_pro(tmp_path / "parent"))
+    out = export_text_backbone(parent.folder, tmp_path / "text")
+    asked = [Request(text, 0, 0.0, 8) for text in ("Prompt: a red  bench\n\n", "<|User|>: a\n\n<|Assistant|>:")]
+    config = EngineConfig(kind="vllm", kv_cache_gib=0.02, max_num_seqs=2, max_model_len=64)
+    with build_engine(config, out) as engine:
+        served = engine._llm.get_tokenizer()  # with which `vllm serve` reads prompts
+        assert [served(one.prompt)["input_ids"] for one in asked] == [
+            parent.tokenizer(one.prompt)["input_ids"] for one in asked
+        ]
+        answers = engine.generate(asked)
+    with build_engine(EngineConfig(kind="transformers", max_model_len=64), out) as engine:
+        assert engine.generate(asked) == answers

@@ -14,11 +14,12 @@ from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.janus.model import JanusModel
-from ospo_core.models.loading import load_model, load_tokenizer
+from ospo_core.models.loading import load_model, load_shapes
 from ospo_core.models.locate import FAMILIES, model_class, resolve_model
 from ospo_core.models.logprobs import mean_logprob
 from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
+from ospo_core.models.tokenizer import load_tokenizer
 from ospo_core.models.vqa import answer_questions
 from tests.support.tiny_janus import load_tiny_janus
 
@@ -144,3 +145,13 @@ def test_model_paths_are_folders_or_embedded_names(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_refused(tiny_folder: Path) -> None:
     with pytest.raises(ModelError, match="no GPU is visible"):
         load_model(tiny_folder, ModelConfig(device="cuda"))
+
+
+def test_shapes_need_no_weights_and_give_the_figures_of_the_model(tiny: JanusModel, tmp_path: Path) -> None:
+    folder = tmp_path / "planned"
+    shutil.copytree(tiny.folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    planned = load_shapes(folder, ModelConfig(device="cpu"))
+    assert {weights.device.type for weights in planned.network.parameters()} == {"meta"}
+    assert (planned.memory, planned.geometry, planned.dtype) == (tiny.memory, tiny.geometry, tiny.dtype)
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_shapes(tmp_path, ModelConfig(device="cpu"))

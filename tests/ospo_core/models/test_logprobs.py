@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from ospo_core.config.sections import LoraSettings
+from ospo_core.models import logprobs
 from ospo_core.models.adapters import add_lora
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.models.logprobs import at_offsets, image_token_logprobs, mean_logprob
@@ -42,6 +43,33 @@ def test_a_token_s_chances_sum_to_one_and_do_not_know_the_future(tiny: JanusMode
     assert logprobs[:, 5].exp().sum() == pytest.approx(1.0, abs=1e-4)
     assert torch.allclose(logprobs[:, :5], logprobs[:1, :5].expand(CODES, -1), atol=1e-5)
     assert not torch.allclose(logprobs[:, 6], logprobs[:1, 6].expand(CODES), atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3], ids=["less than a row", "one row", "three rows"])
+def test_logits_in_parts_change_nothing(
+    tiny: JanusModel, prompts: list[str], images: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Neither without gradients nor with them, and no part has more rows than fit."""
+    model = load_tiny_janus(tiny.folder)
+    adapted = add_lora(model, LoraSettings(rank=4, dropout=0.0))
+    data = batch(tiny, prompts, images)
+    results: list[list[torch.Tensor]] = []
+    sizes: list[int] = []
+    model.network.model.generation_head.register_forward_hook(lambda _module, _inputs, out: sizes.append(len(out)))
+    for at_once in (2**25, rows * images.shape[1] * CODES):
+        monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
+        with torch.no_grad():
+            plain = image_token_logprobs(model, *data)
+        adapted.zero_grad()
+        trained = image_token_logprobs(model, *data)
+        trained.mean().backward()
+        gradients = [weights.grad for weights in adapted.parameters() if weights.grad is not None]
+        results.append([plain, trained, *gradients])
+    assert len(results[0]) > 2
+    assert sizes[:2] == [len(images)] * 2  # without gradients, and with them
+    assert sum(sizes[2:]) == 3 * len(images) and max(sizes[2:]) == max(rows, 1)  # and again in the backward pass
+    for whole, parted in zip(*results, strict=True):
+        torch.testing.assert_close(parted, whole, rtol=1e-6, atol=1e-6)
 
 
 def test_means_are_those_of_the_tokens_for_any_batch_size(

@@ -79,6 +79,14 @@ def test_what_is_known_earlier_counts_as_if_it_were_in_one_list(prompts: list[st
         assert check.check(prompt) == check(prompt) == reason
 
 
+@settings(max_examples=200, deadline=None)
+@given(prompt_lists(), THRESHOLDS, st.integers(1, 8))
+def test_contamination_is_what_duplicates_a_known_prompt(prompts: list[str], similarity: float, known: int) -> None:
+    check, simple = ContaminationCheck(prompts[:known], similarity), Deduplicator(similarity, prompts[:known])
+    for prompt in prompts:
+        assert (check(prompt) is not None) == (simple.check(prompt) is not None)
+
+
 @settings(max_examples=100, deadline=None)
 @given(prompt_lists(), THRESHOLDS)
 def test_equal_hashes_of_different_shingles_change_no_decision(prompts: list[str], similarity: float) -> None:

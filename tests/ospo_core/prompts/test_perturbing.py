@@ -31,12 +31,12 @@ def good(request: Request) -> str:
     return f"a thing number{request.seed % 10**6}"
 
 
-def perturb(engine: FakeEngine, rows: list[dict[str, Any]] = ROWS, **config: Any) -> tuple[Any, Any, Any]:
+def perturb(engine: FakeEngine, rows: list[dict[str, Any]] = ROWS, **config: Any) -> tuple[Any, Any, Any, Any]:
     return perturb_prompts(engine, SHAPES, rows, PerturbationsConfig(**config), seed=7)
 
 
 def test_each_prompt_gets_the_kinds_of_its_sub_category_and_valid_rows() -> None:
-    rows, drops, counts = perturb(FakeEngine(good))
+    rows, drops, counts, _ = perturb(FakeEngine(good))
     assert [row["kind"] for row in rows] == ["replace"] * 3 + ["replace", "swap", "drop"]
     assert [row["variant"] for row in rows] == [0, 1, 2, 0, 1, 2]
     assert not drops and counts["calls"] == 12 and counts["items_without_variants"] == 0
@@ -47,14 +47,14 @@ def test_each_prompt_gets_the_kinds_of_its_sub_category_and_valid_rows() -> None
 
 def test_all_open_requests_go_in_one_call_and_noise_seeds_come_from_identity() -> None:
     engine = FakeEngine(good)
-    rows, _, _ = perturb(engine)
+    rows, _, _, _ = perturb(engine)
     assert [len(call) for call in engine.calls] == [6, 6]
     assert [row["seed"] for row in rows] == [derive_seed(7, row["item_id"], row["variant"]) for row in rows]
 
 
 def test_a_shard_of_its_own_gives_a_prompt_the_same_rows() -> None:
-    together, _, _ = perturb(FakeEngine(good))
-    alone, _, _ = perturb(FakeEngine(good), ROWS[1:])
+    together, _, _, _ = perturb(FakeEngine(good))
+    alone, _, _, _ = perturb(FakeEngine(good), ROWS[1:])
     assert together[3:] == alone
 
 
@@ -68,7 +68,7 @@ def test_only_failed_variants_are_asked_again_with_another_seed() -> None:
         return good(request)
 
     engine = FakeEngine(answer)
-    rows, drops, counts = perturb(engine)
+    rows, drops, counts, _ = perturb(engine)
     assert [len(call) for call in engine.calls] == [6, 1, 6] and len(rows) == 6
     assert engine.calls[1][0].seed not in {request.seed for request in engine.calls[0]}
     assert not drops and counts["retries"] == 1 and counts["failed_unparsable"] == 1
@@ -81,20 +81,20 @@ def test_equal_repeated_and_unparsable_answers_are_dropped_by_reason() -> None:
             return good(request)
         return "a green heart" if "blue star" not in text else re.sub(".* : | \\.$", "", text)
 
-    rows, drops, counts = perturb(FakeEngine(answer), attempts=2)
+    rows, drops, counts, _ = perturb(FakeEngine(answer), attempts=2)
     assert [(row["variant"], row["negative_prompt"]) for row in rows] == [(0, "a green heart")]
     assert drops == {filters.SAME_AS_EARLIER_VARIANT: 2, filters.EQUAL_TO_BASE: 3}
     assert counts["items_without_variants"] == 1
 
 
 def test_dense_prompts_that_say_the_same_are_dropped() -> None:
-    rows, drops, _ = perturb(FakeEngine(lambda r: "x | x" if "place both" in r.prompt else good(r)), attempts=2)
+    rows, drops, _, _ = perturb(FakeEngine(lambda r: "x | x" if "place both" in r.prompt else good(r)), attempts=2)
     assert rows == [] and drops == {filters.DENSE_EQUAL: 6}
 
 
 def test_without_densify_the_short_prompts_are_rendered() -> None:
     engine = FakeEngine(good)
-    rows, _, _ = perturb(engine, densify=False)
+    rows, _, _, _ = perturb(engine, densify=False)
     assert len(engine.calls) == 1
     assert all(
         (row["dense_prompt"], row["dense_negative_prompt"]) == (row["prompt"], row["negative_prompt"]) for row in rows

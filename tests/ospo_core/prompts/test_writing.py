@@ -6,8 +6,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from ospo_core.config.sections import PromptsConfig
 from ospo_core.engines.base import Completion, Request
+from ospo_core.errors import StageError
 from ospo_core.prompts import filters
 from ospo_core.prompts.families import PromptAnswer, family
 from ospo_core.prompts.writing import ExamplePool, GeneratedPrompts, write_prompts
@@ -108,6 +111,32 @@ def test_complex_prompts_are_shown_five_examples() -> None:
     engine = FakeEngine(lambda request: ALWAYS)
     write_prompts(engine, SHAPES, SubCategory.COMPLEX, 1, PromptsConfig(), 0)
     assert engine.calls[0][0].prompt.count(" ; ") == 4
+
+
+def test_too_few_readable_answers_end_the_search_after_its_first_pass() -> None:
+    engine = FakeEngine(lambda request: "Sure, here is one!" if request.seed % 4 else ALWAYS)
+
+    def written(min_parsed: float) -> GeneratedPrompts:
+        return write_prompts(engine, SHAPES, SubCategory.COLOR_1, 40, PromptsConfig(), 0, min_parsed=min_parsed)
+
+    with pytest.raises(StageError, match=r"of the first 60 answers.*unparsable.*«Sure, here is one!»"):
+        written(0.5)
+    assert [len(call) for call in engine.calls] == [60]
+    assert written(0.1).drops[filters.UNPARSABLE]
+
+
+def test_a_wrong_content_is_no_wrong_form() -> None:
+    done = write_prompts(
+        FakeEngine(lambda request: ALWAYS), SHAPES, SubCategory.COLOR_1, 40, PromptsConfig(), 0, min_parsed=1.0
+    )
+    assert done.drops[filters.DUPLICATE] == done.calls - 1
+
+
+def test_slices_with_a_larger_pool_begin_with_different_examples() -> None:
+    janus = family("janus_pro")
+    first = [ExamplePool(janus, SubCategory.COLOR_1, 3, seed, redraw_every=100).at(0, []) for seed in range(12)]
+    assert len({frozenset(answer.prompt for answer in shown) for shown in first}) > 6
+    assert first[5] == ExamplePool(janus, SubCategory.COLOR_1, 3, 5, redraw_every=100).at(0, [])
 
 
 def pool(seed: int = 0, size: int = 3) -> ExamplePool:

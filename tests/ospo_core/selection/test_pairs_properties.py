@@ -7,13 +7,16 @@ import random
 from typing import Any
 
 import psutil
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ospo_core.artifacts.tables import encode_table
 from ospo_core.config.sections import SelectionConfig
+from ospo_core.errors import StageError
 from ospo_core.schema import Side, table_from_rows
 from ospo_core.selection.pairs import build_pairs
+from ospo_core.selection.scoring import answer_score, could_be_chosen
 from tests.support.candidates import Rows, image, pairs_of, rows_of
 from tests.support.simple_pairs import simple_pairs
 from tests.support.simple_rules import Candidate
@@ -108,6 +111,30 @@ def test_a_large_shard_gives_the_same_bytes() -> None:
         assert made.drops == simple.drops
         assert encode_table(made.table) == encode_table(table_from_rows("pairs", simple.rows))
         assert made.table.num_rows > 0
+
+
+def test_pairs_are_the_same_without_the_log_probabilities_of_images_that_could_not_be_chosen() -> None:
+    perturbed, images, scores = shard(300, random.Random(1))
+    for config in CONFIGS:
+        could = [could_be_chosen(row["side"], [s_of(answer) for answer in row["answers"]], config) for row in scores]
+        some = [
+            row if possible else row | {"logprob_negatives": None} for row, possible in zip(scores, could, strict=True)
+        ]
+        made, every = pairs_of(perturbed, images, some, config), pairs_of(perturbed, images, scores, config)
+        assert made.drops == every.drops and made.table.equals(every.table) and made.table.num_rows > 0
+        assert 0 < sum(could) < len(could)
+
+
+def s_of(answer: dict[str, float]) -> float:
+    return answer_score(answer["p_yes"], answer["p_no"])
+
+
+def test_a_chosen_image_without_log_probabilities_is_an_error() -> None:
+    rows = shard(20, random.Random(0))
+    scores = [row | {"logprob_negatives": None} for row in rows[2]]
+    for config in CONFIGS:
+        with pytest.raises(StageError, match="no log-probabilities under the perturbed prompts"):
+            pairs_of(rows[0], rows[1], scores, config)
 
 
 def test_the_order_of_a_prompts_rows_changes_nothing() -> None:

@@ -79,8 +79,10 @@ def test_zero_prompts_wanted_or_written_are_refused(tmp_path: Path) -> None:
             super().__init__()
             self.engine.generate = lambda requests: [_nothing() for _ in requests]  # type: ignore[method-assign]  # a mute model
 
-    with pytest.raises(StageError, match="no usable prompt"):
+    with pytest.raises(StageError, match="only 0 of the first 16 answers"):
         finished(text_run(PromptsStage(), small_round(tmp_path), Mute()))
+    with pytest.raises(StageError, match="no usable prompt"):
+        finished(text_run(PromptsStage(), small_round(tmp_path, engine={"min_parsed": 0}), Mute()))
 
 
 def _nothing() -> object:

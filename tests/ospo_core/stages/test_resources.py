@@ -18,7 +18,7 @@ ENDPOINT = EngineConfig(kind="endpoint", base_url="http://localhost", served_mod
 def engines(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedEngine]:
     started: list[ScriptedEngine] = []
 
-    def build(config: EngineConfig, folder: Path) -> ScriptedEngine:
+    def build(config: EngineConfig, folder: Path, digest: str) -> ScriptedEngine:
         started.append(ScriptedEngine())
         return started[-1]
 
@@ -55,7 +55,7 @@ def test_loading_a_model_closes_the_engine(
 
 
 def test_failed_start_leaves_nothing_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(config: EngineConfig, folder: Path) -> ScriptedEngine:
+    def fail(config: EngineConfig, folder: Path, digest: str) -> ScriptedEngine:
         raise MemoryError
 
     monkeypatch.setattr(module, "build_engine", fail)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_table
 from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import StageError
+from ospo_core.models.pictures import decode_tokens
 from ospo_core.rounds import Round
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score
@@ -37,7 +41,7 @@ def test_every_stage_has_the_same_shards_and_accounts_for_its_items(small: Small
 
 
 def test_one_engine_start_and_few_model_loads(small: SmallRound) -> None:
-    assert small.resources.starts == {"text": 1, "image": 3}
+    assert small.resources.starts == {"text": 2, "image": 3}
     assert small.resources.engine.closed
 
 
@@ -56,14 +60,23 @@ def test_scores_ask_every_question_of_the_base_prompt(small: SmallRound) -> None
     variants = Counter(row["item_id"] for row in small.rows(StageName.PERTURBATIONS))
     for row in small.rows(StageName.SCORES):
         assert [answer["question"] for answer in row["answers"]] == questions[row["item_id"], "base"]
-        assert len(row["logprob_negatives"]) == variants[row["item_id"]]
-        assert row["logprob_base"] < 0 and all(value < 0 for value in row["logprob_negatives"])
+        negatives = row["logprob_negatives"] or []  # unfiltered pairs choose base images only
+        assert len(negatives) == (variants[row["item_id"]] if row["side"] == "base" else 0)
+        assert row["logprob_base"] < 0 and all(value < 0 for value in negatives)
         scores = [answer_of(answer) for answer in row["answers"]]
         assert row["score"] == pytest.approx(sum(scores) / len(scores))
         assert row["negative_answers"] == []  # unfiltered pairs need none of them
 
 
-def test_rule_v2_asks_the_negatives_questions_of_images_that_could_be_chosen(small: SmallRound) -> None:
+def test_pictures_are_those_of_their_tokens(small: SmallRound) -> None:
+    rows = small.rows(StageName.IMAGES)
+    model = small.resources.image_model(small.config.model, Path(small.model.source), small.model.digest)
+    for row, drawn in zip(rows, decode_tokens(model, np.array([row["tokens"] for row in rows])), strict=True):
+        with Image.open(BytesIO(row["image"]["bytes"])) as picture:
+            assert np.abs(np.asarray(picture).astype(int) - drawn).max() <= 1  # the size of a batch is a rounding error
+
+
+def test_rule_v2_compares_only_images_that_could_be_chosen_with_the_perturbed_prompts(small: SmallRound) -> None:
     weakest = sorted(min(map(answer_of, row["answers"])) for row in small.rows(StageName.SCORES))
     threshold = max(-1.0, weakest[len(weakest) // 2])  # the random model says no to everything
     changed = {"filtering": True, "v2_answer_threshold": threshold}
@@ -72,9 +85,14 @@ def test_rule_v2_asks_the_negatives_questions_of_images_that_could_be_chosen(sma
     run = bound(stage, config, small.manifests, small.model, resources=small.resources)
     rows = stage.run_shard(run, stage.shards(run)[0]).table.to_pylist()
     negatives = {(row["item_id"], row["variant"]) for row in small.rows(StageName.PERTURBATIONS)}
+    unfiltered = {(row["item_id"], row["variant"], row["side"]): row for row in small.rows(StageName.SCORES)}
     for row in rows:
         could = all(answer_of(answer) > min(0.0, threshold) for answer in row["answers"])
-        assert bool(row["negative_answers"]) == could
+        assert bool(row["negative_answers"]) == bool(row["logprob_negatives"]) == could
+        everything = unfiltered[row["item_id"], row["variant"], row["side"]]
+        assert row["logprob_base"] == pytest.approx(everything["logprob_base"])
+        if could and row["side"] == "base":
+            assert row["logprob_negatives"] == pytest.approx(everything["logprob_negatives"])
         assert {(row["item_id"], answer["variant"]) for answer in row["negative_answers"]} <= negatives
     assert 0 < sum(bool(row["negative_answers"]) for row in rows) < len(rows)
 

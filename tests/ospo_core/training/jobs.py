@@ -74,5 +74,11 @@ def config(**options: Any) -> TrainingConfig:
 def job(model: Path, pairs: Path, out: Path, seed: int = 3, **options: Any) -> TrainingJob:
     """Return a small training job on the CPU."""
     return TrainingJob(
-        model_folder=model, model=_CPU, pairs_path=pairs, training=config(**options), seed=seed, out_dir=out
+        model_folder=model,
+        model_digest="tiny",
+        model=_CPU,
+        pairs_path=pairs,
+        training=config(**options),
+        seed=seed,
+        out_dir=out,
     )

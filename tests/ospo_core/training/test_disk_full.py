@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from ospo_core.errors import TrainingError
 from ospo_core.training.job import JobFiles
-from ospo_core.training.process import run_training
+from ospo_core.training.process import read_result, run_training
+from ospo_core.training.run import main
 from tests.ospo_core.training.jobs import job
 
 pytestmark = pytest.mark.timeout(600)
@@ -40,4 +42,9 @@ def test_a_full_disk_is_named_and_training_goes_on(
     assert str(disk / "out") in str(caught.value) and "Free space" in caught.value.remedy
     assert not JobFiles(training.out_dir).result.exists()
     (disk / "filler").unlink()
-    assert run_training(training, poll_s=0.05).steps == 6
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["--job", str(JobFiles(training.out_dir).job)]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert read_result(0, JobFiles(training.out_dir)).steps == 6

@@ -10,21 +10,21 @@ from ospo_core.training.job import append_metrics, cut_metrics, read_metrics
 from tests.ospo_core.training.jobs import job, write_pairs
 
 
-def test_places_and_checkpoint_interval_do_not_count(tmp_path: Path, pairs_path: Path) -> None:
+def test_places_and_what_changes_no_outcome_do_not_count(tmp_path: Path, pairs_path: Path) -> None:
     copied = Path(shutil.copy(pairs_path, tmp_path / "copy.parquet"))
-    one = job(tmp_path / "a", pairs_path, tmp_path / "x", checkpoint_every=2)
+    one = job(tmp_path / "a", pairs_path, tmp_path / "x", checkpoint_every=2, gradient_checkpointing=True)
     other = job(tmp_path / "b", copied, tmp_path / "y", checkpoint_every=7)
-    assert one.identity("model") == other.identity("model")
+    assert one.identity() == other.identity()
 
 
 def test_pairs_options_seed_and_model_count(tmp_path: Path, pairs_path: Path) -> None:
     fewer = write_pairs(tmp_path / "fewer.parquet", count=3)
     identities = {
-        job(tmp_path, pairs_path, tmp_path).identity("model"),
-        job(tmp_path, fewer, tmp_path).identity("model"),
-        job(tmp_path, pairs_path, tmp_path, learning_rate=2e-5).identity("model"),
-        job(tmp_path, pairs_path, tmp_path, seed=4).identity("model"),
-        job(tmp_path, pairs_path, tmp_path).identity("other model"),
+        job(tmp_path, pairs_path, tmp_path).identity(),
+        job(tmp_path, fewer, tmp_path).identity(),
+        job(tmp_path, pairs_path, tmp_path, learning_rate=2e-5).identity(),
+        job(tmp_path, pairs_path, tmp_path, seed=4).identity(),
+        job(tmp_path, pairs_path, tmp_path).model_copy(update={"model_digest": "other"}).identity(),
     }
     assert len(identities) == 5
 

@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from ospo_core.config.sections import LoraSettings, LossConfig, TrainingConfig
+from ospo_core.models import logprobs
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.models.logprobs import mean_logprob
 from ospo_core.training.data import PairData
 from ospo_core.training.policy import Policy, batch_loss, build_policy, seeded, trainable
 from tests.ospo_core.training.jobs import config
-from tests.support.tiny_janus import load_tiny_janus
+from tests.support.tiny_janus import CODES, TOKENS, load_tiny_janus
 
 NO_DROPOUT = LoraSettings(rank=4, alpha=8, dropout=0.0)
 
 
-def perturbed_policy(loaded: JanusModel, options: TrainingConfig) -> Policy:
+def perturbed_policy(loaded: JanusModel, options: TrainingConfig, recompute: bool = False) -> Policy:
     """Return a policy whose adapter already does something."""
-    policy = build_policy(loaded, options, seed=0)
+    policy = build_policy(loaded, options, 0, recompute)
     with seeded(loaded.device, "test"), torch.no_grad():
         for parameter in trainable(policy).values():
             parameter.normal_(std=0.1)
@@ -46,6 +47,39 @@ def test_batch_1_times_accumulation_8_gives_the_gradient_of_8_times_1(model_fold
     for name, gradient in whole.items():
         assert gradient.abs().max() > 0
         torch.testing.assert_close(single[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [2**25, 2 * TOKENS * CODES], ids=["head at once", "head in parts"])
+def test_recomputation_changes_neither_loss_nor_gradient(
+    model_folder: Path, pairs_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """With dropout, whose masks must be the same both times; the plain side computes all logits at once."""
+    options = config(lora=LoraSettings(rank=4, alpha=8, dropout=0.3), caption_dropout=0.4)
+    losses, gradients, layer_calls = [], [], []
+    for recompute in (False, True):
+        loaded = load_tiny_janus(model_folder)
+        policy = perturbed_policy(loaded, options, recompute)
+        batch = PairData(pairs_path, loaded, options, seed=3).micro_batch(0, 0)
+        calls = 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        loaded.backbone.layers[0].self_attn.register_forward_hook(count)
+        if recompute:
+            monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", at_once)
+        with seeded(loaded.device, "dropout"):
+            parts, _ = batch_loss(policy, batch, options.loss)
+        parts.total.backward()
+        losses.append(parts.total.detach())
+        gradients.append({name: p.grad for name, p in trainable(policy).items()})
+        layer_calls.append(calls)
+    assert layer_calls == [1, 2]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0.0)
+    for name, gradient in gradients[0].items():
+        assert gradient is not None and gradient.abs().max() > 0
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)
 
 
 def test_a_fresh_adapter_gives_the_log_probabilities_that_scoring_gives(loaded: JanusModel, pairs_path: Path) -> None:

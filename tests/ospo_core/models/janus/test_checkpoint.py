@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,19 @@ def test_missing_special_tokens_are_named(tiny: JanusModel) -> None:
     tokenizer = make_tokenizer()
     tokenizer.pad_token = None
     with pytest.raises(ModelError, match=r"lacks special tokens .*pad"):
-        special_tokens(tokenizer, tiny.network.config)
+        special_tokens(tokenizer, tiny.network)
+
+
+@pytest.mark.parametrize("option", ["bos_token_id", "pad_token_id", "boi_token_id"])
+def test_a_generation_config_of_another_tokenizer_is_refused(tiny_folder: Path, tmp_path: Path, option: str) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copied"))
+    stored = json.loads((folder / "generation_config.json").read_text())
+    (stored["generation_kwargs"] if option == "boi_token_id" else stored)[option] = 7
+    (folder / "generation_config.json").write_text(json.dumps(stored))
+    with pytest.raises(ModelError, match=rf"generation_config\.json: {option}: the tokenizer has .*got 7"):
+        load_tiny_janus(folder)
+    (folder / "generation_config.json").unlink()
+    assert load_tiny_janus(folder).special.pad == 0
 
 
 @pytest.mark.parametrize(

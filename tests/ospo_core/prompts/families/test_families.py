@@ -29,12 +29,12 @@ def test_seeds_are_enough_distinct_and_in_the_familys_own_form(known: PromptFami
 @pytest.mark.parametrize("sub_category", SubCategory)
 def test_instructions_name_what_they_are_about(known: PromptFamily, sub_category: SubCategory) -> None:
     seeds = known.seed_examples(sub_category)
-    assert all(seed.prompt in known.write_prompt(sub_category, seeds) for seed in seeds)
+    assert all(seed.prompt in known.chat_text(known.write_prompt(sub_category, seeds)) for seed in seeds)
     for kind in PERTURBATIONS[sub_category]:
-        assert "a striped zebra" in known.perturb(kind, "a striped zebra", sub_category)
-    both = known.densify("a red x", "a blue y")
+        assert "a striped zebra" in known.perturb(kind, "a striped zebra", sub_category).instruction
+    both = known.densify("a red x", "a blue y", sub_category).instruction
     assert "a red x" in both and "a blue y" in both
-    assert "a red x" in known.decompose("a red x")
+    assert "a red x" in known.decompose("a red x", sub_category).instruction
 
 
 @EVERY

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ospo_core.prompts.families import IMAGE_MARKER, ParseError, PromptAnswer, family
+from ospo_core.prompts.families import IMAGE_MARKER, Chat, ParseError, PromptAnswer, family
 from ospo_core.prompts.filters import UNPARSABLE
 from ospo_core.schema import PerturbationKind, SubCategory
 
@@ -16,7 +16,7 @@ PHRASE = st.lists(WORDS, min_size=1, max_size=6).map(" ".join)
 
 
 def test_chat_vqa_and_generation_texts_are_exact() -> None:
-    assert SHAPES.chat_text("ask about : a circle .") == "<|User|> : ask about : a circle . <|Assistant|> :"
+    assert SHAPES.chat_text(Chat("ask about : a circle .")) == "<|User|> : ask about : a circle . <|Assistant|> :"
     assert SHAPES.generation_text("a circle") == "<|User|> : a circle <|Assistant|> : <begin_of_image>"
     assert SHAPES.vqa_text("is there a circle ?") == (
         f"<|User|> : <begin_of_image>{IMAGE_MARKER}<end_of_image> is there a circle ? <|Assistant|> :"
@@ -25,12 +25,12 @@ def test_chat_vqa_and_generation_texts_are_exact() -> None:
 
 def test_instructions_are_exact() -> None:
     examples = [PromptAnswer("a red circle", ("red circle",)), PromptAnswer("a star", ("star",))]
-    assert SHAPES.write_prompt(SubCategory.SPATIAL_2D, examples) == (
+    assert SHAPES.write_prompt(SubCategory.SPATIAL_2D, examples) == Chat(
         "write a prompt about flat layout . examples : a red circle ; a star ."
     )
-    assert SHAPES.perturb(PerturbationKind.SWAP, "a star", SubCategory.COLOR_1) == "swap one detail of : a star ."
-    assert SHAPES.densify("a star", "a heart") == "place both : a star | a heart ."
-    assert SHAPES.decompose("a star") == "ask about : a star ."
+    assert SHAPES.perturb(PerturbationKind.SWAP, "a star", SubCategory.COLOR_1) == Chat("swap one detail of : a star .")
+    assert SHAPES.densify("a star", "a heart", SubCategory.COLOR_1) == Chat("place both : a star | a heart .")
+    assert SHAPES.decompose("a star") == Chat("ask about : a star .")
 
 
 def test_answers_are_exact() -> None:

@@ -6,6 +6,7 @@ import random
 
 import torch
 
+from ospo_core.prompts.families import Chat
 from ospo_core.shapes.pretraining.batches import LessonPlan, Lessons, pack
 from ospo_core.shapes.pretraining.lessons import SHAPES_FAMILY, drawing_lesson, looking_lessons, text_lesson
 from ospo_core.shapes.pretraining.model import build_tokenizer
@@ -18,7 +19,7 @@ def test_the_tokenizer_knows_every_word_of_every_lesson() -> None:
     for _ in range(60):
         text, (_, about) = text_lesson(rng), looking_lessons(rng, 4)
         drawing = drawing_lesson(rng, 0.4, 0.1, 0.5)
-        texts = [f"{SHAPES_FAMILY.chat_text(lesson.instruction)} {lesson.answer}" for lesson in (text, *about)]
+        texts = [f"{SHAPES_FAMILY.chat_text(Chat(lesson.instruction))} {lesson.answer}" for lesson in (text, *about)]
         for sentence in (*texts, SHAPES_FAMILY.generation_text(drawing.prompt)):
             ids = tokenizer(sentence)["input_ids"]
             assert ids[0] == tokenizer.bos_token_id and tokenizer.unk_token_id not in ids, sentence

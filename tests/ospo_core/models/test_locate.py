@@ -1,0 +1,87 @@
+"""A model folder is checked before it is read: all that would be loaded lies in it and is part of its digest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers import JanusForConditionalGeneration
+
+from ospo_core.artifacts.model_digest import model_digest
+from ospo_core.errors import ModelError
+from ospo_core.models.janus.model import JanusModel
+from ospo_core.models.locate import check_folder, check_weights
+from tests.support.tiny_janus import load_tiny_janus
+
+
+@pytest.fixture
+def copied(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copied"))
+
+
+@pytest.fixture
+def sharded(tiny: JanusModel, copied: Path) -> Path:
+    """The tiny model in several files with an index."""
+    (copied / "model.safetensors").unlink()
+    assert isinstance(tiny.network, JanusForConditionalGeneration)
+    tiny.network.save_pretrained(copied, max_shard_size="300KB")
+    assert len(check_weights(copied)) > 1
+    return copied
+
+
+def name_weights(folder: Path, name: object) -> None:
+    index = folder / "model.safetensors.index.json"
+    stored = json.loads(index.read_text())
+    stored["weight_map"][next(iter(stored["weight_map"]))] = name
+    index.write_text(json.dumps(stored))
+
+
+def test_weights_in_several_files_are_read_and_all_part_of_the_digest(sharded: Path, tiny: JanusModel) -> None:
+    loaded = load_tiny_janus(sharded)
+    state = tiny.network.state_dict()
+    assert all(weights.equal(state[name]) for name, weights in loaded.network.state_dict().items())
+    for file in check_weights(sharded):
+        before, content = model_digest(sharded), file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert model_digest(sharded) != before
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["../other/model.safetensors", "/tmp/model.safetensors", "sub/a.safetensors", ".a.safetensors", "a.bin", 7]
+)
+def test_an_index_may_not_name_files_outside_the_folder_or_of_another_kind(sharded: Path, name: object) -> None:
+    other = sharded.parent / "other"
+    other.mkdir()
+    shutil.copy(check_weights(sharded)[0], other / "model.safetensors")
+    name_weights(sharded, name)
+    with pytest.raises(ModelError, match=r"not safetensors files of this folder|index of the weights is damaged"):
+        load_tiny_janus(sharded)
+
+
+def test_missing_weights_of_an_index_are_named(sharded: Path) -> None:
+    check_weights(sharded)[-1].unlink()
+    with pytest.raises(ModelError, match=r"weights that the index names are missing .got 'model-0000"):
+        load_tiny_janus(sharded)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}'])
+def test_a_damaged_index_is_refused(sharded: Path, text: str) -> None:
+    (sharded / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match="index of the weights is damaged"):
+        check_folder(sharded)
+
+
+def test_an_adapter_or_other_weights_that_would_be_loaded_too_are_refused(copied: Path, tmp_path: Path) -> None:
+    (copied / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="an adapter lies beside the model"):
+        load_tiny_janus(copied)
+    (copied / "adapter_config.json").unlink()
+    (copied / "sub").mkdir()
+    shutil.copy(copied / "model.safetensors", copied / "sub")
+    stored = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**stored, "transformers_weights": "sub/model.safetensors"}))
+    with pytest.raises(ModelError, match="names another file with the weights"):
+        load_tiny_janus(copied)
