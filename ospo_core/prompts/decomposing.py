@@ -73,7 +73,7 @@ def _sub_categories(perturbation_rows: Sequence[Mapping[str, Any]]) -> dict[str,
     """Return the sub-category of every text, that of its first row; texts of none of ours are omitted."""
     found: dict[str, SubCategory] = {}
     for row in perturbation_rows:
-        if row["sub_category"] not in _KNOWN:
+        if row.get("sub_category") not in _KNOWN:
             continue
         for text in (row["prompt"], row.get("negative_prompt", row["prompt"])):
             found.setdefault(text, SubCategory(row["sub_category"]))
