@@ -166,7 +166,8 @@ class ActorWorker:
     def __init__(self, options: Mapping[str, Any], credentials: Mapping[str, str]) -> None:
         import ray
 
-        self._actor: Any = ray.remote(ShardActor).options(**options).remote()
+        kind: Any = ray.remote(ShardActor)
+        self._actor = kind.options(**options).remote()
         self._credentials = dict(credentials)
         try:
             ray.get(self._actor.__ray_ready__.remote(), timeout=NODE_SECONDS)

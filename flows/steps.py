@@ -80,10 +80,12 @@ def _mapped(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:
     workers, moved = _workers(run)
     parameters = {"run": unmapped(opaque(moved)), "spec": specs, "workers": unmapped(opaque(workers))}
     if workers is None:
-        for future in context.task_runner.map(compute_shard, parameters):
+        alone: Any = context.task_runner
+        for future in alone.map(compute_shard, parameters):
             yield cast(ShardEntry, future.result())
         return
-    with ThreadPoolTaskRunner(max_workers=workers.size) as runner:
+    threads: Any = ThreadPoolTaskRunner(max_workers=workers.size)
+    with threads as runner:
         try:
             for future in runner.map(compute_shard, parameters):
                 yield cast(ShardEntry, future.result())

@@ -42,7 +42,7 @@ def _unchanged_process() -> Iterator[None]:
 
 
 class VllmEngine(TextEngine):
-    """One `vllm.LLM`, eager, with one seeded generator per request and structured output (by xgrammar).
+    """One `vllm.LLM`, eager, with one seeded generator per request and structured output (by llguidance).
 
     Token ids go in and out; the checkpoint's tokenizer turns them into text exactly as in the other engines.
 
@@ -109,6 +109,9 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
     On CPUs every prompt is prefilled in one piece: a prompt prefilled in chunks draws from its own seeded generator too
     early, and vLLM undoes that with a call that CPU generators do not have, so that the engine dies as soon as a batch
     exceeds its token budget.
+
+    Structured output uses llguidance: with a vocabulary of 102 400 it takes about 2 ms of a processor per token for our
+    patterns, and vLLM's own choice, xgrammar, 20 to 30 ms.
     """
     import torch
     from vllm import LLM
@@ -126,6 +129,7 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
             kv_cache_memory_bytes=None if on_gpu else int(config.kv_cache_gib * 2**30),
             enforce_eager=True,
             enable_prefix_caching=True,
+            structured_outputs_config={"backend": "guidance"},
             disable_log_stats=True,
             use_tqdm_on_load=False,
             generation_config="vllm",

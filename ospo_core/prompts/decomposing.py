@@ -16,6 +16,8 @@ from ospo_core.schema import SubCategory
 BASE = "base"
 """Value of column `of` for the questions of a base prompt; for a negative it is the variant, `"0"`, `"1"` or `"2"`."""
 
+_KNOWN = frozenset(name.value for name in SubCategory)
+
 
 def decompose_prompts(
     engine: TextEngine,
@@ -31,7 +33,7 @@ def decompose_prompts(
 
     Args:
         perturbation_rows: rows of table `perturbations`, those of one item next to each other; or rows with only
-            `item_id` and `prompt`.
+            `item_id`, `prompt` and `sub_category`, which may be of somebody else's categories.
         config: temperature and limits; an answer with more than `max_questions` questions is retried.
         seed: of the round.
         min_parsed: share of the first answers that must have the expected form.
@@ -68,12 +70,13 @@ def decompose_prompts(
 
 
 def _sub_categories(perturbation_rows: Sequence[Mapping[str, Any]]) -> dict[str, SubCategory]:
-    """Return the sub-category of every text whose row has one; of several rows, the first counts."""
+    """Return the sub-category of every text, that of its first row; texts of none of ours are omitted."""
     found: dict[str, SubCategory] = {}
     for row in perturbation_rows:
-        if "sub_category" in row:
-            for name in ("prompt", "negative_prompt"):
-                found.setdefault(row.get(name, ""), SubCategory(row["sub_category"]))
+        if row["sub_category"] not in _KNOWN:
+            continue
+        for text in (row["prompt"], row.get("negative_prompt", row["prompt"])):
+            found.setdefault(text, SubCategory(row["sub_category"]))
     return found
 
 

@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.errors import StageError
-from ospo_core.schema import TABLES, Side
+from ospo_core.schema import TABLES
 from ospo_core.selection.rules import NO_IMAGES, NOT_FINITE, RULES, Prompts
 from ospo_core.selection.scoring import read_scores
 
 _TEXTS = ("item_id", "category", "sub_category", "prompt", "negative_prompt")
-_VARIANT_BITS = 32
-"""Bits of a variant in the numbers that stand for a prompt's variant or image, where they take the place of strings."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,18 @@ def _read(perturbations: pa.Table, images: pa.Table, scores: pa.Table) -> Prompt
         StageError: rows are out of order or do not fit each other.
     """
     order = {prompt: place for place, prompt in enumerate(dict.fromkeys(_runs(perturbations)[0]))}
-    given = _variants(perturbations, _items(perturbations, "perturbations", order))
-    by_variant = np.argsort(given)
-    sizes = np.bincount(given >> _VARIANT_BITS, minlength=len(order))
-    variants = perturbations["variant"].to_numpy()
-    texts = pl.DataFrame([_lists("row_text", by_variant, sizes), _lists("variant_text", variants[by_variant], sizes)])
-    rendered = pl.DataFrame({"place": _places(images, "images", order)}).with_row_index("image")
+    texts = pl.DataFrame(perturbations.select(["variant"])).with_row_index("row_text")
+    texts = texts.with_columns(_items(perturbations, "perturbations", order))
+    lists = texts.group_by("item", maintain_order=True).agg(
+        pl.col("row_text").sort_by("variant"), pl.col("variant").sort().alias("variant_text")
+    )
+    rendered = pl.DataFrame(images.select(["variant", "side"])).with_row_index("image")
+    rendered = rendered.with_columns(_items(images, "images", order))
     scored = read_scores(scores).with_row_index("row")
-    numbers = scored.select(pl.exclude("item_id", "logprob_negatives", "about"), place=_places(scores, "scores", order))
-    candidates = numbers.join(rendered, on="place").sort("place")
-    places = candidates["place"].to_numpy()
-    prompts = Prompts(candidates.with_columns(item=places >> (_VARIANT_BITS + 1)).drop("place"), texts, scored)
-    _check(prompts, known=np.isin(places >> 1, given), again=np.diff(places, prepend=-1) == 0)
+    numbers = scored.select(pl.exclude("item_id", "logprob_negatives", "about"), _items(scores, "scores", order))
+    candidates = numbers.join(rendered, on=["item", "variant", "side"]).sort("item", "variant", "side")
+    prompts = Prompts(candidates, lists, scored)
+    _check(prompts, texts)
     prompts.need(prompts.images, NO_IMAGES)
     if not prompts.images["finite"].all():
         prompts.images = prompts.images.filter(pl.col("finite").all().over("item"))
@@ -96,7 +94,7 @@ def _runs(table: pa.Table) -> tuple[list[str], NDArray[np.int32]]:
     return runs.values.to_pylist(), np.diff(runs.run_ends, prepend=0)
 
 
-def _items(table: pa.Table, name: str, order: Mapping[str, int]) -> NDArray[np.int64]:
+def _items(table: pa.Table, name: str, order: Mapping[str, int]) -> pl.Series:
     """Return for each row the place of its prompt in `order`.
 
     Raises:
@@ -112,48 +110,26 @@ def _items(table: pa.Table, name: str, order: Mapping[str, int]) -> NDArray[np.i
             value=prompts[wrong[0]],
             remedy="Give all tables in the order of the perturbations table",
         )
-    return np.repeat(places, rows)
+    return pl.Series("item", np.repeat(places, rows))
 
 
-def _variants(table: pa.Table, items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return one number per row that sorts by prompt, then variant."""
-    return (items << _VARIANT_BITS) + table["variant"].to_numpy()
-
-
-def _places(table: pa.Table, name: str, order: Mapping[str, int]) -> NDArray[np.int64]:
-    """Return one number per image that sorts by prompt, then variant, then base side before negative side.
-
-    Raises:
-        StageError: as `_items`.
-    """
-    negative = pc.equal(table["side"], Side.NEGATIVE.value).to_numpy()
-    return 2 * _variants(table, _items(table, name, order)) + negative
-
-
-def _lists(name: str, values: NDArray[np.int64], sizes: NDArray[np.int64]) -> pl.Series:
-    """Return consecutive values as lists of these sizes."""
-    return pl.Series(name, pa.LargeListArray.from_arrays(np.cumsum([0, *sizes]), values))
-
-
-def _check(prompts: Prompts, known: NDArray[np.bool_], again: NDArray[np.bool_]) -> None:
+def _check(prompts: Prompts, texts: pl.DataFrame) -> None:
     """Refuse images that cannot belong to their prompt.
 
-    Args:
-        prompts: with every candidate in `images`.
-        known: for each image, whether its prompt has a perturbed prompt of its variant.
-        again: for each image, whether it is the same as the one before.
-
     Raises:
-        StageError: a variant without perturbed prompt, an image given twice, or neither no nor all log-probabilities.
+        StageError: a variant without perturbed prompt, neither no nor all log-probabilities, or an image given twice.
     """
-    wanted = prompts.texts["row_text"].list.len().to_numpy()[prompts.images["item"]]
-    given = prompts.scores["logprob_negatives"].list.len().to_numpy()[prompts.images["row"]]
-    wrong = np.flatnonzero(~known | again | ((given != wanted) & (given != 0)))
-    if len(wrong):
+    places = prompts.images.select("item", "variant", "side")
+    known = prompts.texts["row_text"].list.len()[prompts.images["item"]]
+    given = prompts.scores["logprob_negatives"].list.len()[prompts.images["row"]]
+    strangers = places.join(texts.select("item", "variant"), on=["item", "variant"], how="anti")
+    misfits = places.filter(((known != given) & (given != 0)) | places.is_duplicated())
+    if strangers.height or misfits.height:
+        first = pl.concat([strangers, misfits]).sort("item", "variant", "side")
         raise StageError(
             "scores do not fit the perturbed prompts of their item",
             field="scores",
-            value=prompts.images.select("variant", "side").row(int(wrong[0])),
+            value=first.select("variant", "side").row(0),
             remedy="Run the scores stage again with --refresh scores",
         )
 

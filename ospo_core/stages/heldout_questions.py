@@ -51,7 +51,7 @@ def heldout_questions(run: StageRun, prompts: Sequence[EvalPrompt]) -> ShardResu
     asking = run.judge.asking if run.judge is not None else None
     if asking is None:
         raise StageError("no model is named to decompose the held-out prompts", field=f"stage {run.stage.name}")
-    subjects = [{"item_id": prompt.item_id, "prompt": prompt.prompt} for prompt in prompts]
+    subjects = [prompt.model_dump(include={"item_id", "prompt", "sub_category"}) for prompt in prompts]
     fields = {**asking_fields(run.config), "model": asking.digest, "family": run.config.model.family}
     prefix = f"{HELDOUT}/{digest_of([fields, subjects])}"
     found = load_shard_entry(run.storage, prefix, NAME)

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import SelectionConfig
@@ -112,11 +109,12 @@ def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
 
 def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> list[dict[str, Any]]:
     """Score the images of some items: base questions, then what else matters, then log-probabilities."""
+    from ospo_core.models.pictures import decode_png
     from ospo_core.models.vqa import answer_questions
 
     size = config.scores.batch_size
     pairs = [(item, image) for item in items for image in item.images]
-    pictures = np.stack([_picture(image["image"]["bytes"]) for _, image in pairs])
+    pictures = np.stack([decode_png(image["image"]["bytes"]) for _, image in pairs])
     asked = [item.questions.get(_BASE, []) for item, _ in pairs]
     answers = answer_questions(model, pictures, asked, size)
     possible = [
@@ -145,12 +143,6 @@ def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> 
             }
         )
     return rows
-
-
-def _picture(data: bytes) -> NDArray[np.uint8]:
-    """Decode a PNG to a picture `uint8 [H, W, 3]`."""
-    with Image.open(BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _negative_questions(item: _Item) -> list[tuple[int, str]]:

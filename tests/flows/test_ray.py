@@ -97,7 +97,8 @@ def a_round(root: Path, name: str, text: str, **sections: object) -> RoundConfig
     return small_round(root, storage=storage, engine=engine, model={"path": "model", "device": "cpu"}, **sections)
 
 
-def test_an_actor_starts_its_engine_once(nodes: RayNodes, tmp_path: Path) -> None:
+def test_an_actor_starts_its_engine_once(nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     config = a_round(
         tmp_path, "starts", "http://127.0.0.1:9", execution={"runner": "ray", "ray_address": nodes.address}
     )

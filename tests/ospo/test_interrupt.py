@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def start(folder: Path) -> Terminal:
+def start(folder: Path, processes: int = 1) -> Terminal:
     """Start a smoke round of small shards, with a Prefect server of its own, in a terminal."""
     options = [f"storage.root={folder}/runs", f"storage.scratch={folder}/scratch", "storage.shard_size=2"]
     options += [
@@ -91,6 +91,7 @@ def start(folder: Path) -> Terminal:
         "training.steps=8",
         "evaluation.limit=8",
         "model.device=cpu",
+        f"execution.processes={processes}",
     ]
     command = [sys.executable, "-m", "ospo", "round", "--profile", "smoke"]
     command += [word for option in options for word in ("--set", option)]
@@ -121,6 +122,12 @@ def making_prompts(folder: Path) -> Callable[[Terminal], bool]:
 
 def sampling(folder: Path) -> Callable[[Terminal], bool]:
     return published(folder, "images/*/part-00001*.parquet")
+
+
+def sharing(folder: Path) -> Callable[[Terminal], bool]:
+    """Two worker processes compute shards of the images."""
+    third = published(folder, "images/*/part-00002*.parquet")
+    return lambda terminal: third(terminal) and terminal.runs("spawn_main")
 
 
 def training(folder: Path) -> Callable[[Terminal], bool]:
@@ -169,6 +176,7 @@ def termination(terminal: Terminal) -> int:
         (starting_the_server, ctrl_c),
         (making_prompts, termination),
         (sampling, ctrl_c),
+        (sharing, ctrl_c),
         (training, impatient_ctrl_c),
     ],
     ids=lambda function: function.__name__,
@@ -176,7 +184,7 @@ def termination(terminal: Terminal) -> int:
 def test_a_round_ends_quickly_at_any_moment(
     folder: Path, moment: Callable[[Path], Callable[[Terminal], bool]], end: Callable[[Terminal], int]
 ) -> None:
-    terminal = start(folder)
+    terminal = start(folder, processes=2 if moment is sharing else 1)
     terminal.wait_until(moment(folder))
     check_ended(terminal, 128 + end(terminal))
 

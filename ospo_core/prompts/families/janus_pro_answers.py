@@ -61,7 +61,7 @@ _PATTERNS: dict[AnswerKind, str] = {
     AnswerKind.DENSE: rf"First: {_LONG}\nSecond: {_LONG}",
     AnswerKind.QUESTIONS: rf"{_QUESTION}(\n{_QUESTION}){{0,15}}",
 }
-"""ASCII text of bounded length. The bounds count words: with bounds on characters, xgrammar compiles for seconds."""
+"""ASCII text of bounded length, so that every answer ends before its limit of tokens."""
 
 _NEXT_ANSWER: dict[AnswerKind, tuple[str, ...]] = {
     AnswerKind.PROMPT: ("\nPrompt:",),
