@@ -29,7 +29,7 @@ def check_message(result: tuple[int, str, str], code: int, *words: str) -> None:
 def test_help_lists_the_commands(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for command in (
+    commands = (
         "round",
         "improve",
         "stage",
@@ -41,8 +41,8 @@ def test_help_lists_the_commands(run: Run) -> None:
         "lineage",
         "cost",
         "shapes",
-    ):
-        assert command in out
+    )
+    assert all(command in out for command in commands)
     code, out, _ = run("shapes", "--help")
     assert code == 0 and all(command in out for command in ("pretrain", "measure", "draw"))
     code, out, _ = run("model", "--help")
