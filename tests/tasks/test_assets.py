@@ -104,7 +104,8 @@ def test_trained_model_is_an_asset_of_pairs_and_parent(tmp_path: Path) -> None:
         items_in=1,
         extra={"merged": "models/b", "model_digest": "b", "parent_digest": "a"},
     )
-    later = bound(STAGES[StageName.EVALUATION], config, {StageName.TRAINING: training}, parent)
+    judged = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"judge": "parent"})})
+    later = bound(STAGES[StageName.EVALUATION], judged, {StageName.TRAINING: training}, parent)
     assert "s3://bucket/ospo/models/b" in {asset.key for asset in assets.sources_of(later)}
 
 
