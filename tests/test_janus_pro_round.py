@@ -94,10 +94,3 @@ def test_a_scripted_model_of_the_true_layout_goes_through_a_round(
     check_round(result, folder, tmp_path)
     assert result.manifests[StageName.QUESTIONS].drops == {} and result.manifests[StageName.PROMPTS].rows == PROMPTS
     assert engine.calls
-
-
-@pytest.mark.slow_engine
-def test_a_random_model_writes_its_texts_in_vllm_under_structured_output(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("vllm")
-    result = run_round(folder, tmp_path)
-    check_round(result, folder, tmp_path)
