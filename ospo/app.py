@@ -142,7 +142,7 @@ def evaluate(
     profile: Profile = DEFAULT_PROFILE,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="As `model.path`: a folder, `current`, OWNER/NAME, or `embedded:shapes`."),
+        typer.Option("--model", "-m", help="As `model.path`: a folder, `current`, OWNER/NAME, `embedded:shapes`."),
     ] = None,
     overrides: Overrides = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Evaluate again even if the result is cached.")] = False,

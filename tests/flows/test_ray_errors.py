@@ -85,5 +85,5 @@ def test_paths_mean_the_same_files_on_every_node(tmp_path: Path, monkeypatch: py
     assert moved.config.storage.root == str(tmp_path / "store")
     assert moved.fingerprint == relative.fingerprint
     assert moved.config.model.path == moved.model.source == str(tmp_path / "model")
-    for place in ("embedded:shapes", "current"):
+    for place in ("embedded:shapes", "current", "owner/name@main"):
         assert with_absolute_paths(wanted(tmp_path, model={"path": place})).config.model.path == place

@@ -45,6 +45,7 @@ BOS, EOS, PAD = (
 )
 TAGS = ("<image_placeholder>", "<begin_of_image>", "<end_of_image>", "<|User|>", "<|Assistant|>")
 PATCH = 16
+_FAMILY = family("janus_pro")
 MERGES = 600
 
 TokenizerKind = Literal["byte_level", "template", "metaspace"]
@@ -213,7 +214,6 @@ def _metaspace() -> Tokenizer:
 
 def _sentences() -> Sequence[str]:
     """Return instructions, examples and answers of the family, so that its words are tokens."""
-    pro = family("janus_pro")
-    examples = [example for kind in SubCategory for example in pro.seed_examples(kind)]
-    answers = [word for word in (*pro.yes, *pro.no) for _ in range(50)]
-    return [*(pro.format_prompt(example) for example in examples), *answers]
+    examples = [example for kind in SubCategory for example in _FAMILY.seed_examples(kind)]
+    answers = [word for word in (*_FAMILY.yes, *_FAMILY.no) for _ in range(50)]
+    return [*(_FAMILY.format_prompt(example) for example in examples), *answers]

@@ -121,6 +121,12 @@ def test_keys_are_addresses_that_prefect_accepts(address: str, key: str) -> None
     assert Asset(key=assets.asset_key(address)).key == key
 
 
+def test_a_model_of_the_hub_is_the_asset_of_its_commit(tmp_path: Path) -> None:
+    model = ModelRef(digest="d" * 64, source=f"hub:owner/name@{'c' * 40}")
+    key = assets.model_key(Storage(str(tmp_path)), model)
+    assert Asset(key=key).key == f"hub://owner/name@{'c' * 40}"
+
+
 def test_long_addresses_stay_apart() -> None:
     first, second = (assets.asset_key(f"/{letter * 600}/pairs/ff") for letter in "ab")
     assert first != second and first.endswith("/pairs/ff") and Asset(key=first).key == first
