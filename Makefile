@@ -17,10 +17,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # Options handed on: `make round ARGS="--profile smoke"`, `make test PYTEST_ARGS="-k storage"`.
 ARGS ?=
 PYTEST_ARGS ?=
-# Tests run in two processes of one thread each; with more threads than cores, all of them wait for each other.
-# Files run in the order of collection, which begins with those of the longest timeouts, so that both end together.
+# Tests run in processes of one thread each, one more than two cores have, since tests that start servers wait for them.
+# Files run in the order of collection, which begins with those of the longest timeouts, so that all end together.
 # Byte code is kept, whatever the environment says: the tests start dozens of Python processes.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 # Stamps say which lock a virtual environment was made from; they live in it and vanish with it.
 LOCKED := $(VENV)/.locked

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_janus_pro(tmp_path_factory.mktemp("models") / "janus-pro", Shape())
 
 
-def run_round(folder: Path, root: Path) -> RoundResult:
+def run_round(folder: Path, root: Path, *options: str) -> RoundResult:
     """Run the profile on the CPU with small numbers.
 
     Pairs are the best and the worst image of a prompt: a random model's answers pass no threshold of the paper.
@@ -50,9 +50,6 @@ def run_round(folder: Path, root: Path) -> RoundResult:
         "model.device=cpu",
         "engine.kv_cache_gib=0.1",
         "engine.max_num_seqs=4",
-        "prompts.max_tokens=64",
-        "perturbations.max_tokens=96",
-        "questions.max_tokens=64",
         "questions.max_questions=2",
         "images.batch_size=16",
         "scores.batch_size=16",
@@ -60,11 +57,11 @@ def run_round(folder: Path, root: Path) -> RoundResult:
         "training.steps=2",
         "training.batch_size=1",
         "training.accumulation=1",
-        "evaluation.limit=2",
+        "evaluation.limit=1",
         "evaluation.samples=1",
         "evaluation.bootstrap=50",
     ]
-    return self_improvement_round(load_profile("janus-pro-7b", [*sizes, *quotas]))
+    return self_improvement_round(load_profile("janus-pro-7b", [*sizes, *quotas, *options]))
 
 
 def check_round(result: RoundResult, folder: Path, root: Path) -> None:
@@ -94,3 +91,9 @@ def test_a_scripted_model_of_the_true_layout_goes_through_a_round(
     check_round(result, folder, tmp_path)
     assert result.manifests[StageName.QUESTIONS].drops == {} and result.manifests[StageName.PROMPTS].rows == PROMPTS
     assert engine.calls
+
+
+def test_a_random_model_writes_its_texts_in_vllm_under_structured_output(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    result = run_round(folder, tmp_path, "engine.min_parsed=0", "engine.max_num_seqs=8")
+    check_round(result, folder, tmp_path)

@@ -83,7 +83,7 @@ def test_the_round_completed_with_the_content_of_an_undisturbed_one(
 
 
 def test_nothing_half_written_is_visible(disturbed: Disturbed) -> None:
-    """Every file of a stage verifies and is named; besides there are the model, records and the report."""
+    """Every file of a stage verifies and is named; besides there are model, records, held-out questions and report."""
     expected: set[str] = set()
     for manifest in disturbed.result.manifests.values():
         assert damage(disturbed.storage, manifest) == unnamed(disturbed.storage, manifest) == []
@@ -91,7 +91,7 @@ def test_nothing_half_written_is_visible(disturbed: Disturbed) -> None:
     training = disturbed.result.manifests[StageName.TRAINING]
     expected |= set(disturbed.storage.list(str(training.extra["merged"])))
     others = {key for key in disturbed.storage.list() if key not in expected}
-    assert {key.split("/")[0] for key in others} <= {"models", "reports", "rounds"}
+    assert {key.split("/")[0] for key in others} <= {"heldout", "models", "reports", "rounds"}
     assert {key for key in others if key.startswith("models/")} <= {"models/current.json"}
     assert disturbed.storage.uri(disturbed.result.report.partition("/round/")[2]) == disturbed.result.report
     assert disturbed.storage.read(disturbed.result.report.partition("/round/")[2]).endswith(b"</html>")
