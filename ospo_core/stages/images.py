@@ -31,18 +31,22 @@ class ImagesStage(Stage):
         return config.images.model_dump(mode="json", exclude={"batch_size"})
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
-        """Render the images of one shard, one batch at a time; while one is sampled, the one before is encoded."""
+        """Render one shard, prompts of similar length together; a batch is encoded while the next one is sampled."""
         wanted = [image for row in run.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
         size = run.config.images.batch_size
+        order = sorted(range(len(wanted)), key=lambda place: len(wanted[place]["dense_prompt"]))
         rows, before = list[dict[str, Any]](), iter(list[dict[str, Any]]())
         if wanted:
             loaded = run.image_model()
             with ThreadPoolExecutor() as pool:
                 for start in range(0, len(wanted), size):
-                    batch = _render(loaded, wanted[start : start + size], run.config, pool)
+                    batch = [wanted[place] for place in order[start : start + size]]
+                    encoding = _render(loaded, batch, run.config, pool)
                     rows += before
-                    before = batch
+                    before = encoding
                 rows += before
+        drawn = dict(zip(order, rows, strict=True))
+        rows = [drawn[place] for place in range(len(wanted))]
         tokens = sum(len(row["tokens"]) for row in rows)
         return ShardResult(
             table=table_from_rows("images", rows),

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,9 +86,16 @@ def rounds(nodes: RayNodes, prefect_server: str, tmp_path_factory: pytest.TempPa
             a_round(root, "ray", text, execution={"runner": "ray", "ray_address": nodes.address}), until=LAST
         )
         kept = signal.getsignal(signal.SIGTERM) is handler
-        left = {**workers(ACTOR), **workers(SHARD), **workers("ray::IDLE")}
+        with suppress(TimeoutError):  # Ray ends them, but does not wait for that
+            wait_until(lambda: not left_over(), "the end of all workers", 20.0)
+        left = left_over()
         local = self_improvement_round(a_round(root, "local", text), until=LAST)
     return Rounds(on_ray, local, watch, left, kept)
+
+
+def left_over() -> dict[int, str]:
+    """Return the worker processes of Ray that are there now, busy or idle."""
+    return {**workers(ACTOR), **workers(SHARD), **workers("ray::IDLE")}
 
 
 def a_round(root: Path, name: str, text: str, **sections: object) -> RoundConfig:
