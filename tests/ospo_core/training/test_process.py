@@ -32,9 +32,9 @@ slow_start = pytest.mark.timeout(900)
 """For tests that start a few processes, which takes seconds each on an idle machine and much longer on a busy one."""
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait until something is true; fail after a while."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
@@ -158,7 +158,7 @@ def test_a_child_whose_parent_was_killed_stops_by_itself(model_folder: Path, pai
         parent.kill()
         parent.wait()
     pid = int(JobFiles(tmp_path).heartbeat.read_text())
-    wait_for(lambda: is_gone(pid))
+    wait_for(lambda: is_gone(pid), seconds=60)
     assert (JobFiles(tmp_path).checkpoints / f"step-{steps_made(training):06d}").is_dir()
 
 
@@ -169,7 +169,7 @@ def test_ending_a_process_ends_its_whole_group_also_what_ignores_the_request(tmp
     grandchild = int((tmp_path / "grandchild").read_text())
     end_group(process, grace_s=0.2)
     assert process.returncode == -signal.SIGKILL
-    wait_for(lambda: is_gone(grandchild))
+    wait_for(lambda: is_gone(grandchild), seconds=5)
 
 
 def test_ending_sweeps_what_a_process_that_ended_left_behind(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_ending_sweeps_what_a_process_that_ended_left_behind(tmp_path: Path) -> 
     left = int((tmp_path / "left").read_text())
     assert not is_gone(left)
     end_group(process, grace_s=5.0)
-    wait_for(lambda: is_gone(left))
+    wait_for(lambda: is_gone(left), seconds=5)
     assert process.returncode == 0
 
 
@@ -242,3 +242,25 @@ def test_two_processes_that_recompute_stop_resume_and_train_the_adapter_of_one_t
 
 def test_the_cpu_has_no_gpus() -> None:
     assert visible_gpus("cpu") == 0
+
+
+def test_two_processes_train_the_adapter_of_one(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
+    """Equal up to the order of additions. On CPUs torchrun starts the processes: `accelerate launch` would need MPI."""
+    options: dict[str, Any] = {"steps": 3, "batch_size": 2, "accumulation": 4, "caption_dropout": 0.5}
+    one = job(model_folder, pairs_path, tmp_path / "one", **options)
+    two = job(model_folder, pairs_path, tmp_path / "two", gradient_checkpointing=True, **options)
+    run_training(one, poll_s=0.05)
+    files = JobFiles(two.out_dir)
+    two.out_dir.mkdir()
+    files.job.write_text(two.model_dump_json())
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "ospo_core.training.run", "--job", str(files.job)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stderr
+    ours, theirs = (load_file(JobFiles(run.out_dir).adapter / "adapter_model.safetensors") for run in (two, one))
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
+    figures = {"loss", "chosen_logprob", "grad_norm"}
+    for mine, his in zip(read_metrics(files.metrics), read_metrics(JobFiles(one.out_dir).metrics), strict=True):
+        assert {key: mine[key] for key in figures} == pytest.approx({key: his[key] for key in figures}, rel=1e-4)
