@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.models.llama import modeling_llama as llama
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.packed import add_linear, linear
+from ospo_core.models.products import add_linear, linear
 from ospo_core.models.sequences import positions
 
 _PLAIN = {

@@ -26,8 +26,8 @@ from transformers import (
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.janus.checkpoint import image_geometry, special_tokens
-from ospo_core.models.packed import linear
 from ospo_core.models.pictures import to_pixels
+from ospo_core.models.products import linear
 from ospo_core.prompts.families import PromptFamily
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ospo_core.models import packed
-from ospo_core.models.packed import add_linear, linear
+from ospo_core.models import products
+from ospo_core.models.products import add_linear, linear
 
 
 def made_up(*shape: int) -> torch.Tensor:
@@ -42,7 +42,7 @@ def test_gradients_flow_outside_inference_mode() -> None:
 
 def test_no_more_than_so_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, states = made_up(9, 24), made_up(2, 24)
-    monkeypatch.setattr(packed, "LARGEST", 0)
+    monkeypatch.setattr(products, "LARGEST", 0)
     with torch.inference_mode():
         assert linear(states, weight).equal(functional.linear(states, weight))
-    assert weight not in packed._packed
+    assert weight not in products._packed
