@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -14,6 +15,7 @@ from ospo_core.config.sections import LossConfig, TrainingConfig
 from ospo_core.models.adapters import add_lora
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import image_token_logprobs
+from ospo_core.models.packing import packed_attention
 from ospo_core.training.data import MicroBatch
 from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logprob
 
@@ -56,7 +58,10 @@ def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int, recomp
     """
     adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
     if recompute:
-        loaded.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        again = partial(packed_attention, loaded.backbone)
+        loaded.backbone.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
+        )
     return Policy(loaded, adapted, config.loss.object_weight).train()
 
 
