@@ -283,8 +283,11 @@ class LlamaDecoder:
         for number, layer in enumerate(self.weights.layers):
             query, key, value = self._projected(layer, states, cos, sin)
             keys, values = self._keys[number], self._values[number]
-            keys.index_copy_(2, self._place, key)
-            values.index_copy_(2, self._place, value)
+            if self._segment == 1:  # the host knows the place, and a plain copy is quicker
+                keys[:, :, limit - 1], values[:, :, limit - 1] = key[:, :, 0], value[:, :, 0]
+            else:
+                keys.index_copy_(2, self._place, key)
+                values.index_copy_(2, self._place, value)
             attended = _attend(query, keys[:, :, :limit], values[:, :, :limit], mask)
             states = self._completed(layer, states, attended)
         self.state.copy_(self._normed(states[:, 0], self.weights.norm))
@@ -304,9 +307,10 @@ class LlamaDecoder:
 
     def _completed(self, layer: _Layer, states: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Return the states after the layer."""
-        states = states + functional.linear(attended.transpose(1, 2).flatten(2), layer.out)
+        shape, states = states.shape, states.flatten(0, 1)
+        states = torch.addmm(states, attended.transpose(1, 2).reshape(len(states), -1), layer.out.T)
         gate, up = functional.linear(self._normed(states, layer.between), layer.gate_up).chunk(2, dim=-1)
-        return states + functional.linear(functional.silu(gate) * up, layer.down)
+        return torch.addmm(states, functional.silu(gate).mul_(up), layer.down.T).view(shape)
 
     def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return functional.rms_norm(states, (self.weights.hidden,), weight, self.weights.eps)

@@ -8,6 +8,7 @@ only where two candidates tie to the last bits, in bfloat16 it often does (docs/
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,17 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.decoder import Decoder, LlamaDecoder, PlainDecoder, llama_weights
+from ospo_core.models.batching import is_out_of_memory
+from ospo_core.models.decoder import Decoder, LlamaDecoder, LlamaWeights, PlainDecoder, llama_weights
 from ospo_core.models.noise import gumbel, row_keys
 from ospo_core.models.sequences import by_length, stack_left
+
+SEGMENTS = {"cuda": 128}
+"""By device, the positions to a multiple of which a step attends; elsewhere to no more than there are."""
+CAPTURE = True
+"""Whether steps are captured in CUDA graphs; only for looking at single steps it is not."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,12 +98,34 @@ def _sample_batch(
     ids, mask = model.encode_prompts(prompts)
     if guidance != 1.0:
         ids, mask = stack_left([(ids, mask), model.unconditional(ids, mask)], model.pad_id)
-    weights = llama_weights(model.backbone)
-    decoder: Decoder = PlainDecoder(model)
-    if weights:
-        capacity = ids.shape[1] + model.token_offsets(model.geometry.tokens)[-1]
-        decoder = LlamaDecoder(model, weights, len(ids), capacity)
-    return _Loop(model, decoder, len(prompts), guidance, temperature).run(ids, mask, seeds)
+    loop = _loop(model, ids, len(prompts), guidance, temperature)
+    found = loop.run(ids, mask, seeds)
+    if isinstance(loop, _GraphLoop):
+        model.batching.kept["sampling"] = loop
+    return found
+
+
+def _loop(model: UnifiedModel, ids: torch.Tensor, rows: int, guidance: float, temperature: float) -> _Loop:
+    """Return what draws a batch of `rows` after the prompts `[R, L]`: that of the last batch where it was like it."""
+    weights, table, kept = llama_weights(model.backbone), model.code_table(), model.batching.kept
+    if weights is None or table is None:
+        return _Loop(model, _decoder(model, weights, ids), rows, guidance, temperature)
+    capacity, last = _capacity(model, ids), kept.pop("sampling", None)  # taken out: another thread makes its own
+    if last is not None and last.fits(weights, table, (rows, guidance, temperature), capacity):
+        same: _GraphLoop = last
+        return same
+    del last  # before more memory is taken
+    decoder = LlamaDecoder(model, weights, len(ids), capacity, SEGMENTS.get(model.device.type, 1))
+    return _GraphLoop(model, decoder, rows, guidance, temperature, table)
+
+
+def _decoder(model: UnifiedModel, weights: LlamaWeights | None, ids: torch.Tensor) -> Decoder:
+    return PlainDecoder(model) if weights is None else LlamaDecoder(model, weights, len(ids), _capacity(model, ids))
+
+
+def _capacity(model: UnifiedModel, ids: torch.Tensor) -> int:
+    """Return the positions of the longest row, rounded up, so that batches of other prompts can use the same memory."""
+    return -(-(ids.shape[1] + model.token_offsets(model.geometry.tokens)[-1]) // 16) * 16
 
 
 class _Loop:
@@ -109,14 +140,14 @@ class _Loop:
     """
 
     def __init__(self, model: UnifiedModel, decoder: Decoder, rows: int, guidance: float, temperature: float) -> None:
-        self._model, self._decoder, self._rows = model, decoder, rows
-        self._guidance, self._temperature = guidance, temperature
+        self._model, self._decoder, self._kind = model, decoder, (rows, guidance, temperature)
         self._halves = 1 if guidance == 1.0 else 2
-        self._table, self._codes = model.code_table(), torch.arange(model.geometry.codes, device=model.device)
-        self._drawn = torch.zeros((model.geometry.tokens, rows), dtype=torch.int64, device=model.device)
-        self._total = torch.zeros(rows, dtype=torch.float64, device=model.device)
-        self._step = torch.zeros(1, dtype=torch.int64, device=model.device)
-        self._keys = torch.zeros(rows, dtype=torch.int64, device=model.device)
+        device, length = model.device, model.geometry.tokens
+        self._codes = torch.arange(model.geometry.codes, device=device)
+        self._drawn = torch.zeros((length, rows), dtype=torch.int64, device=device)
+        self._total = torch.zeros(rows, dtype=torch.float64, device=device)
+        self._step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._keys = torch.zeros(rows, dtype=torch.int64, device=device)
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw one image per row after the prompts `[R, L]` of all halves; return as `_sample_batch` does."""
@@ -126,29 +157,100 @@ class _Loop:
         self._decoder.begin(ids, mask)
         self._draw(self._before(0))
         for count in range(1, len(self._drawn)):
-            before = self._before(count)
-            self._decoder.step(self._embedded(before))
-            self._draw(before)
+            self._advance(count)
         return self._drawn.T.clone(), self._total / len(self._drawn)
 
     def _before(self, count: int) -> torch.Tensor:
-        """Return the first `count` tokens of all rows, `[R, S]`: the last one is enough where there is a table."""
-        first = 0 if self._table is None else max(count - 1, 0)
-        return self._drawn[first:count].T.repeat(self._halves, 1)
+        """Return the first `count` tokens of all rows, `[R, S]`."""
+        return self._drawn[:count].T.repeat(self._halves, 1)
 
-    def _embedded(self, before: torch.Tensor) -> torch.Tensor:
-        if self._table is None:
-            return self._model.embed_image(before, start=before.shape[1] - 1)
-        return functional.embedding(before, self._table)
+    def _advance(self, count: int) -> None:
+        """Append the last of the `count` tokens drawn so far, and draw the next one."""
+        before = self._before(count)
+        self._decoder.step(self._model.embed_image(before, start=count - 1))
+        self._draw(before)
 
-    def _draw(self, before: torch.Tensor) -> None:
-        """Draw one token of every row from the decoder's states."""
+    def _draw(self, before: torch.Tensor) -> torch.Tensor:
+        """Draw one token of every row, `int64 [B]`, from the decoder's states."""
+        rows, guidance, temperature = self._kind
         logits = self._model.image_logits(self._decoder.state, before).float()
-        scores = guide(logits, self._guidance) if self._halves == 2 else logits
-        if self._temperature:  # the largest of these is a draw from softmax(scores / temperature)
-            scores = gumbel(self._keys, self._step, self._codes).add_(scores, alpha=1 / self._temperature)
+        scores = guide(logits, guidance) if self._halves == 2 else logits
+        if temperature:  # the largest of these is a draw from softmax(scores / temperature)
+            scores = gumbel(self._keys, self._step, self._codes).add_(scores, alpha=1 / temperature)
         token = scores.argmax(dim=-1)
-        conditional = logits[: self._rows]
-        self._total += conditional.gather(-1, token[:, None])[:, 0] - conditional.logsumexp(dim=-1)
+        self._total += logits[:rows].gather(-1, token[:, None])[:, 0] - logits[:rows].logsumexp(dim=-1)
         self._drawn.index_copy_(0, self._step, token[None])
         self._step += 1
+        return token
+
+
+class _GraphLoop(_Loop):
+    """The same for a plain Llama with a table of codes: a step reads nothing that the host knows but its segment.
+
+    So on a GPU the step is captured in one CUDA graph per segment, and replayed for all later steps and batches.
+    """
+
+    _decoder: LlamaDecoder
+
+    def __init__(
+        self,
+        model: UnifiedModel,
+        decoder: LlamaDecoder,
+        rows: int,
+        guidance: float,
+        temperature: float,
+        table: torch.Tensor,
+    ) -> None:
+        super().__init__(model, decoder, rows, guidance, temperature)
+        self._table, self._last = table, torch.zeros(rows, dtype=torch.int64, device=model.device)
+        self._none = torch.zeros((self._halves * rows, 0), dtype=torch.int64, device=model.device)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._stream = torch.cuda.Stream(model.device) if CAPTURE and model.device.type == "cuda" else None
+
+    def fits(self, weights: LlamaWeights, table: torch.Tensor, kind: tuple[int, float, float], capacity: int) -> bool:
+        """Return whether a batch of that kind can be drawn with the memory and the graphs of this one."""
+        decoder = self._decoder
+        return (
+            weights is decoder.weights and table is self._table and kind == self._kind and capacity <= decoder.capacity
+        )
+
+    def _before(self, count: int) -> torch.Tensor:
+        return self._none
+
+    def _draw(self, before: torch.Tensor) -> torch.Tensor:
+        return self._last.copy_(super()._draw(before))
+
+    def _advance(self, count: int) -> None:
+        limit = self._decoder.limit
+        if limit in self._graphs:
+            self._graphs[limit].replay()
+        elif self._stream is None:
+            self._compute(limit)
+        else:
+            self._capture(limit, self._stream)
+        self._decoder.width += 1
+
+    def _compute(self, limit: int) -> None:
+        """Append the last tokens and draw the next ones, attending to the first `limit` positions."""
+        self._decoder.append(functional.embedding(self._last, self._table).repeat(self._halves, 1), limit)
+        self._draw(self._none)
+
+    def _capture(self, limit: int, stream: torch.cuda.Stream) -> None:
+        """Make the step, then capture it for the next ones; capturing computes nothing."""
+        current = torch.cuda.current_stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            self._compute(limit)
+        current.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        others = next(iter(self._graphs.values()), None)
+        try:
+            with torch.cuda.graph(graph, pool=others.pool() if others else None, stream=stream):
+                self._compute(limit)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            logger.warning("A step cannot be captured in a CUDA graph, so images are drawn more slowly: %s", error)
+            self._stream = None
+        else:
+            self._graphs[limit] = graph
