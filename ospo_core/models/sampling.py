@@ -1,7 +1,7 @@
 """Sample image tokens, with classifier-free guidance and noise that belongs to the row.
 
-Every row has a generator of its own, seeded by its own seed, and draws `torch.rand(codes)` per step: the noise of a row
-does not depend on its batch (docs/method.md, trap 3). The token is the argmax of `logits / temperature + gumbel`, which
+The noise of a row is a function of its seed, the step and the code, so it does not depend on the batch
+(docs/method.md, trap 3). The token is the argmax of `logits / temperature + gumbel`, which
 is a draw from the softmax. The batch still changes the rounding of matrix products: in float32 that can change a token
 only where two candidates tie to the last bits, in bfloat16 it often does (docs/method.md, trap 13).
 """
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers.cache_utils import Cache, DynamicLayer
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import by_length, positions, stack_left
+from ospo_core.models.decoder import Decoder, LlamaDecoder, PlainDecoder, llama_weights
+from ospo_core.models.noise import gumbel, row_keys
+from ospo_core.models.sequences import by_length, stack_left
 
 
 @dataclass(frozen=True)
@@ -34,121 +34,6 @@ class SampledImages:
 
     tokens: NDArray[np.uint16]
     mean_logprob: NDArray[np.float64]
-
-
-class RowNoise:
-    """Gumbel noise for a batch, each row from its own generator.
-
-    Args:
-        seeds: one seed per row.
-        codes: values that a row draws per step.
-    """
-
-    def __init__(self, seeds: Sequence[int], codes: int) -> None:
-        self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        self._uniform = torch.empty((len(self._generators), codes))
-
-    def draw(self) -> torch.Tensor:
-        """Return the next step's Gumbel noise, `float32 [B, codes]` on the CPU."""
-        for row, generator in zip(self._uniform, self._generators, strict=True):
-            torch.rand(row.shape, generator=generator, out=row)
-        return self._uniform.log().neg_().log_().neg_()
-
-
-class _ReservedLayer(DynamicLayer):
-    """Keys and values of one layer in memory reserved for the whole image: nothing is copied when a token is added.
-
-    The static layers of transformers would compute over the whole reserved length at every step.
-
-    Args:
-        keys: of the prefill, `[U, H, P, D]`.
-        values: of the prefill, likewise.
-        rows: which of the `U` rows each of the `R` sequences begins with.
-        capacity: positions to reserve, prompt included.
-    """
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, capacity: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self._reserved: list[torch.Tensor] = []
-        for states in (keys, values):
-            reserved = states.new_empty((len(rows), states.shape[1], capacity, states.shape[3]))
-            torch.index_select(states, 0, rows, out=reserved[:, :, : states.shape[2]])
-            self._reserved.append(reserved)
-        self._length = keys.shape[2]
-        self._show()
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append states `[R, H, P, D]`; return all of them as views."""
-        start, self._length = self._length, self._length + key_states.shape[2]
-        for reserved, states in zip(self._reserved, (key_states, value_states), strict=True):
-            reserved[:, :, start : self._length] = states
-        return self._show()
-
-    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = (reserved[:, :, : self._length] for reserved in self._reserved)
-        self.keys, self.values = keys, values
-        return keys, values
-
-
-class _Decoder:
-    """The growing sequences of one batch: cache, mask and next positions of all halves (`R` rows).
-
-    Rows with the same prompt, such as unconditional ones of one length, are read once.
-
-    Attributes:
-        state: `[R, D]`, the state from which the next token is predicted.
-    """
-
-    def __init__(self, model: UnifiedModel, ids: torch.Tensor, mask: torch.Tensor) -> None:
-        self._model = model
-        distinct, rows = torch.stack([ids, mask], dim=1).unique(dim=0, return_inverse=True)
-        first_ids, first_mask = distinct.unbind(dim=1)
-        output = model.backbone(
-            inputs_embeds=model.embed_text(first_ids),
-            attention_mask=first_mask,
-            position_ids=positions(first_mask),
-            use_cache=True,
-        )
-        self.state: torch.Tensor = output.last_hidden_state[:, -1][rows]
-        self._next = mask.sum(dim=-1, keepdim=True)
-        self._width = ids.shape[1]
-        capacity = self._width + model.token_offsets(model.geometry.tokens)[-1]
-        self._mask = functional.pad(mask, (0, capacity - self._width), value=1)
-        self._cache = _reserve(output.past_key_values, rows, capacity)
-
-    def step(self, tokens: torch.Tensor) -> None:
-        """Append the last of the image tokens `[R, S]` drawn so far."""
-        embeddings = self._model.embed_image(tokens, start=tokens.shape[1] - 1)
-        width = embeddings.shape[1]
-        if not width:
-            return
-        self._width += width
-        output = self._model.backbone(
-            inputs_embeds=embeddings,
-            attention_mask=self._mask[:, : self._width],
-            position_ids=self._next + torch.arange(width, device=self._next.device),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self.state = output.last_hidden_state[:, -1]
-        self._next = self._next + width
-
-
-def _reserve(cache: Cache, rows: torch.Tensor, capacity: int) -> Cache:
-    """Return the cache of a prefill for `rows`, with memory for `capacity` positions where its layers allow that."""
-    states = [(layer.keys, layer.values) for layer in cache.layers if type(layer) is DynamicLayer]
-    layers: list[Any] = [
-        _ReservedLayer(keys, values, rows, capacity)
-        for keys, values in states
-        if keys is not None and values is not None
-    ]
-    if len(layers) < len(cache.layers):  # sliding windows and states of other kinds
-        cache.batch_select_indices(rows)
-        return cache
-    return Cache(layers=layers)
 
 
 def guide(logits: torch.Tensor, guidance: float) -> torch.Tensor:
@@ -201,24 +86,69 @@ def _sample_batch(
     model: UnifiedModel, prompts: Sequence[str], seeds: Sequence[int], guidance: float, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one batch; return tokens `int64 [B, T]` and mean conditional log-probabilities `[B]`."""
-    rows, length = len(prompts), model.geometry.tokens
     ids, mask = model.encode_prompts(prompts)
-    halves = 1
     if guidance != 1.0:
         ids, mask = stack_left([(ids, mask), model.unconditional(ids, mask)], model.pad_id)
-        halves = 2
-    decoder = _Decoder(model, ids.to(model.device), mask.to(model.device))
-    noise = RowNoise(seeds, model.geometry.codes)
-    drawn = torch.empty((halves * rows, length), dtype=torch.int64, device=model.device)
-    total = torch.zeros(rows, dtype=torch.float64, device=model.device)
-    for step in range(length):
-        if step:
-            decoder.step(drawn[:, :step])
-        logits = model.image_logits(decoder.state, drawn[:, :step]).float()
-        scores = guide(logits, guidance) if halves == 2 else logits
-        if temperature:  # the largest of these is a draw from softmax(scores / temperature)
-            scores = scores / temperature + noise.draw().to(model.device)
+    weights = llama_weights(model.backbone)
+    decoder: Decoder = PlainDecoder(model)
+    if weights:
+        capacity = ids.shape[1] + model.token_offsets(model.geometry.tokens)[-1]
+        decoder = LlamaDecoder(model, weights, len(ids), capacity)
+    return _Loop(model, decoder, len(prompts), guidance, temperature).run(ids, mask, seeds)
+
+
+class _Loop:
+    """Draws the tokens of one batch, `B` rows; what changes from step to step are tensors on the device.
+
+    Args:
+        model: the model.
+        decoder: of the conditional rows, then of the unconditional ones if there is guidance.
+        rows: `B`.
+        guidance: see `sample_images`.
+        temperature: see `sample_images`.
+    """
+
+    def __init__(self, model: UnifiedModel, decoder: Decoder, rows: int, guidance: float, temperature: float) -> None:
+        self._model, self._decoder, self._rows = model, decoder, rows
+        self._guidance, self._temperature = guidance, temperature
+        self._halves = 1 if guidance == 1.0 else 2
+        self._table, self._codes = model.code_table(), torch.arange(model.geometry.codes, device=model.device)
+        self._drawn = torch.zeros((model.geometry.tokens, rows), dtype=torch.int64, device=model.device)
+        self._total = torch.zeros(rows, dtype=torch.float64, device=model.device)
+        self._step = torch.zeros(1, dtype=torch.int64, device=model.device)
+        self._keys = torch.zeros(rows, dtype=torch.int64, device=model.device)
+
+    def run(self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw one image per row after the prompts `[R, L]` of all halves; return as `_sample_batch` does."""
+        self._keys.copy_(row_keys(seeds, self._model.device))
+        self._step.zero_()
+        self._total.zero_()
+        self._decoder.begin(ids, mask)
+        self._draw(self._before(0))
+        for count in range(1, len(self._drawn)):
+            before = self._before(count)
+            self._decoder.step(self._embedded(before))
+            self._draw(before)
+        return self._drawn.T.clone(), self._total / len(self._drawn)
+
+    def _before(self, count: int) -> torch.Tensor:
+        """Return the first `count` tokens of all rows, `[R, S]`: the last one is enough where there is a table."""
+        first = 0 if self._table is None else max(count - 1, 0)
+        return self._drawn[first:count].T.repeat(self._halves, 1)
+
+    def _embedded(self, before: torch.Tensor) -> torch.Tensor:
+        if self._table is None:
+            return self._model.embed_image(before, start=before.shape[1] - 1)
+        return functional.embedding(before, self._table)
+
+    def _draw(self, before: torch.Tensor) -> None:
+        """Draw one token of every row from the decoder's states."""
+        logits = self._model.image_logits(self._decoder.state, before).float()
+        scores = guide(logits, self._guidance) if self._halves == 2 else logits
+        if self._temperature:  # the largest of these is a draw from softmax(scores / temperature)
+            scores = gumbel(self._keys, self._step, self._codes).add_(scores, alpha=1 / self._temperature)
         token = scores.argmax(dim=-1)
-        total += logits[:rows].log_softmax(dim=-1).gather(-1, token[:, None])[:, 0]
-        drawn[:, step] = token.repeat(halves)
-    return drawn[:rows], total / length
+        conditional = logits[: self._rows]
+        self._total += conditional.gather(-1, token[:, None])[:, 0] - conditional.logsumexp(dim=-1)
+        self._drawn.index_copy_(0, self._step, token[None])
+        self._step += 1
