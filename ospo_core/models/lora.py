@@ -33,10 +33,10 @@ class AdaptedLinear(Linear):
     def forward(self, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
         """Return the base's output with the adapter's added, `[..., in] -> [..., out]`."""
         if args or options or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
-            return cast(torch.Tensor, super().forward(x, *args, **options))
+            return super().forward(x, *args, **options)
         return self._input.project(self, x)
 
-    def operands(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    def operands(self) -> tuple[Any, Any, Any, Any]:
         """Return the base's weights and bias, and the adapter's first and second matrix."""
         base, name = cast(nn.Linear, self.get_base_layer()), self.active_adapters[0]
         return base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight

@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from ospo_core.models.base import UnifiedModel
+from ospo_core.models.sequences import moved_to
 
 _NAME = "ospo_packed"
 
@@ -43,12 +44,8 @@ class Packing:
     predicting: torch.Tensor
 
     def to(self, device: torch.device) -> Packing:
-        """Return the same on `device`, copied without waiting where the memory is pinned."""
-        return Packing(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
-
-    def pinned(self) -> Packing:
-        """Return the same in pinned memory."""
-        return Packing(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+        """Return the same on `device`, without waiting for a GPU."""
+        return Packing(*(moved_to(device, getattr(self, field.name)) for field in fields(self)))
 
 
 def pack(model: UnifiedModel, ids: torch.Tensor, attention_mask: torch.Tensor, tokens: torch.Tensor) -> Packing:
