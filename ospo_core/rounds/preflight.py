@@ -78,7 +78,9 @@ def preflight(round: Round) -> Iterator[Finding]:
 def is_due(round: Round) -> bool:
     """Return whether a round should be checked before it starts: nothing of it exists yet, and the option says so."""
     wanted, first = round.config.execution.preflight, round.bind(StageName.PROMPTS, {})
-    return (first.gpus_here() > 0 if wanted == "auto" else wanted) and not round.storage.list(first.prefix)
+    if round.storage.list(first.prefix):
+        return False
+    return first.gpus_here() > 0 if wanted == "auto" else wanted
 
 
 def check_packages(round: Round) -> str:
