@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
 
 from benchmarks.baselines.training import Pairs
-from benchmarks.random_janus import PROMPTS, SIZES, random_janus
+from benchmarks.random_janus import PROMPTS, SIZES, dense_prompts, random_janus
 from ospo_core.config.sections import EvaluationConfig, ModelConfig, TrainingConfig
 from ospo_core.engines.base import Request
 from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
@@ -124,6 +126,13 @@ class RoundTrainer:
         made: list[Metrics] = []
         self._trainer.run(made.append, lambda: bool(made))
         return float(made[0]["loss"])
+
+
+def random_pairs(tokens: NDArray[np.uint16]) -> Pairs:
+    """Return pairs with dense prompts; `tokens` `[2 * pairs, T]` are the chosen images, then the rejected ones."""
+    count = len(tokens) // 2
+    prompts = dense_prompts(count + 1)
+    return Pairs(prompts[:-1], prompts[1:], tokens[:count], tokens[count : 2 * count])
 
 
 def pairs_table(pairs: Pairs) -> pa.Table:

@@ -7,6 +7,7 @@ grows by concatenation, and draws by `torch.multinomial` from one generator (arX
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -54,7 +55,8 @@ def transformers_images(
     model: JanusModel, prompts: Sequence[str], guidance: float, batch_size: int, greedy: bool = False
 ) -> torch.Tensor:
     """Return image tokens `int64 [N, T]` by transformers' own loop, which has a static cache."""
-    special, network = model.special, model.network
+    special = model.special
+    network: Any = model.network
     ends = {"bos_token_id": special.bos, "eos_token_id": special.eos, "pad_token_id": special.pad}
     network.generation_config.generation_kwargs = {"boi_token_id": special.begin_of_image}
     drawn = []

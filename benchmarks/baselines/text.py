@@ -21,6 +21,11 @@ class TransformersGenerate:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
+    def ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of prompts."""
+        found: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
+        return found
+
     def answers(self, prompts: Sequence[str], max_tokens: int, batch_size: int, greedy: bool) -> list[list[int]]:
         """Return the ids that answer each prompt, up to and with the end token."""
         end = int(self._tokenizer.eos_token_id)
