@@ -91,7 +91,7 @@ def test_answers_and_log_probabilities_are_the_same_with_little_memory(
 ) -> None:
     tokens = rendered(model)
     pictures = decode_tokens(model, tokens)
-    questions = [["is there a red circle ?"], [], ["is there a star ?"] * 3, ["is there a square ?"]] + [["red ?"]] * 2
+    questions = [["is there a red circle ?"], [], ["is there a star ?", "red ?", "blue ?"], ["is there a square ?"]] + [["red ?"]] * 2
 
     def judged() -> tuple[list[list[tuple[float, float]]], np.ndarray]:
         return answer_questions(model, pictures, questions, SIZE), mean_logprob(model, PROMPTS, tokens, SIZE)
