@@ -34,7 +34,8 @@ class Tree:
 
 def grow(rows: Sequence[Sequence[int]]) -> Tree:
     """Return the tree of `rows`, none of which is empty."""
-    tree, places = Tree([], [], []), {}
+    tree = Tree([], [], [])
+    places: dict[tuple[int, int], int] = {}
     for row in rows:
         place = -1
         for token in row:

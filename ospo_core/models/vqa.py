@@ -163,5 +163,5 @@ def _equal_pictures(pictures: NDArray[np.uint8], indices: Iterable[int]) -> list
     """Return `indices` in groups of equal pictures."""
     groups: dict[bytes, list[int]] = {}
     for index in indices:
-        groups.setdefault(blake2b(np.ascontiguousarray(pictures[index])).digest(), []).append(index)
+        groups.setdefault(blake2b(pictures[index].tobytes()).digest(), []).append(index)
     return list(groups.values())

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
 
 _BASE = "base"
+_IMAGES_AT_ONCE = 256
+"""Images that are decoded and sorted into batches together; among more there are more alike."""
 Answers = list[tuple[float, float]]
 
 
@@ -58,10 +60,10 @@ class ScoresStage(Stage):
         return {"chosen_by": rule, "floor": choice_floor(selection)}
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
-        """Score the images of one shard, about one batch at a time."""
+        """Score the images of one shard, so many at a time."""
         items = _items(run, spec.index)
         rows: list[dict[str, Any]] = []
-        for group in _batches(items, run.config.scores.batch_size):
+        for group in _groups(items, _IMAGES_AT_ONCE):
             rows += _score(run.image_model(), group, run.config)
         asked = sum(len(row["answers"]) + len(row["negative_answers"]) for row in rows)
         logprobs = sum(1 + len(row["logprob_negatives"] or ()) for row in rows)
@@ -96,7 +98,7 @@ def _items(run: StageRun, index: int) -> list[_Item]:
     return items
 
 
-def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
+def _groups(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
     """Yield items whose images together are at most `size`, or one item."""
     group: list[_Item] = []
     for item in items:
