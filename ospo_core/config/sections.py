@@ -141,7 +141,7 @@ class ImagesConfig(Section):
 class ScoresConfig(Section):
     """Scoring of the pictures by the model itself."""
 
-    batch_size: Positive = 256
+    batch_size: Positive = Field(64, description="Different questions asked, or log-probabilities computed, together.")
 
 
 class SelectionConfig(Section):
