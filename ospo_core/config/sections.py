@@ -61,6 +61,9 @@ class EngineConfig(Section):
     max_model_len: Positive = 256
     max_num_seqs: Positive = Field(256, description="Sequences decoded at the same time.")
     kv_cache_gib: float = Field(0.5, gt=0, description="Memory for the key-value cache; on a CPU exactly this much.")
+    enforce_eager: bool = Field(
+        False, description="vLLM on a GPU: no compilation and no CUDA graphs; starts sooner, decodes more slowly."
+    )
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
     base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
     served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
