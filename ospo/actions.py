@@ -23,13 +23,13 @@ from ospo_core.rounds import Round
 from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
-from ospo_core.rounds.plan import StagePlan, plan_round, report_key, standings
+from ospo_core.rounds.plan import FinishedRound, StagePlan, finished_round, plan_round, report_key, standings
 from ospo_core.rounds.preflight import CHECKS, preflight
 from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.partial import KEPT_ROWS
-from ospo_core.stages.progress import listening
+from ospo_core.stages.progress import Event, emit, listening
 from ospo_core.stages.prompts import excluded_prompts
 from ospo_core.stages.training import MODEL_DIGEST
 
@@ -37,9 +37,12 @@ from ospo_core.stages.training import MODEL_DIGEST
 def run_round(
     profile: str, overrides: Sequence[str], refresh: list[StageName], verbose: bool, until: StageName | None = None
 ) -> None:
-    """Run a round, up to `until` if given, and show its summary."""
+    """Run a round, up to `until` if given, and show its summary; a finished one is shown without starting Prefect."""
     config = load_profile(profile, overrides)
     _check_refresh(refresh, until)
+    if not refresh and (done := _finished(config, until)) is not None:
+        output.show_round(done.manifests, (), done.promotion, done.report)
+        return
     with embedded_prefect(config, verbose):
         from flows.round import self_improvement_round
 
@@ -268,6 +271,18 @@ def storage_of(config: RoundConfig) -> Storage:
     from tasks.credentials import open_storage
 
     return open_storage(config)
+
+
+def _finished(config: RoundConfig, until: StageName | None) -> FinishedRound | None:
+    """Return the round if nothing is left to do, and draw its stages as cached."""
+    if config.storage.credentials_block is not None:
+        return None  # only Prefect can read the block
+    storage = storage_of(config)
+    done = finished_round(Round(config, storage, starting_model(config, storage)), until)
+    with progress_bars() as (listener, _), listening(listener):
+        for name in done.manifests if done is not None else ():
+            emit(Event("cached", name))
+    return done
 
 
 def _check_refresh(refresh: Sequence[StageName], until: StageName | None) -> None:

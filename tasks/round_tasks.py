@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, OspoError, StageError
-from ospo_core.rounds import Round
+from ospo_core.rounds import Round, plan
 from ospo_core.rounds.garbage import NIGHTLY
 from ospo_core.rounds.plan import count_chosen, manifests_before, report_key, standings
 from ospo_core.rounds.preflight import preflight
@@ -16,15 +16,12 @@ from ospo_core.rounds.records import find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import (
-    ModelPointer,
     ModelRef,
     Promotion,
     current_model,
-    promote,
     starting_model,
     stored_ref,
 )
-from ospo_core.stages.training import MERGED, MODEL_DIGEST
 from tasks.credentials import open_storage
 from tasks.prefect_ui import run_logger, show_decision, show_round, tag_round
 from tasks.task_options import RETRIED, UNCACHED
@@ -136,31 +133,19 @@ def nightly_start(config: RoundConfig, flow_run: str) -> ModelRef:
 
 @task(task_run_name="promotion", **UNCACHED, **RETRIED)
 def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
-    """Make the child the current model if the gate decided so; a refused child is kept, with the reason."""
-    training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
-    decision = evaluation.extra["decision"]
-    if not decision["promote"]:
-        promotion = Promotion(changed=False, reason="the gate refused the trained model")
-    else:
-        pointer = ModelPointer(
-            digest=training.extra[MODEL_DIGEST],
-            key=training.extra[MERGED],
-            parent=training.extra["parent_digest"],
-            training=training.fingerprint,
-            evaluation=evaluation.fingerprint,
-        )
-        promotion = promote(open_storage(config), pointer)
-    show_decision(decision, promotion)
+    """Make the child the current model if the gate decided so, and show the decision in the UI."""
+    promotion = plan.apply_decision(open_storage(config), manifests)
+    show_decision(manifests[StageName.EVALUATION].extra["decision"], promotion)
     return promotion
 
 
 @task(task_run_name="report", **UNCACHED, **RETRIED)
 def report(config: RoundConfig, manifests: Manifests, ran: list[StageName]) -> str:
     """Write the round's HTML report, unless it exists and nothing was computed; return its address."""
-    from ospo_core.report.html import write_report
-
     storage, key = open_storage(config), report_key(manifests)
     if ran or not storage.exists(key):
+        from ospo_core.report.html import write_report
+
         write_report(storage, manifests, config, key, ran=ran)
     address = storage.uri(key)
     show_round(config, manifests, ran, address)

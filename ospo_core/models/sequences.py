@@ -46,6 +46,11 @@ def positions(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
 
 
+def moved_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of the CPU on `device`; a copy to a GPU is started, not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def single_token_ids(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str]) -> list[int]:
     """Return the ids of those spellings of an answer that are one known token.
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config.sections import Section
 from ospo_core.errors import DamagedArtifactError, StageError
-from ospo_core.rounds.records import stage_records
+from ospo_core.rounds.records import read_record, stage_records
 from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import StageRun
+from ospo_core.stages.model_ref import ModelPointer, Promotion, current_model, promote
 from ospo_core.stages.partial import chosen_items
+from ospo_core.stages.run import find
+from ospo_core.stages.training import MERGED, MODEL_DIGEST
 
 Status = Literal["cached", "run", "waits", "damaged"]
 Standing = Literal["up to date", "out of date", "not done yet"]
@@ -52,6 +58,66 @@ def plan_round(round: Round, refresh: Collection[StageName] = ()) -> tuple[list[
         if manifest is not None:
             manifests[name] = manifest
     return plans, manifests
+
+
+@dataclass(frozen=True)
+class FinishedRound:
+    """A round, or its first stages, of which nothing is left to do.
+
+    Args:
+        manifests: of the stages, verified.
+        promotion: effect that the decision had; None without evaluation.
+        report: address of the report; empty without evaluation.
+    """
+
+    manifests: dict[StageName, Manifest]
+    promotion: Promotion | None
+    report: str
+
+
+def finished_round(round: Round, until: StageName | None = None) -> FinishedRound | None:
+    """Return a round if its stages up to `until` are cached, its decision is applied and its report is written.
+
+    Else return None: running it would change something.
+
+    Raises:
+        DamagedArtifactError: a result is not what was published.
+    """
+    try:
+        recorded = replace(round, model=read_record(round.storage, round.id).model)
+    except MissingObjectError:
+        return None
+    names = list(recorded.stages)
+    wanted = names[: names.index(until) + 1] if until in names else names
+    planned = plan_round(recorded)[1]
+    if any(name not in planned for name in wanted):
+        return None
+    manifests = {name: planned[name] for name in wanted}
+    promotion, report = None, ""
+    if StageName.EVALUATION in manifests:
+        report, promotion = round.storage.uri(report_key(manifests)), applied_promotion(round.storage, manifests)
+        if promotion is None or not round.storage.exists(report_key(manifests)):
+            return None
+    for name in wanted:
+        if find(recorded.bind(name, manifests)) is None:  # the files are read and compared here only
+            return None
+    return FinishedRound(manifests, promotion, report)
+
+
+def apply_decision(storage: Storage, manifests: Mapping[StageName, Manifest]) -> Promotion:
+    """Make the child the current model if the gate decided so; a refused child is kept, with the reason."""
+    if not manifests[StageName.EVALUATION].extra["decision"]["promote"]:
+        return Promotion(changed=False, reason="the gate refused the trained model")
+    return promote(storage, _child(manifests))
+
+
+def applied_promotion(storage: Storage, manifests: Mapping[StageName, Manifest]) -> Promotion | None:
+    """Return the effect of a decision that was applied; None if applying it would change the current model."""
+    current = current_model(storage)
+    accepted = manifests[StageName.EVALUATION].extra["decision"]["promote"]
+    if accepted and (current is None or current.digest == _child(manifests).parent):
+        return None
+    return apply_decision(storage, manifests)
 
 
 def standings(round: Round) -> dict[StageName, Standing]:
@@ -110,6 +176,18 @@ def report_key(manifests: Mapping[StageName, Manifest]) -> str:
     """Return the storage key of a round's report, which is named after the last finished stage."""
     last = manifests[[name for name in StageName if name in manifests][-1]]
     return f"reports/{last.stage}-{last.fingerprint[:16]}.html"
+
+
+def _child(manifests: Mapping[StageName, Manifest]) -> ModelPointer:
+    """Return the pointer to the trained model of a round."""
+    training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
+    return ModelPointer(
+        digest=training.extra[MODEL_DIGEST],
+        key=training.extra[MERGED],
+        parent=training.extra["parent_digest"],
+        training=training.fingerprint,
+        evaluation=evaluation.fingerprint,
+    )
 
 
 def _plan_stage(run: StageRun, refresh: bool) -> tuple[StagePlan, Manifest | None]:

@@ -40,7 +40,8 @@ def small_memory(model: UnifiedModel) -> Iterator[Callable[[int], None]]:
 
     def limit(rows: int) -> None:
         def check(module: torch.nn.Module, args: tuple[object, ...], given: dict[str, torch.Tensor]) -> None:
-            if len(given["inputs_embeds"]) > rows:
+            packed = "owners" in given  # one sequence, whose rows are those of its places
+            if (given["attention_mask"].shape[2] if packed else len(given["inputs_embeds"])) > rows:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
         hooks.append(model.backbone.register_forward_pre_hook(check, with_kwargs=True))
