@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def render(root: Path, processes: int, threads: int, options: list[str]) -> tuple[float, tuple[str, ...]]:
-    """Run images and scores in a copy of the storage; return the seconds of the command, and the digests of their results."""
+    """Run images and scores in a copy of the storage; return the seconds, and the digests of the results."""
     with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
         copy = Path(scratch) / "runs"
         for name in (*TEXT, "models", "rounds"):
