@@ -75,8 +75,10 @@ class Rival:
     side: Side
 
 
-def compete(figure: str, ours: Side, rivals: list[Rival], turns: int, floor_seconds: float | None = None) -> list[Row]:
-    """Let all do their work in turn, `turns` times after one that does not count; return a row per rival.
+def compete(
+    figure: str, ours: Side, rivals: list[Rival], turns: int, floor_seconds: float | None = None, warm: bool = True
+) -> list[Row]:
+    """Let all do their work in turn, `turns` times; return a row per rival.
 
     Args:
         figure: name and unit of the rate.
@@ -84,10 +86,11 @@ def compete(figure: str, ours: Side, rivals: list[Rival], turns: int, floor_seco
         rivals: what it is compared with.
         turns: how often each is timed.
         floor_seconds: the least time that our work could take.
+        warm: whether there is one turn more, before the others, that does not count.
     """
     sides = [ours, *(rival.side for rival in rivals)]
     rates: list[list[float]] = [[] for _ in sides]
-    for turn in range(turns + 1):
+    for turn in range(0 if warm else 1, turns + 1):
         for index, side in enumerate(sides):
             rate = _rate(side)
             if turn:

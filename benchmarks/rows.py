@@ -135,7 +135,7 @@ def mid_images(machine: Machine) -> Iterator[Row]:
         theirs = Side(partial(published_images, model, prompts, 5.0, count), count)
         floor = machine.floors(model).sampling(prompts, count, 5.0)
         figure = f"images/s, {model.geometry.tokens} tokens, {_name(dtype)}, guidance 5, batch {count}"
-        yield from compete(figure, ours, [Rival("published loop", 2.5, theirs)], machine.scale.slow_turns, floor)
+        yield from compete(figure, ours, [Rival("published loop", 2.5, theirs)], machine.scale.slow_turns, floor, False)
 
 
 def _sampling(model: JanusModel, prompts: Sequence[str], guidance: float, batch: int) -> Callable[[], object]:
@@ -148,7 +148,8 @@ def _image_rivals(
 ) -> list[Rival]:
     """Return the published loop at its own batch and at a large one, and transformers' own loop."""
     count = len(prompts)
-    small = Side(lambda: published_images(model, prompts, guidance, 8), count)
+    few = prompts[: max(8, count // 4)]
+    small = Side(lambda: published_images(model, few, guidance, 8), len(few))
     large = Side(lambda: published_images(model, prompts, guidance, count), count)
     own = Side(lambda: transformers_images(model, prompts, guidance, count), count)
     names = ("published loop, batch 8", f"published loop, batch {count}", f"transformers' generate, batch {count}")
