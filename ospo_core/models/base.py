@@ -238,6 +238,10 @@ class UnifiedModel(ABC):
         """Bytes that weights and sequences take, for choosing batch sizes."""
         return memory_figures(self.network, self.backbone.config)
 
+    def close(self) -> None:
+        """Give up the memory kept between batches, which refers to the model."""
+        self.batching.kept.clear()
+
     @cached_property
     def digest(self) -> str:
         """Digest of the folder's configuration, tokenizer and weights (read once, on first use)."""

@@ -125,3 +125,5 @@ def test_memory_is_used_again_for_batches_of_the_same_kind_and_given_up_where_it
     assert np.array_equal(sample_images(model, prompts[:2], SEEDS[:2], 2.0, 1.0, batch_size=2).tokens, whole[:2])
     assert list(model.batching.kept) == ["sampling"] and model.batching.kept["sampling"] is not kept
     assert model.batching.take_figures()[0] == {}, "the batch was not halved"
+    model.close()
+    assert not model.batching.kept
