@@ -45,6 +45,10 @@ lint: $(DEVELOPMENT) ## Check style (ruff), dependencies (deptry) and types (myp
 	@$(BIN)/deptry .
 	@$(BIN)/mypy
 
+.PHONY: bench
+bench: $(DEVELOPMENT) ## Measure speed against the published way: one table, about ten minutes on two idle cores.
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
 .PHONY: install
 install: $(PROJECT) ## Create .venv from the lock and install the project in it.
 

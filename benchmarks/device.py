@@ -188,7 +188,7 @@ class StepProfile:
 
     def __post_init__(self) -> None:
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
-        self._profile, self._began, self._seconds = profile(activities=kinds), 0.0, 0.0
+        self._profile, self._began, self._seconds = profile(activities=kinds, profile_memory=True), 0.0, 0.0
 
     def __call__(self, step: int) -> None:
         """Begin and end the profile at the right steps."""
@@ -220,11 +220,16 @@ class StepProfile:
             "device_busy_ms": sum(event.self_device_time_total for event in kernels) / 1000 / self.count,
             "kernel_launches": launches / self.count,
             "operators": sum(event.count for event in host if event.key.startswith("aten::")) / self.count,
+            "mb_allocated": self._allocated() / 1e6 / self.count,
             "other_calls": {e.key: e.count / self.count for e in host if e.key in _OTHER_CALLS},
             "top_by_device_time": self._top(host, "self_device_time_total"),
             "top_kernels": self._top(kernels, "self_device_time_total"),
             "top_by_host_time": self._top(host, "self_cpu_time_total"),
         }
+
+    def _allocated(self) -> int:
+        """Return the bytes of all tensors that were made on the device, however short they lived."""
+        return sum(size for size in memory_changes(self._profile, self.device) if size > 0)
 
     def _top(self, events: list[Any], attribute: str) -> list[dict[str, Any]]:
         """Return the events that take longest by one of the profiler's times."""
@@ -238,6 +243,18 @@ class StepProfile:
             for event in largest
             if getattr(event, attribute) > 0
         ]
+
+
+def memory_changes(observed: profile, device: torch.device) -> Iterator[int]:
+    """Yield by how many bytes the memory of tensors on the device grew or shrank, in order, as its allocator reports.
+
+    Neither the speed nor the other load of the machine matters. The profile must have been made with `profile_memory`.
+    """
+    kind = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
+    results: Any = observed.profiler.kineto_results if observed.profiler else None
+    for event in results.events() if results else ():
+        if event.name() == "[memory]" and event.device_type() == kind:
+            yield event.nbytes()
 
 
 def median(values: list[float]) -> float | None:

@@ -29,12 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from benchmarks.device import machine, peak_memory, release, reset_peak, synchronize
-from benchmarks.gpu_points import GUIDANCE, QUESTIONS, write_pairs
+from benchmarks.gpu_points import GUIDANCE, QUESTIONS
 from benchmarks.random_janus import SIZES, dense_prompts, questions_about, random_janus
+from benchmarks.workloads import pairs_table, random_pairs
 from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.config.sections import EngineConfig, LoraSettings, ModelConfig, TrainingConfig
@@ -197,7 +199,7 @@ class MiniRound:
         self._model = None
         release(device)
         pairs = self._folder / "pairs.parquet"
-        write_pairs(pairs, self._tokens[: len(self._tokens) // 2 * 2])
+        pq.write_table(pairs_table(random_pairs(self._tokens)), pairs)
         job = TrainingJob(
             model_folder=self._checkpoint,
             model_digest=model_digest(self._checkpoint),

@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from ospo_core.config.sections import LoraSettings
@@ -23,6 +24,7 @@ from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import copy_all_but_weights, new_folder
 from ospo_core.models.loading import read_network
 from ospo_core.models.locate import check_folder
+from ospo_core.models.lora import AdaptedLinear, share_inputs
 from ospo_core.models.tokenizer import LOAD_ERRORS
 
 _ADAPTER = "default"
@@ -42,10 +44,13 @@ def add_lora(model: UnifiedModel, settings: LoraSettings, seed: int = 0) -> Peft
         target_modules=model.lora_targets,
         bias="none",
     )
+    config._register_custom_module({nn.Linear: AdaptedLinear})  # PEFT's way to use layers of one's own
     gpus = {weights.device.index or 0 for weights in model.network.parameters() if weights.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(gpus)):
         torch.manual_seed(seed)
-        return get_peft_model(model.network, config)
+        adapted = get_peft_model(model.network, config)
+    share_inputs(model.backbone)
+    return adapted
 
 
 def save_adapter(model: PeftModel, folder: Path) -> Path:

@@ -173,6 +173,14 @@ class UnifiedModel(ABC):
             start: number of tokens that earlier calls embedded.
         """
 
+    def code_table(self) -> torch.Tensor | None:
+        """Return the embedding of every code, `[codes, D]`, where a token is one position and nothing else matters.
+
+        With a table, the sampler embeds by it instead of `embed_image`, and gives `image_logits` no tokens. None, the
+        default, is always right.
+        """
+        return None
+
     def token_offsets(self, count: int) -> Sequence[int]:
         """Return for each of the first `count` tokens the number of positions of its image before its own."""
         return range(count)

@@ -29,10 +29,14 @@ class Batching:
     Args:
         device: where the model computes.
         dtype: type of its weights. In bfloat16 the batch size changes the rounding, and so now and then a token.
+
+    Attributes:
+        kept: memory that a kind of work keeps for its next batch; it is given up first where memory runs out.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device, self._dtype = device.type, str(dtype).removeprefix("torch.")
+        self.kept: dict[str, Any] = {}
         self._limits: dict[str, int] = {}
         self._used: dict[str, int] = {}
         self._halvings = 0
@@ -61,7 +65,10 @@ class Batching:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(work, part, sum(sizes[part]), error)
+                if self.kept:
+                    self.kept.clear()
+                else:
+                    self._halve(work, part, sum(sizes[part]), error)
             else:
                 yield part, result
                 start = part.stop

@@ -8,18 +8,21 @@ gradients), so they are computed in parts, and computed again for the backward p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ospo_core.models.base import UnifiedModel
+from ospo_core.models.packing import Packing, pack, run_packed
 from ospo_core.models.sequences import batches, by_length, positions
 
 LOGITS_AT_ONCE = 2**25
 """Most logits that exist at a time (rows x tokens x codes), unless one row alone has more: 134 MB in float32."""
+_SEEN_AT_ONCE = 2**22
+"""Most logits that are looked at together in float32 for their sums and gradients."""
 
 
 def run_image_sequence(
@@ -47,7 +50,11 @@ def at_offsets(values: torch.Tensor, first: int, offsets: Sequence[int]) -> torc
 
 
 def image_token_logprobs(
-    model: UnifiedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, tokens: torch.Tensor
+    model: UnifiedModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    tokens: torch.Tensor,
+    packing: Packing | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of every image token, nats, `float32 [B, T]`.
 
@@ -58,15 +65,15 @@ def image_token_logprobs(
         input_ids: `int64 [B, L]`, left-padded prompts (see `UnifiedModel.encode_prompts`).
         attention_mask: `int64 [B, L]`, 0 on padding: neither attended to nor counted as a position.
         tokens: `int64 [B, T]`.
+        packing: `pack` of these rows on their device, if it is at hand: to make it, ids and tokens are read back.
     """
     before = tokens[:, :-1]
-    states = run_image_sequence(model, input_ids, attention_mask, before)
-    predicting = at_offsets(states, input_ids.shape[1] - 1, model.token_offsets(tokens.shape[1]))
+    if packing is None:
+        packing = pack(model, input_ids, attention_mask, tokens).to(tokens.device)
+    states = run_packed(model, packing, input_ids, before)
     parts = batches(len(tokens), rows_at_once(tokens.shape[1], model.geometry.codes))
-    if len(parts) == 1:
-        return _logprobs_from_states(model, predicting, before, tokens)
-    rows = [(predicting[part], before[part], tokens[part]) for part in parts]
-    if not predicting.requires_grad:
+    rows = [(states, packing.predicting[part], before[part], tokens[part]) for part in parts]
+    if len(parts) == 1 or not states.requires_grad:
         return torch.cat([_logprobs_from_states(model, *each) for each in rows])
     return torch.cat([checkpoint(_logprobs_from_states, model, *each, use_reentrant=False) for each in rows])
 
@@ -77,11 +84,41 @@ def rows_at_once(tokens: int, codes: int) -> int:
 
 
 def _logprobs_from_states(
-    model: UnifiedModel, states: torch.Tensor, before: torch.Tensor, tokens: torch.Tensor
+    model: UnifiedModel, states: torch.Tensor, places: torch.Tensor, before: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Return log-probabilities `float32 [B, T]` from the states `[B, T, D]` that predict `tokens`."""
-    logits = model.image_logits(states, before).float()
-    return -functional.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+    """Return log-probabilities `float32 [B, T]` of `tokens` from the states `[N, D]` at `places`, `[B, T]`."""
+    predicting = states.index_select(0, places.flatten()).unflatten(0, places.shape)
+    logits = model.image_logits(predicting, before)
+    logprobs: torch.Tensor = _Chosen.apply(logits.flatten(0, 1), tokens.flatten())
+    return logprobs.view_as(tokens)
+
+
+class _Chosen(torch.autograd.Function):
+    """`logits[i, chosen[i]] - logsumexp(logits[i])` in float32; of the logits there is never a second copy.
+
+    The backward pass puts the gradient where the logits were, so it can run only once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        normaliser = torch.cat([part.float().logsumexp(dim=1) for part in logits.split(_rows_of(logits))])
+        ctx.save_for_backward(logits, chosen, normaliser)
+        return logits.gather(1, chosen[:, None])[:, 0].float() - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, chosen, normaliser = ctx.saved_tensors
+        rows = range(0, len(logits), size := _rows_of(logits))
+        for part in (slice(start, start + size) for start in rows):
+            grown, slope = logits[part], gradients[0][part, None]
+            chances = torch.exp(grown.float() - normaliser[part, None]).mul_(-slope)
+            grown.copy_(chances.scatter_add_(1, chosen[part, None], slope))
+        return logits, None
+
+
+def _rows_of(logits: torch.Tensor) -> int:
+    """Return how many rows of logits are looked at together in float32."""
+    return max(1, _SEEN_AT_ONCE // logits.shape[1])
 
 
 @torch.inference_mode()

@@ -1,25 +1,34 @@
 """Sample image tokens, with classifier-free guidance and noise that belongs to the row.
 
-Every row has a generator of its own, seeded by its own seed, and draws `torch.rand(codes)` per step: the noise of a row
-does not depend on its batch (docs/method.md, trap 3). The token is the argmax of `logits / temperature + gumbel`, which
+The noise of a row is a function of its seed, the step and the code, so it does not depend on the batch
+(docs/method.md, trap 3). The token is the argmax of `logits / temperature + gumbel`, which
 is a draw from the softmax. The batch still changes the rounding of matrix products: in float32 that can change a token
 only where two candidates tie to the last bits, in bfloat16 it often does (docs/method.md, trap 13).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers.cache_utils import Cache, DynamicLayer
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import by_length, positions, stack_left
+from ospo_core.models.batching import is_out_of_memory
+from ospo_core.models.decoder import Decoder, LlamaDecoder, LlamaWeights, PlainDecoder, llama_weights
+from ospo_core.models.noise import gumbel, row_keys
+from ospo_core.models.sequences import by_length, stack_left
+
+SEGMENTS = {"cuda": 64}
+"""By device, the positions to a multiple of which a step attends; elsewhere to no more than there are."""
+CAPTURE = True
+"""Whether steps are captured in CUDA graphs; only for looking at single steps it is not."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,121 +43,6 @@ class SampledImages:
 
     tokens: NDArray[np.uint16]
     mean_logprob: NDArray[np.float64]
-
-
-class RowNoise:
-    """Gumbel noise for a batch, each row from its own generator.
-
-    Args:
-        seeds: one seed per row.
-        codes: values that a row draws per step.
-    """
-
-    def __init__(self, seeds: Sequence[int], codes: int) -> None:
-        self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        self._uniform = torch.empty((len(self._generators), codes))
-
-    def draw(self) -> torch.Tensor:
-        """Return the next step's Gumbel noise, `float32 [B, codes]` on the CPU."""
-        for row, generator in zip(self._uniform, self._generators, strict=True):
-            torch.rand(row.shape, generator=generator, out=row)
-        return self._uniform.log().neg_().log_().neg_()
-
-
-class _ReservedLayer(DynamicLayer):
-    """Keys and values of one layer in memory reserved for the whole image: nothing is copied when a token is added.
-
-    The static layers of transformers would compute over the whole reserved length at every step.
-
-    Args:
-        keys: of the prefill, `[U, H, P, D]`.
-        values: of the prefill, likewise.
-        rows: which of the `U` rows each of the `R` sequences begins with.
-        capacity: positions to reserve, prompt included.
-    """
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, capacity: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self._reserved: list[torch.Tensor] = []
-        for states in (keys, values):
-            reserved = states.new_empty((len(rows), states.shape[1], capacity, states.shape[3]))
-            torch.index_select(states, 0, rows, out=reserved[:, :, : states.shape[2]])
-            self._reserved.append(reserved)
-        self._length = keys.shape[2]
-        self._show()
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append states `[R, H, P, D]`; return all of them as views."""
-        start, self._length = self._length, self._length + key_states.shape[2]
-        for reserved, states in zip(self._reserved, (key_states, value_states), strict=True):
-            reserved[:, :, start : self._length] = states
-        return self._show()
-
-    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = (reserved[:, :, : self._length] for reserved in self._reserved)
-        self.keys, self.values = keys, values
-        return keys, values
-
-
-class _Decoder:
-    """The growing sequences of one batch: cache, mask and next positions of all halves (`R` rows).
-
-    Rows with the same prompt, such as unconditional ones of one length, are read once.
-
-    Attributes:
-        state: `[R, D]`, the state from which the next token is predicted.
-    """
-
-    def __init__(self, model: UnifiedModel, ids: torch.Tensor, mask: torch.Tensor) -> None:
-        self._model = model
-        distinct, rows = torch.stack([ids, mask], dim=1).unique(dim=0, return_inverse=True)
-        first_ids, first_mask = distinct.unbind(dim=1)
-        output = model.backbone(
-            inputs_embeds=model.embed_text(first_ids),
-            attention_mask=first_mask,
-            position_ids=positions(first_mask),
-            use_cache=True,
-        )
-        self.state: torch.Tensor = output.last_hidden_state[:, -1][rows]
-        self._next = mask.sum(dim=-1, keepdim=True)
-        self._width = ids.shape[1]
-        capacity = self._width + model.token_offsets(model.geometry.tokens)[-1]
-        self._mask = functional.pad(mask, (0, capacity - self._width), value=1)
-        self._cache = _reserve(output.past_key_values, rows, capacity)
-
-    def step(self, tokens: torch.Tensor) -> None:
-        """Append the last of the image tokens `[R, S]` drawn so far."""
-        embeddings = self._model.embed_image(tokens, start=tokens.shape[1] - 1)
-        width = embeddings.shape[1]
-        if not width:
-            return
-        self._width += width
-        output = self._model.backbone(
-            inputs_embeds=embeddings,
-            attention_mask=self._mask[:, : self._width],
-            position_ids=self._next + torch.arange(width, device=self._next.device),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self.state = output.last_hidden_state[:, -1]
-        self._next = self._next + width
-
-
-def _reserve(cache: Cache, rows: torch.Tensor, capacity: int) -> Cache:
-    """Return the cache of a prefill for `rows`, with memory for `capacity` positions where its layers allow that."""
-    states = [(layer.keys, layer.values) for layer in cache.layers if type(layer) is DynamicLayer]
-    layers: list[Any] = [
-        _ReservedLayer(keys, values, rows, capacity)
-        for keys, values in states
-        if keys is not None and values is not None
-    ]
-    if len(layers) < len(cache.layers):  # sliding windows and states of other kinds
-        cache.batch_select_indices(rows)
-        return cache
-    return Cache(layers=layers)
 
 
 def guide(logits: torch.Tensor, guidance: float) -> torch.Tensor:
@@ -201,24 +95,162 @@ def _sample_batch(
     model: UnifiedModel, prompts: Sequence[str], seeds: Sequence[int], guidance: float, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one batch; return tokens `int64 [B, T]` and mean conditional log-probabilities `[B]`."""
-    rows, length = len(prompts), model.geometry.tokens
     ids, mask = model.encode_prompts(prompts)
-    halves = 1
     if guidance != 1.0:
         ids, mask = stack_left([(ids, mask), model.unconditional(ids, mask)], model.pad_id)
-        halves = 2
-    decoder = _Decoder(model, ids.to(model.device), mask.to(model.device))
-    noise = RowNoise(seeds, model.geometry.codes)
-    drawn = torch.empty((halves * rows, length), dtype=torch.int64, device=model.device)
-    total = torch.zeros(rows, dtype=torch.float64, device=model.device)
-    for step in range(length):
-        if step:
-            decoder.step(drawn[:, :step])
-        logits = model.image_logits(decoder.state, drawn[:, :step]).float()
-        scores = guide(logits, guidance) if halves == 2 else logits
+    loop = _loop(model, ids, len(prompts), guidance, temperature)
+    found = loop.run(ids, mask, seeds)
+    if isinstance(loop, _GraphLoop):
+        model.batching.kept["sampling"] = loop
+    return found
+
+
+def _loop(model: UnifiedModel, ids: torch.Tensor, rows: int, guidance: float, temperature: float) -> _Loop:
+    """Return what draws a batch of `rows` after the prompts `[R, L]`: that of the last batch where it was like it."""
+    weights, table, kept = llama_weights(model.backbone), model.code_table(), model.batching.kept
+    if weights is None or table is None:
+        return _Loop(model, _decoder(model, weights, ids), rows, guidance, temperature)
+    capacity, last = _capacity(model, ids), kept.pop("sampling", None)  # taken out: another thread makes its own
+    if last is not None and last.fits(weights, table, (rows, guidance, temperature), capacity):
+        same: _GraphLoop = last
+        return same
+    del last  # before more memory is taken
+    decoder = LlamaDecoder(model, weights, len(ids), capacity, SEGMENTS.get(model.device.type, 1))
+    return _GraphLoop(model, decoder, rows, guidance, temperature, table)
+
+
+def _decoder(model: UnifiedModel, weights: LlamaWeights | None, ids: torch.Tensor) -> Decoder:
+    return PlainDecoder(model) if weights is None else LlamaDecoder(model, weights, len(ids), _capacity(model, ids))
+
+
+def _capacity(model: UnifiedModel, ids: torch.Tensor) -> int:
+    """Return the positions of the longest row, rounded up, so that batches of other prompts can use the same memory."""
+    return -(-(ids.shape[1] + model.token_offsets(model.geometry.tokens)[-1]) // 16) * 16
+
+
+class _Loop:
+    """Draws the tokens of one batch, `B` rows; what changes from step to step are tensors on the device.
+
+    Args:
+        model: the model.
+        decoder: of the conditional rows, then of the unconditional ones if there is guidance.
+        rows: `B`.
+        guidance: see `sample_images`.
+        temperature: see `sample_images`.
+    """
+
+    def __init__(self, model: UnifiedModel, decoder: Decoder, rows: int, guidance: float, temperature: float) -> None:
+        self._model, self._decoder, self._kind = model, decoder, (rows, guidance, temperature)
+        self._halves = 1 if guidance == 1.0 else 2
+        device, length = model.device, model.geometry.tokens
+        self._codes = torch.arange(model.geometry.codes, device=device)
+        self._drawn = torch.zeros((length, rows), dtype=torch.int64, device=device)
+        self._total = torch.zeros(rows, dtype=torch.float64, device=device)
+        self._step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._keys = torch.zeros(rows, dtype=torch.int64, device=device)
+
+    def run(self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw one image per row after the prompts `[R, L]` of all halves; return as `_sample_batch` does."""
+        self._keys.copy_(row_keys(seeds, self._model.device))
+        self._step.zero_()
+        self._total.zero_()
+        self._decoder.begin(ids, mask)
+        self._draw(self._before(0))
+        for count in range(1, len(self._drawn)):
+            self._advance(count)
+        return self._drawn.T.clone(), self._total / len(self._drawn)
+
+    def _before(self, count: int) -> torch.Tensor:
+        """Return the first `count` tokens of all rows, `[R, S]`."""
+        return self._drawn[:count].T.repeat(self._halves, 1)
+
+    def _advance(self, count: int) -> None:
+        """Append the last of the `count` tokens drawn so far, and draw the next one."""
+        before = self._before(count)
+        self._decoder.step(self._model.embed_image(before, start=count - 1))
+        self._draw(before)
+
+    def _draw(self, before: torch.Tensor) -> torch.Tensor:
+        """Draw one token of every row, `int64 [B]`, from the decoder's states."""
+        rows, guidance, temperature = self._kind
+        logits = self._model.image_logits(self._decoder.state, before).float()
+        scores = guide(logits, guidance) if self._halves == 2 else logits
         if temperature:  # the largest of these is a draw from softmax(scores / temperature)
-            scores = scores / temperature + noise.draw().to(model.device)
+            scores = gumbel(self._keys, self._step, self._codes).add_(scores, alpha=1 / temperature)
         token = scores.argmax(dim=-1)
-        total += logits[:rows].log_softmax(dim=-1).gather(-1, token[:, None])[:, 0]
-        drawn[:, step] = token.repeat(halves)
-    return drawn[:rows], total / length
+        self._total += logits[:rows].gather(-1, token[:, None])[:, 0] - logits[:rows].logsumexp(dim=-1)
+        self._drawn.index_copy_(0, self._step, token[None])
+        self._step += 1
+        return token
+
+
+class _GraphLoop(_Loop):
+    """The same for a plain Llama with a table of codes: a step reads nothing that the host knows but its segment.
+
+    So on a GPU the step is captured in one CUDA graph per segment, and replayed for all later steps and batches.
+    """
+
+    _decoder: LlamaDecoder
+
+    def __init__(
+        self,
+        model: UnifiedModel,
+        decoder: LlamaDecoder,
+        rows: int,
+        guidance: float,
+        temperature: float,
+        table: torch.Tensor,
+    ) -> None:
+        super().__init__(model, decoder, rows, guidance, temperature)
+        self._table, self._last = table, torch.zeros(rows, dtype=torch.int64, device=model.device)
+        self._none = torch.zeros((self._halves * rows, 0), dtype=torch.int64, device=model.device)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._stream = torch.cuda.Stream(model.device) if CAPTURE and model.device.type == "cuda" else None
+
+    def fits(self, weights: LlamaWeights, table: torch.Tensor, kind: tuple[int, float, float], capacity: int) -> bool:
+        """Return whether a batch of that kind can be drawn with the memory and the graphs of this one."""
+        decoder = self._decoder
+        return (
+            weights is decoder.weights and table is self._table and kind == self._kind and capacity <= decoder.capacity
+        )
+
+    def _before(self, count: int) -> torch.Tensor:
+        return self._none
+
+    def _draw(self, before: torch.Tensor) -> torch.Tensor:
+        return self._last.copy_(super()._draw(before))
+
+    def _advance(self, count: int) -> None:
+        limit = self._decoder.limit
+        if limit in self._graphs:
+            self._graphs[limit].replay()
+        elif self._stream is None:
+            self._compute(limit)
+        else:
+            self._capture(limit, self._stream)
+        self._decoder.width += 1
+
+    def _compute(self, limit: int) -> None:
+        """Append the last tokens and draw the next ones, attending to the first `limit` positions."""
+        self._decoder.append(functional.embedding(self._last, self._table).repeat(self._halves, 1), limit)
+        self._draw(self._none)
+
+    def _capture(self, limit: int, stream: torch.cuda.Stream) -> None:
+        """Make the step, then capture it for the next ones; capturing computes nothing."""
+        current = torch.cuda.current_stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            self._compute(limit)
+        current.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        others = next(iter(self._graphs.values()), None)
+        try:
+            with torch.cuda.graph(graph, pool=others.pool() if others else None, stream=stream):
+                self._compute(limit)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            logger.warning("A step cannot be captured in a CUDA graph, so images are drawn more slowly: %s", error)
+            self._stream = None
+        else:
+            self._graphs[limit] = graph

@@ -209,7 +209,7 @@ def check_model(round: Round) -> str:
 
 
 def check_training(round: Round) -> str:
-    """Check that training can fit, run forward and backward of one full micro-batch, and return the memory it took.
+    """Check that training can fit, run forward and backward once, and return the memory it took.
 
     The model is released afterwards, since it has an adapter now.
 
@@ -229,17 +229,18 @@ def check_training(round: Round) -> str:
         available = device_memory(loaded.device)
         check_training_memory(config.training, loaded, available)
         with tempfile.TemporaryDirectory() as folder:
-            pq.write_table(_made_up_pair(loaded.geometry), Path(folder) / "pair.parquet")
-            batch = PairData(Path(folder), loaded, config.training, config.seed).micro_batch(0, 0)
+            pairs = _made_up_pairs(loaded.geometry, config.training.batch_size)
+            pq.write_table(pairs, Path(folder) / "pairs.parquet")
+            batch = PairData(Path(folder), loaded, config.training, config.seed).passes(0, 0)[0]
         policy = build_policy(loaded, config.training, config.seed, recomputes(config.training, loaded, available))
         batch_loss(policy, batch.to(loaded.device), config.training.loss)[0].total.backward()
-        shown = f"gradients of one micro-batch of {batch.pairs} pairs"
+        shown = f"gradients of one forward pass of {batch.pairs} pairs"
         if loaded.device.type != "cuda":
             return shown
         return f"{shown}, {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at the peak"
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            "a micro-batch does not fit the GPU's memory",
+            "a forward pass does not fit the GPU's memory",
             field="training.batch_size",
             value=config.training.batch_size,
             remedy="Halve it and double training.accumulation, which gives the same result",
@@ -298,11 +299,13 @@ def _unusable(task: str, drops: Mapping[str, int], raw: Mapping[str, str]) -> St
     )
 
 
-def _made_up_pair(geometry: ImageGeometry) -> pa.Table:
-    """Return one pair of arbitrary pictures, in the columns that training reads."""
+def _made_up_pairs(geometry: ImageGeometry, count: int) -> pa.Table:
+    """Return pairs of arbitrary pictures, no two alike, in the columns that training reads."""
     places = range(geometry.tokens)
-    columns: dict[str, list[object]] = {"prompt": [PROMPT], "negative_prompt": [NEGATIVE]}
+    columns: dict[str, list[object]] = {"prompt": [PROMPT] * count, "negative_prompt": [NEGATIVE] * count}
     for number, side in enumerate(("chosen", "rejected")):
-        columns[f"{side}_tokens"] = [[(7 * place + number) % geometry.codes for place in places]]
-        columns[f"{side}_mask"] = [[1.0 for _ in places]]
+        columns[f"{side}_tokens"] = [
+            [(7 * place + 2 * pair + number) % geometry.codes for place in places] for pair in range(count)
+        ]
+        columns[f"{side}_mask"] = [[1.0 for _ in places]] * count
     return pa.table(columns)

@@ -76,7 +76,7 @@ class EvaluationStage(Stage):
     """
 
     name: ClassVar[StageName] = StageName.EVALUATION
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     table: ClassVar[str] = "evaluation"
     reads: ClassVar[tuple[StageName, ...]] = (StageName.TRAINING,)
     phase: ClassVar[Phase] = Phase.MODEL

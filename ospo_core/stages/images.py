@@ -19,7 +19,7 @@ class ImagesStage(Stage):
     """Reads `perturbations`, writes `images`: tokens, the decoded picture as PNG, and its log-probability."""
 
     name: ClassVar[StageName] = StageName.IMAGES
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "images"
     reads: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS,)
     phase: ClassVar[Phase] = Phase.MODEL

@@ -6,6 +6,7 @@ Only prompts, tokens and masks are held in memory (Janus-Pro: 2.3 kB per pair wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import TrainingConfig
 from ospo_core.errors import TrainingError
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import stack_left
+from ospo_core.models.packing import Packing, pack
+from ospo_core.models.sequences import by_length, moved_to, stack_left
+from ospo_core.training.memory import pairs_at_once
 
 _TOKEN_COLUMNS = ("chosen_tokens", "rejected_tokens")
 _MASK_COLUMNS = ("chosen_mask", "rejected_mask")
@@ -43,6 +46,7 @@ class MicroBatch:
         has_rejected: whether the second group is present.
         has_negative: whether the third group is present.
         dropped: `bool [B]`, pairs whose SFT term is unconditional.
+        packing: the sequences without padding, equal beginnings once.
     """
 
     input_ids: torch.Tensor
@@ -53,12 +57,13 @@ class MicroBatch:
     has_rejected: bool
     has_negative: bool
     dropped: torch.Tensor
+    packing: Packing
 
     def to(self, device: torch.device) -> MicroBatch:
-        """Return the batch with its tensors on `device`."""
+        """Return the batch with its tensors on `device`, without waiting for a GPU."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
-        return replace(self, **moved)
+        moved: dict[str, Any] = {name: moved_to(device, tensor) for name, tensor in tensors.items()}
+        return replace(self, packing=self.packing.to(device), **moved)
 
 
 class PairData:
@@ -110,9 +115,24 @@ class PairData:
         return generator.random(size) < self._config.caption_dropout
 
     def micro_batch(self, step: int, part: int) -> MicroBatch:
-        """Return micro-batch `part` (of `accumulation`) of step `step`, on the CPU."""
+        """Return micro-batch `part` (of `accumulation`) of step `step` as one batch, on the CPU."""
         rows = slice(part * self._config.batch_size, (part + 1) * self._config.batch_size)
-        pairs, dropped, loss = self.indices(step)[rows], self.dropped(step)[rows], self._config.loss
+        return self._batch(self.indices(step)[rows], self.dropped(step)[rows])
+
+    def passes(self, step: int, part: int) -> list[MicroBatch]:
+        """Return a micro-batch in as many batches as its forward passes, each of pairs with prompts of similar length.
+
+        Their losses, weighted by their pairs, add up to that of the micro-batch.
+        """
+        rows = slice(part * self._config.batch_size, (part + 1) * self._config.batch_size)
+        pairs, dropped = self.indices(step)[rows], self.dropped(step)[rows]
+        count = math.ceil(len(pairs) / pairs_at_once(self._config, self._loaded.geometry.tokens))
+        order = np.array(by_length([self._prompts[index] for index in pairs]))
+        return [self._batch(pairs[piece], dropped[piece]) for piece in np.array_split(order, count)]
+
+    def _batch(self, pairs: NDArray[np.int64], dropped: NDArray[np.bool_]) -> MicroBatch:
+        """Return one batch of the pairs with these indices."""
+        loss = self._config.loss
         groups = [(self._prompts, 0, pairs)]
         if loss.w_simpo:
             groups.append((self._prompts, 1, pairs))
@@ -125,15 +145,17 @@ class PairData:
         uncaptioned = model.unconditional(ids[captioned:], attention[captioned:])
         ids, attention = stack_left([(ids[:captioned], attention[:captioned]), uncaptioned], model.pad_id)
         sides = [(side, rows) for _, side, rows in groups]
+        tokens = _stack(self._tokens, sides)
         return MicroBatch(
             input_ids=ids,
             attention_mask=attention,
-            tokens=_stack(self._tokens, sides),
+            tokens=tokens,
             mask=_stack(self._masks, sides) if self._masks else None,
             pairs=len(pairs),
             has_rejected=bool(loss.w_simpo),
             has_negative=bool(loss.w_cond),
             dropped=torch.from_numpy(dropped),
+            packing=pack(model, ids, attention, tokens),
         )
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:

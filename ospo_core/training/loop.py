@@ -20,7 +20,7 @@ from ospo_core.config.sections import TrainingConfig
 from ospo_core.errors import TrainingError
 from ospo_core.training.checkpoint import CheckpointStore
 from ospo_core.training.collapse import CollapseAlarm, CollapseError
-from ospo_core.training.data import PairData
+from ospo_core.training.data import MicroBatch, PairData
 from ospo_core.training.job import Metrics
 from ospo_core.training.losses import LossParts
 from ospo_core.training.policy import Policy, batch_loss, seeded, trainable
@@ -136,17 +136,17 @@ class Trainer:
         for part in parts:
             if should_stop():
                 return None
-            batch = self._data.micro_batch(self.step, part).to(self._device)
-            # at the last micro-batch, gradients are averaged over the processes
-            with nullcontext() if part == parts[-1] else self._accelerator.no_sync(self._policy):
-                with seeded(self._device, "lora dropout", self._seed, self.step, part):
-                    loss, logprobs = batch_loss(self._policy, batch, self._config.loss)
-                self._accelerator.backward(loss.total * (1.0 / len(parts)))
-            figures = {**_loss_figures(loss), **logprobs}
-            tokens += batch.tokens.numel()
-            means.append(torch.stack([value.double() for value in figures.values()]))
-            beat()
-        averaged = self._accelerator.reduce(torch.stack(means).mean(dim=0), reduction="mean").tolist()
+            batches = self._data.passes(self.step, part)
+            for place, batch in enumerate(batches):
+                share = batch.pairs / (self._config.batch_size * len(parts))
+                last = part == parts[-1] and place == len(batches) - 1
+                # at the last pass, gradients are averaged over the processes
+                with nullcontext() if last else self._accelerator.no_sync(self._policy):
+                    figures = self._pass(batch.to(self._device), share, (part, place))
+                tokens += batch.tokens.numel()
+                means.append(torch.stack([value.double() * share for value in figures.values()]))
+                beat()
+        averaged = self._accelerator.reduce(torch.stack(means).sum(dim=0), reduction="mean").tolist()
         gradient = self._apply()
         means_of_step = dict(zip(figures, averaged, strict=True))
         below = self._alarm.observe(means_of_step["chosen_logprob"])
@@ -160,6 +160,13 @@ class Trainer:
             "seconds": seconds,
             "tokens_per_second": tokens * processes / seconds,
         }
+
+    def _pass(self, batch: MicroBatch, share: float, place: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Add a pass's gradient, which has this share in the step's, and return the means of its figures."""
+        with seeded(self._device, "lora dropout", self._seed, self.step, *place):
+            loss, logprobs = batch_loss(self._policy, batch, self._config.loss)
+        self._accelerator.backward(loss.total * share)
+        return {**_loss_figures(loss), **logprobs}
 
     def _apply(self) -> float:
         """Clip the gradient, make the step and return the gradient's norm before clipping."""

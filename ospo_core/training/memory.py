@@ -1,7 +1,8 @@
 """Memory that training takes on each device, estimated from shapes, and what follows from it.
 
-The estimate is within an eighth of what was measured with Janus-Pro's sizes in bfloat16 (docs/results.md). It covers
-tensors only: a CUDA context and the allocator's fragments come on top, for which `_USABLE` leaves room.
+Rows that begin alike are counted as if they did not. Not measured on a GPU since passes and layers have been what they
+are; the former ones took more (docs/results.md). The estimate covers tensors only: a CUDA context and the allocator's
+fragments come on top, for which `_USABLE` leaves room.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ospo_core.errors import TrainingError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import rows_at_once
 
+POSITIONS_AT_ONCE = 4096
+"""Positions of a forward pass, with `_PROMPT` for a prompt: enough for a GPU, and not much for a CPU's caches."""
 _PROMPT = 64
 """Positions of a prompt: training uses the short ones."""
 _ADAPTER = 20
@@ -23,6 +26,12 @@ _ADAPTER = 20
 _BACKWARD = 4 / 3
 """A recomputed layer's activations with the gradients that exist beside them, relative to the activations."""
 _USABLE = 0.85
+
+
+def pairs_at_once(config: TrainingConfig, tokens: int) -> int:
+    """Return how many pairs share a forward pass, whatever the micro-batch; `tokens` are those of a picture."""
+    sequences = 1 + bool(config.loss.w_simpo) + bool(config.loss.w_cond) + config.caption_dropout
+    return min(config.batch_size, max(1, int(POSITIONS_AT_ONCE / (sequences * (_PROMPT + tokens)))))
 
 
 def training_memory(config: TrainingConfig, model: UnifiedModel, recompute: bool) -> int:
@@ -34,14 +43,14 @@ def training_memory(config: TrainingConfig, model: UnifiedModel, recompute: bool
         recompute: whether activations are recomputed (gradient checkpointing).
     """
     figures, geometry = model.memory, model.geometry
-    sequences = _sequences(config)
+    sequences = _sequences(config, pairs_at_once(config, geometry.tokens))
     positions = sequences * (_PROMPT + geometry.tokens)
     if recompute:
         kept = positions * (figures.layer_inputs + _BACKWARD * figures.activations / figures.layers)
     else:
         kept = positions * figures.activations
     rows = min(sequences, rows_at_once(geometry.tokens, geometry.codes))
-    head = rows * geometry.tokens * geometry.codes * (2 * model.dtype.itemsize + 3 * 4)
+    head = rows * geometry.tokens * geometry.codes * model.dtype.itemsize
     adapter = _ADAPTER * config.lora.rank * figures.adapter_per_rank
     return round(figures.weights + adapter + kept + head)
 
@@ -82,8 +91,8 @@ def device_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _sequences(config: TrainingConfig) -> int:
-    """Return the sequences of a forward pass; dropped captions add as many as a run hardly ever exceeds."""
-    pairs, share, loss = config.batch_size, config.caption_dropout, config.loss
+def _sequences(config: TrainingConfig, pairs: int) -> int:
+    """Return the sequences of a forward pass of `pairs`; dropped captions add as many as a run hardly ever exceeds."""
+    share, loss = config.caption_dropout, config.loss
     dropped = min(pairs, math.ceil(share * pairs + 3 * math.sqrt(pairs * share * (1 - share))))
     return pairs * (1 + bool(loss.w_simpo) + bool(loss.w_cond)) + dropped

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -14,6 +15,7 @@ from ospo_core.config.sections import LossConfig, TrainingConfig
 from ospo_core.models.adapters import add_lora
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import image_token_logprobs
+from ospo_core.models.packing import Packing, packed_attention
 from ospo_core.training.data import MicroBatch
 from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logprob
 
@@ -26,13 +28,18 @@ class Policy(nn.Module):
         self._model, self.adapted, self._object_weight = model, adapted, object_weight
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        tokens: torch.Tensor,
+        mask: torch.Tensor | None,
+        packing: Packing | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return `l(y|x)` of every sequence, plain and object-weighted, both `[N]`; shapes as in `MicroBatch`.
 
         The weighted one is None where there are no object weights.
         """
-        token_logprobs = image_token_logprobs(self._model, input_ids, attention_mask, tokens)
+        token_logprobs = image_token_logprobs(self._model, input_ids, attention_mask, tokens, packing)
         plain = weighted_mean_logprob(token_logprobs)
         if mask is None or self._object_weight == 0.0:
             return plain, None
@@ -56,7 +63,10 @@ def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int, recomp
     """
     adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
     if recompute:
-        loaded.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        again = partial(packed_attention, loaded.backbone)
+        loaded.backbone.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
+        )
     return Policy(loaded, adapted, config.loss.object_weight).train()
 
 
@@ -72,7 +82,7 @@ def batch_loss(policy: nn.Module, batch: MicroBatch, config: LossConfig) -> tupl
     those of the chosen image under the negative prompt. The SFT term uses plain means (paper v3). A pair whose caption
     was dropped keeps its preference terms; only its SFT term becomes `-l(y_w)`.
     """
-    plain, weighted = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask)
+    plain, weighted = policy(batch.input_ids, batch.attention_mask, batch.tokens, batch.mask, batch.packing)
     full = 1 + batch.has_rejected + batch.has_negative
     sizes = [batch.pairs] * full + [len(batch.tokens) - full * batch.pairs]  # the last group: the dropped captions
     plain_groups = plain.split(sizes)

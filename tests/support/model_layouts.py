@@ -21,6 +21,9 @@ from ospo_core.prompts.families import family
 class RowEndModel(JanusModel):
     """Rows end in a row-end token, as in Emu3; the raster is not square, and the unconditional prompt a fixed text."""
 
+    def code_table(self) -> None:
+        return None
+
     def _row_end(self) -> torch.Tensor:
         return self.embed_text(torch.tensor([[self.special.end_of_image]], device=self.device))
 
@@ -41,6 +44,9 @@ class RowEndModel(JanusModel):
 
 class PairModel(JanusModel):
     """Two tokens per position; the second depends on the first through its logits alone. Tokens have no raster."""
+
+    def code_table(self) -> None:
+        return None
 
     def _completed(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         return tokens[:, start // 2 * 2 : tokens.shape[1] // 2 * 2]

@@ -27,6 +27,7 @@ from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.janus.checkpoint import image_geometry, special_tokens
 from ospo_core.models.pictures import to_pixels
+from ospo_core.models.products import linear
 from ospo_core.prompts.families import PromptFamily
 
 
@@ -56,6 +57,7 @@ class JanusModel(UnifiedModel):
         super().__init__(network, tokenizer, family, folder)
         self.special = special_tokens(tokenizer, network)
         self.geometry = image_geometry(network.config)
+        self._table: tuple[list[tuple[int, int]], torch.Tensor] | None = None
 
     @property
     def backbone(self) -> PreTrainedModel:
@@ -88,14 +90,31 @@ class JanusModel(UnifiedModel):
         embeddings: torch.Tensor = janus.generation_aligner(janus.generation_embeddings(tokens[:, start:]))
         return embeddings
 
+    def code_table(self) -> torch.Tensor | None:
+        """Return all codes as `embed_image` embeds them; computed again only where their weights have changed."""
+        janus = self.network.model
+        parts = [*janus.generation_embeddings.parameters(), *janus.generation_aligner.parameters()]
+        made_of = [(part.data_ptr(), part._version) for part in parts]
+        if self._table is None or self._table[0] != made_of:
+            with torch.inference_mode():
+                table: torch.Tensor = janus.generation_aligner(janus.generation_embeddings.weight)
+            self._table = made_of, table
+        return self._table[1]
+
     def image_logits(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the generation head's logits; they depend on the states alone."""
-        logits: torch.Tensor = self.network.model.generation_head(states)
-        return logits
+        head = self.network.model.generation_head
+        if states.ndim == 3:
+            every: torch.Tensor = head(states)
+            return every
+        inner = head.activation_fn(linear(states, head.proj_out.weight, head.proj_out.bias))
+        return linear(inner, head.vision_head.weight, head.vision_head.bias)
 
     def decode_image(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Decode by the VQ model, which normalises the code vectors itself."""
-        pixels: torch.Tensor = self.network.model.vqmodel.decode(tokens)
+        """Decode by the VQ model, which normalises the code vectors itself; channels last is faster."""
+        vq = self.network.model.vqmodel
+        entries = vq.quantize.get_codebook_entry(tokens).contiguous(memory_format=torch.channels_last)
+        pixels: torch.Tensor = vq.decoder(vq.post_quant_conv(entries))
         return pixels
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -106,7 +125,7 @@ class JanusModel(UnifiedModel):
         (LlamaGen, arXiv 2406.06525, on which Janus' tokenizer builds).
         """
         vq = self.network.model.vqmodel
-        latents = vq.quant_conv(vq.encoder(pixels))
+        latents = vq.quant_conv(vq.encoder(pixels.contiguous(memory_format=torch.channels_last)))
         return nearest_codes(latents.permute(0, 2, 3, 1).flatten(1, 2), vq.quantize.embedding.weight)
 
     def embed_pictures(self, pictures: NDArray[uint8]) -> torch.Tensor:

@@ -19,6 +19,25 @@ def test_pictures_have_the_size_of_the_model_and_do_not_depend_on_the_batch(
     assert np.abs(together.astype(int) - alone).max() <= 1
 
 
+def test_equal_tokens_are_decoded_once(
+    tiny: JanusModel, images: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, seen = tiny.decode_image, list[int]()
+    monkeypatch.setattr(tiny, "decode_image", lambda tokens: (seen.append(len(tokens)), decode(tokens))[1])
+    order = [3, 0, 3, 1, 0]
+    repeated = decode_tokens(tiny, images[order])
+    assert sum(seen) == 3
+    monkeypatch.undo()
+    assert np.abs(repeated.astype(int) - decode_tokens(tiny, images)[order]).max() <= 1
+
+
+def test_the_vq_model_s_own_decoder_gives_the_same_pixels(tiny: JanusModel, images: NDArray[np.uint16]) -> None:
+    tokens = torch.from_numpy(images.astype(np.int64))
+    with torch.inference_mode():
+        expected = tiny.network.model.vqmodel.decode(tokens)
+        assert torch.allclose(tiny.decode_image(tokens), expected, atol=1e-4)
+
+
 def test_empty_batches_give_empty_results(tiny: JanusModel) -> None:
     assert decode_tokens(tiny, np.empty((0, 16), dtype=np.uint16)).shape == (0, 32, 32, 3)
     assert encode_pictures(tiny, torch.empty((0, 3, 32, 32))).shape == (0, 16)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from ospo_core.models import sampling
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.models.logprobs import image_token_logprobs, mean_logprob
-from ospo_core.models.sampling import RowNoise, guide, sample_images
+from ospo_core.models.sampling import guide, sample_images
+from tests.support.tiny_janus import load_tiny_janus
 
 SEEDS = [11, 12, 13, 2**64 - 1]
 
@@ -56,14 +60,6 @@ def test_same_seed_same_prompt_gives_the_same_image_and_another_seed_another(tin
     assert not np.array_equal(drawn[0], drawn[2])
 
 
-def test_row_noise_is_gumbel_and_drawn_step_by_step_from_the_row_s_own_generator() -> None:
-    noise = RowNoise([3, 4], codes=7)
-    first, second = noise.draw().clone(), noise.draw().clone()
-    uniform = torch.rand(2, 7, generator=torch.Generator().manual_seed(4))
-    expected = -torch.log(-torch.log(uniform))
-    assert torch.allclose(torch.stack([first[1], second[1]]), expected)
-
-
 def test_drawn_tokens_follow_the_softmax(tiny: JanusModel) -> None:
     count = 4000
     first = sample_images(tiny, ["a star"] * count, range(count), 1.0, 2.0, batch_size=1000).tokens[:, 0]
@@ -85,3 +81,47 @@ def test_nothing_asked_gives_nothing(tiny: JanusModel) -> None:
 def test_prompts_without_a_seed_each_are_refused(tiny: JanusModel) -> None:
     with pytest.raises(ValueError, match="2 prompts but 1 seeds"):
         sample_images(tiny, ["a star", "a star"], [1], 1.0, 1.0, batch_size=2)
+
+
+@pytest.mark.parametrize("segment", [1, 8, 128])
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_the_project_s_own_step_draws_what_transformers_draws(
+    tiny: JanusModel,
+    prompts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    guidance: float,
+    batch_size: int,
+    segment: int,
+) -> None:
+    monkeypatch.setattr(sampling, "SEGMENTS", {"cpu": segment})
+    monkeypatch.setattr(tiny.batching, "kept", {})
+    fast = sample_images(tiny, prompts, SEEDS, guidance, 1.0, batch_size)
+    monkeypatch.setattr(sampling, "llama_weights", lambda backbone: None)
+    monkeypatch.setattr(tiny, "code_table", lambda: None)
+    plain = sample_images(tiny, prompts, SEEDS, guidance, 1.0, batch_size)
+    assert np.array_equal(fast.tokens, plain.tokens)
+    assert np.allclose(fast.mean_logprob, plain.mean_logprob, atol=1e-5)
+
+
+def test_memory_is_used_again_for_batches_of_the_same_kind_and_given_up_where_it_runs_out(
+    tiny_folder: Path, prompts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_tiny_janus(tiny_folder)
+    whole = sample_images(model, prompts, SEEDS, 2.0, 1.0, batch_size=2).tokens
+    kept = model.batching.kept["sampling"]
+    assert np.array_equal(sample_images(model, prompts[:2], SEEDS[:2], 2.0, 1.0, batch_size=2).tokens, whole[:2])
+    assert model.batching.kept["sampling"] is kept
+    calls, logits = list[int](), model.image_logits
+
+    def once_out_of_memory(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        calls.append(len(states))
+        if len(calls) == 1:
+            raise MemoryError
+        return logits(states, tokens)
+
+    monkeypatch.setattr(model, "image_logits", once_out_of_memory)
+    model.batching.kept["other"] = None
+    assert np.array_equal(sample_images(model, prompts[:2], SEEDS[:2], 2.0, 1.0, batch_size=2).tokens, whole[:2])
+    assert list(model.batching.kept) == ["sampling"] and model.batching.kept["sampling"] is not kept
+    assert model.batching.take_figures()[0] == {}, "the batch was not halved"

@@ -8,13 +8,32 @@ import torch
 from ospo_core.config.sections import LossConfig
 from ospo_core.errors import TrainingError
 from ospo_core.models.janus.model import JanusModel
-from ospo_core.training.memory import check_training_memory, device_memory, recomputes, training_memory
+from ospo_core.training import memory
+from ospo_core.training.memory import (
+    check_training_memory,
+    device_memory,
+    pairs_at_once,
+    recomputes,
+    training_memory,
+)
 from tests.ospo_core.training.jobs import config
 
 MUCH = 10**15
 
 
-def test_every_sequence_takes_memory_and_recomputation_saves_it(loaded: JanusModel) -> None:
+def test_a_micro_batch_of_any_size_takes_the_memory_of_one_pass(loaded: JanusModel) -> None:
+    assert pairs_at_once(config(batch_size=2), 16) == 2
+    assert pairs_at_once(config(batch_size=64), 16) == 16 and pairs_at_once(config(batch_size=64), 576) == 2
+    assert pairs_at_once(config(batch_size=64), 10_000) == 1
+    assert pairs_at_once(config(batch_size=64, loss=LossConfig(w_cond=0.0, w_simpo=0.0)), 16) > 16
+    needed = {training_memory(config(batch_size=size), loaded, recompute=False) for size in (16, 64, 4096)}
+    assert len(needed) == 1
+
+
+def test_every_sequence_takes_memory_and_recomputation_saves_it(
+    loaded: JanusModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "POSITIONS_AT_ONCE", MUCH)
     options = config(batch_size=64)
     kept, recomputed = (training_memory(options, loaded, recompute) for recompute in (False, True))
     assert loaded.memory.weights < recomputed < kept
@@ -31,7 +50,8 @@ def test_auto_recomputes_where_training_would_fill_the_device(loaded: JanusModel
     assert not recomputes(config(gradient_checkpointing=False), loaded, 1)
 
 
-def test_what_cannot_fit_is_refused_with_a_remedy(loaded: JanusModel) -> None:
+def test_what_cannot_fit_is_refused_with_a_remedy(loaded: JanusModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "POSITIONS_AT_ONCE", MUCH)
     large, off = config(batch_size=4096), config(batch_size=4096, gradient_checkpointing=False)
     needed = training_memory(large, loaded, recompute=True)
     check_training_memory(large, loaded, needed)
