@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 
 from ospo_core.config.sections import EngineConfig, ModelConfig
 from ospo_core.stages import resources as module
-from ospo_core.stages.resources import Resources, shared_resources
+from ospo_core.stages.resources import Resources, import_text_engine, shared_resources
 from tests.support.scripted_text import ScriptedEngine
 
 ENDPOINT = EngineConfig(kind="endpoint", base_url="http://localhost", served_model="m")
@@ -67,3 +68,31 @@ def test_failed_start_leaves_nothing_held(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_process_has_one_owner() -> None:
     assert shared_resources() is shared_resources()
+
+
+def test_nothing_is_looked_through_where_nothing_was_held(tmp_path: Path, engines: list[ScriptedEngine]) -> None:
+    collections: list[str] = []
+
+    def count(phase: str, info: dict[str, int]) -> None:
+        collections.extend([phase] if info["generation"] == 2 and phase == "stop" else [])
+
+    held = Resources()
+    held.text_engine(ENDPOINT, tmp_path, "a", tmp_path)
+    gc.callbacks.append(count)
+    try:
+        held.release()
+        assert len(collections) == 1 and gc.get_freeze_count() > 0
+        held.release()
+        assert len(collections) == 1
+    finally:
+        gc.callbacks.remove(count)
+        gc.unfreeze()
+
+
+def test_an_endpoint_needs_no_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr(module, "import_module", imported.append)
+    import_text_engine(ENDPOINT)
+    assert imported == []
+    import_text_engine(EngineConfig(kind="transformers"))
+    assert imported == ["ospo_core.models.export"]
