@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -60,8 +60,12 @@ def set_defaults(verbose: bool = False) -> None:
         os.environ.setdefault(name, value)
 
 
-def start_server() -> None:
+def start_server(meanwhile: Callable[[], None] = lambda: None) -> None:
     """Start the embedded server if the user has none.
+
+    Args:
+        meanwhile: imports what is needed next, while the server starts; here and not in a thread, since an ending
+            process must find no import half done.
 
     It never outlives this process: `stop` ends it at exit, and a shell that waits on a pipe ends it after a kill.
 
@@ -76,6 +80,7 @@ def start_server() -> None:
         return
     process, address = _launch(get_current_settings().to_environment_variables(exclude_unset=True))
     importlib.import_module("flows.round")  # needed next; the server takes longer to start than this to import
+    meanwhile()
     _wait_for(process, address)
     _SETTINGS.enter_context(temporary_settings({PREFECT_API_URL: address}))
 

@@ -31,6 +31,7 @@ from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.partial import KEPT_ROWS
 from ospo_core.stages.progress import Event, emit, listening
 from ospo_core.stages.prompts import excluded_prompts
+from ospo_core.stages.resources import import_text_engine
 from ospo_core.stages.training import MODEL_DIGEST
 
 
@@ -260,7 +261,7 @@ def embedded_prefect(config: RoundConfig, verbose: bool) -> Iterator[None]:
     configure_prefect(Path(config.storage.scratch), verbose)
     with progress_bars() as (listener, say):
         say("starting Prefect")
-        start_server()
+        start_server(lambda: _import_engine(config))
         say("")
         with listening(listener):
             yield
@@ -283,6 +284,16 @@ def _finished(config: RoundConfig, until: StageName | None) -> FinishedRound | N
         for name in done.manifests if done is not None else ():
             emit(Event("cached", name))
     return done
+
+
+def _import_engine(config: RoundConfig) -> None:
+    """Import what the text engine needs if the prompts of a round are still to be written."""
+    if config.storage.credentials_block is not None:
+        return
+    storage = storage_of(config)
+    prompts = Round(config, storage, starting_model(config, storage)).bind(StageName.PROMPTS, {})
+    if prompts.find(verify=False) is None:
+        import_text_engine(config.engine)
 
 
 def _check_refresh(refresh: Sequence[StageName], until: StageName | None) -> None:

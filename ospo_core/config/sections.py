@@ -61,6 +61,9 @@ class EngineConfig(Section):
     max_model_len: Positive = 256
     max_num_seqs: Positive = Field(256, description="Sequences decoded at the same time.")
     kv_cache_gib: float = Field(0.5, gt=0, description="Memory for the key-value cache; on a CPU exactly this much.")
+    enforce_eager: bool = Field(
+        False, description="vLLM on a GPU: no compilation and no CUDA graphs; starts sooner, decodes more slowly."
+    )
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
     base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
     served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
@@ -135,13 +138,13 @@ class ImagesConfig(Section):
 
     guidance: float = Field(1.0, ge=0, description="Paper: 5 for Janus-Pro; 1.0 for shapes, see docs/lab-notes.md.")
     temperature: float = Field(1.0, gt=0, description="Paper: 1.0.")
-    batch_size: Positive = 256
+    batch_size: Positive = Field(64, description="Pictures at once: 64 is the fastest on a CPU, see docs/lab-notes.md.")
 
 
 class ScoresConfig(Section):
     """Scoring of the pictures by the model itself."""
 
-    batch_size: Positive = 256
+    batch_size: Positive = Field(64, description="Different questions asked, or log-probabilities computed, together.")
 
 
 class SelectionConfig(Section):
@@ -227,7 +230,7 @@ class EvaluationConfig(Section):
     samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: float = Field(1.0, ge=0)
     temperature: float = Field(1.0, gt=0)
-    batch_size: Positive = 256
+    batch_size: Positive = Field(64, description="Pictures drawn, or judged, at once.")
     bootstrap: Positive = Field(2000, description="Bootstrap resamples for the confidence interval.")
     seed: int = Field(2026, description="The same in every round, so that rounds can be compared.")
     judge: str = Field(

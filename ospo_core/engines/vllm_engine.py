@@ -41,8 +41,17 @@ def _unchanged_process() -> Iterator[None]:
         torch.set_num_threads = set_num_threads
 
 
+def import_vllm() -> None:
+    """Import vLLM, quietly; it takes longer than starting an engine."""
+    os.environ.update(_QUIET)
+    with _unchanged_process(), quiet_loading():
+        import vllm.v1.engine.llm_engine  # noqa: F401 - and with it nearly all that an engine needs
+
+
 class VllmEngine(TextEngine):
-    """One `vllm.LLM`, eager, with one seeded generator per request and structured output (by llguidance).
+    """One `vllm.LLM`, with one seeded generator per request and structured output (by llguidance).
+
+    On a GPU it decodes in CUDA graphs, unless `enforce_eager` says otherwise; on a CPU always eagerly.
 
     Token ids go in and out; the checkpoint's tokenizer turns them into text exactly as in the other engines.
 
@@ -55,7 +64,7 @@ class VllmEngine(TextEngine):
     def __init__(self, config: EngineConfig, model_folder: Path) -> None:
         self.tokenizer = EngineTokenizer(model_folder, config.max_model_len)
         self.structured = config.structured_output != "off"
-        os.environ.update(_QUIET)
+        import_vllm()
         with _unchanged_process(), quiet_loading():
             self._llm: Any = _start(config, model_folder)
 
@@ -94,9 +103,8 @@ class VllmEngine(TextEngine):
         llm, self._llm = self._llm, None
         if llm is None:
             return
-        llm.llm_engine.engine_core.shutdown()
+        llm.llm_engine.engine_core.shutdown()  # it collects garbage itself
         del llm
-        gc.collect()
         import torch
 
         if torch.cuda.is_available():
@@ -110,6 +118,9 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
     early, and vLLM undoes that with a call that CPU generators do not have, so that the engine dies as soon as a batch
     exceeds its token budget.
 
+    vLLM collects garbage several times while it starts. What lives already is frozen, so that it is not looked through
+    each time; `close` undoes that.
+
     Structured output uses llguidance: with a vocabulary of 102 400 it takes about 2 ms of a processor per token for our
     patterns, and vLLM's own choice, xgrammar, 20 to 30 ms.
     """
@@ -119,6 +130,7 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
     on_gpu = torch.cuda.is_available()
     token_budget = config.max_model_len * config.max_num_seqs
     whole_prompts: dict[str, Any] = {"enable_chunked_prefill": False, "max_num_batched_tokens": token_budget}
+    gc.freeze()
     try:
         return LLM(
             str(model_folder),
@@ -127,7 +139,7 @@ def _start(config: EngineConfig, model_folder: Path) -> LLM:
             max_num_seqs=config.max_num_seqs,
             gpu_memory_utilization=config.gpu_memory_utilization,
             kv_cache_memory_bytes=None if on_gpu else int(config.kv_cache_gib * 2**30),
-            enforce_eager=True,
+            enforce_eager=config.enforce_eager or not on_gpu,
             enable_prefix_caching=True,
             structured_outputs_config={"backend": "guidance"},
             disable_log_stats=True,

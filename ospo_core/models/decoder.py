@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.models.llama import modeling_llama as llama
 
 from ospo_core.models.base import UnifiedModel
+from ospo_core.models.products import add_linear, linear
 from ospo_core.models.sequences import positions
 
 _PLAIN = {
@@ -120,8 +121,7 @@ class _Layer:
 class LlamaWeights:
     """The weights of a plain Llama with projections of the same input joined.
 
-    The network's own parameters become views of the joined ones, so they take no memory of their own and a change in
-    place is seen here.
+    The network's own parameters become views of the joined ones, so these take no memory of their own.
 
     Args:
         backbone: for which `is_plain` holds; changed in place.
@@ -137,19 +137,11 @@ class LlamaWeights:
         with torch.inference_mode(False), torch.no_grad():
             self.layers = [_joined(layer) for layer in network.layers]
         self.norm: torch.Tensor = network.norm.weight
+        self._versions = _versions(network)
 
     def belongs_to(self, backbone: PreTrainedModel) -> bool:
-        """Return whether these still are the network's weights."""
-        network: Any = backbone
-        return all(
-            kept.qkv.data_ptr() == layer.self_attn.q_proj.weight.data_ptr()
-            and kept.qkv[-1].data_ptr() == layer.self_attn.v_proj.weight[-1].data_ptr()
-            and kept.gate_up.data_ptr() == layer.mlp.gate_proj.weight.data_ptr()
-            and kept.gate_up[-1].data_ptr() == layer.mlp.up_proj.weight[-1].data_ptr()
-            and kept.out is layer.self_attn.o_proj.weight
-            and kept.down is layer.mlp.down_proj.weight
-            for kept, layer in zip(self.layers, network.layers, strict=True)
-        )
+        """Return whether these still are the network's weights, unchanged."""
+        return self._versions == _versions(backbone)
 
     def rotations(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosines and signed sines `[count, D]` of the first positions, for `_rotate_`."""
@@ -160,6 +152,12 @@ class LlamaWeights:
             sign[: self.head_size // 2] = -1
             self._tables = {count: (cos[0], sin[0] * sign)}
         return self._tables[count]
+
+
+def _versions(backbone: nn.Module) -> list[tuple[int, int]]:
+    """Return what changes where a weight of the layers is replaced or changed in place."""
+    weights = backbone.get_submodule("layers").parameters()
+    return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
 
 
 def _joined(layer: Any) -> _Layer:
@@ -299,7 +297,7 @@ class LlamaDecoder:
     ) -> tuple[torch.Tensor, ...]:
         """Return rotated queries, rotated keys, and values, each `[R, heads, P, head size]`, of states `[R, P, D]`."""
         weights = self.weights
-        joined = functional.linear(self._normed(states, layer.before), layer.qkv)
+        joined = linear(self._normed(states, layer.before), layer.qkv)
         heads = joined.unflatten(-1, (-1, weights.head_size)).transpose(1, 2)
         turned = heads[:, : weights.heads + weights.kv_heads]
         turned = torch.addcmul(turned * cos[:, None], turned.roll(weights.head_size // 2, -1), sin[:, None])
@@ -308,9 +306,9 @@ class LlamaDecoder:
     def _completed(self, layer: _Layer, states: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Return the states after the layer."""
         shape, states = states.shape, states.flatten(0, 1)
-        states = torch.addmm(states, attended.transpose(1, 2).reshape(len(states), -1), layer.out.T)
-        gate, up = functional.linear(self._normed(states, layer.between), layer.gate_up).chunk(2, dim=-1)
-        return torch.addmm(states, functional.silu(gate).mul_(up), layer.down.T).view(shape)
+        states = add_linear(states, attended.transpose(1, 2).reshape(len(states), -1), layer.out)
+        gate, up = linear(self._normed(states, layer.between), layer.gate_up).chunk(2, dim=-1)
+        return add_linear(states, functional.silu(gate).mul_(up), layer.down).view(shape)
 
     def _normed(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return functional.rms_norm(states, (self.weights.hidden,), weight, self.weights.eps)

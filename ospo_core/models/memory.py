@@ -1,9 +1,8 @@
 """Memory that a network takes, from its shapes alone: for batch sizes, and for plans before any weights are there.
 
-What autograd keeps per position and layer was counted with `saved_tensors_hooks` on Llamas with an adapter with dropout
-on every projection, in hidden and intermediate vectors. In bfloat16 there are more of them, since norms and adapters
-compute in float32. Dropout masks are counted as a GPU keeps them, in one byte per number; a CPU keeps them as numbers.
-The adapters' inner vectors are omitted: their rank is small.
+What autograd keeps per position and layer was counted with `saved_tensors_hooks` on Llamas in training (models/lora.py,
+models/packing.py), in hidden and intermediate vectors; in bfloat16 there are more of them, since norms compute in
+float32. The adapters' inner vectors are omitted: their rank is small.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-_KEPT = {4: (13.5, 4.25), 2: (23.0, 5.5)}
+_KEPT = {4: (9.75, 4.25), 2: (12.5, 4.5)}
 """Bytes per number, to the hidden and intermediate vectors kept per position and layer."""
 
 

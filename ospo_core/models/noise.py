@@ -19,8 +19,8 @@ _LARGEST = 1.0 - 2.0**-24
 
 
 def row_keys(seeds: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Return the seeds, each in [0, 2**64), as `int64 [B]` on the device; their bits are kept."""
-    return torch.tensor([_signed(int(seed)) for seed in seeds], dtype=torch.int64).to(device)
+    """Return a key for each of the seeds in [0, 2**64), `int64 [B]` on the device."""
+    return _mixed(torch.tensor([_signed(int(seed)) for seed in seeds], dtype=torch.int64)).to(device)
 
 
 def uniform(keys: torch.Tensor, step: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -31,7 +31,7 @@ def uniform(keys: torch.Tensor, step: torch.Tensor, codes: torch.Tensor) -> torc
         step: `int64 [1]`, the number of the step, from 0; it is not read by the host.
         codes: `int64 [K]`, the codes.
     """
-    rows = _mixed(_mixed(keys[:, None]) + _signed(_STEP) * (step + 1))
+    rows = _mixed(keys[:, None] + _signed(_STEP) * (step + 1))
     bits = _mixed(rows + _signed(_CODE) * (codes + 1))
     return _shifted(bits, 1).float().mul_(2.0**-63).clamp_(min=2.0**-64, max=_LARGEST)
 

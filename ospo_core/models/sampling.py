@@ -23,7 +23,7 @@ from ospo_core.models.decoder import Decoder, LlamaDecoder, LlamaWeights, PlainD
 from ospo_core.models.noise import gumbel, row_keys
 from ospo_core.models.sequences import by_length, stack_left
 
-SEGMENTS = {"cuda": 128}
+SEGMENTS = {"cuda": 64}
 """By device, the positions to a multiple of which a step attends; elsewhere to no more than there are."""
 CAPTURE = True
 """Whether steps are captured in CUDA graphs; only for looking at single steps it is not."""

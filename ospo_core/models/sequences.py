@@ -73,12 +73,12 @@ def single_token_ids(tokenizer: PreTrainedTokenizerBase, spellings: Sequence[str
 
 
 def by_length(texts: Sequence[str]) -> list[int]:
-    """Return the indices of `texts` from the shortest to the longest; texts of equal length keep their order.
+    """Return the indices of `texts` from the shortest to the longest; equal texts are neighbours and keep their order.
 
     Rows are padded to the longest of their batch, so batches of mixed lengths would mostly compute padding. Length is
     counted in characters, which is close enough.
     """
-    return sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    return sorted(range(len(texts)), key=lambda index: (len(texts[index]), texts[index]))
 
 
 def batches(count: int, batch_size: int) -> list[slice]:

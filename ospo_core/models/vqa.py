@@ -1,12 +1,13 @@
 """Yes/no answers about pictures: `p(yes)` and `p(no)` of the next token (docs/method.md, section 3.1).
 
-The vision encoder runs once per picture, and so does the language model over everything up to the picture's end: its
-keys and values are shared by all questions about the picture.
+A picture is one row of the language model: the text up to the picture's end, then the tree of all questions about it.
+So it is read once, a question costs only the words in which it differs from the others, and nothing is asked twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -15,26 +16,36 @@ from transformers import Cache
 
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.sequences import pad_left, positions
+from ospo_core.models.trees import Tree, grow, run_trees
 
 Answer = tuple[float, float]
 """Next-token probabilities `(p_yes, p_no)`."""
+FollowUp = Callable[[int, list[Answer]], Sequence[str]]
+"""(index of a picture, answers to its questions) -> further questions about it."""
 
 
 @torch.inference_mode()
 def answer_questions(
-    model: UnifiedModel, pictures: NDArray[np.uint8], questions: Sequence[Sequence[str]], batch_size: int
+    model: UnifiedModel,
+    pictures: NDArray[np.uint8],
+    questions: Sequence[Sequence[str]],
+    batch_size: int,
+    follow_up: FollowUp | None = None,
 ) -> list[list[Answer]]:
     """Answer questions about pictures.
 
     Args:
-        pictures: `uint8 [N, H, W, 3]` of the model's size.
-        questions: `N` lists of questions; a list may be empty.
-        batch_size: questions answered together, fewer where memory runs out; those of one picture are never split. It
-            changes only rounding.
+        model: the model.
+        pictures: `uint8 [N, H, W, 3]` of the model's size; equal ones are read once.
+        questions: `N` lists of questions; a list may be empty, and a question that is repeated is asked once.
+        batch_size: different questions answered together, fewer where memory runs out; those of one picture are never
+            split. It changes only rounding.
+        follow_up: what else to ask about a picture that was asked something; the picture is not read again for it. It
+            may be called again with the same arguments.
 
     Returns:
-        For each picture and question `(p_yes, p_no)`, each the largest next-token probability over the spellings.
+        For each picture `(p_yes, p_no)` of its questions and then of the further ones, each the largest next-token
+        probability over the spellings.
 
     Raises:
         ValueError: pictures and lists of questions differ in number.
@@ -43,19 +54,31 @@ def answer_questions(
     if len(pictures) != len(questions):
         raise ValueError(f"{len(pictures)} pictures but {len(questions)} lists of questions")
     answers: list[list[Answer]] = [[] for _ in questions]
-    of_interest = [index for index, asked in enumerate(questions) if asked]
+    groups = _equal_pictures(pictures, [index for index, asked in enumerate(questions) if asked])
+    wanted = [_distinct(text for index in group for text in questions[index]) for group in groups]
+    asking = _Asking(model, [text for texts in wanted for text in texts])
+    order = sorted(range(len(groups)), key=lambda group: len(asking.tree(wanted[group]).ids))
 
-    def answer(part: slice) -> list[Answer]:
-        group = of_interest[part]
-        owners = [local for local, index in enumerate(group) for _ in questions[index]]
-        asked = [question for index in group for question in questions[index]]
-        return _probabilities(model, pictures[group], asked, owners)
+    def answer(part: slice) -> dict[int, list[Answer]]:
+        some = [groups[group] for group in order[part]]
+        cache = asking.read(pictures[[group[0] for group in some]])
+        replies = asking.ask(cache, [wanted[group] for group in order[part]])
+        texts = {index: list(questions[index]) for group in some for index in group}
+        if follow_up is not None:
+            for group, known in zip(some, replies, strict=True):
+                for index in group:
+                    texts[index] += follow_up(index, [known[text] for text in questions[index]])
+            further = [_distinct(text for index in group for text in texts[index]) for group in some]
+            asking.ask_further(cache, replies, further)
+        return {
+            index: [known[text] for text in texts[index]]
+            for group, known in zip(some, replies, strict=True)
+            for index in group
+        }
 
-    counts = [len(questions[index]) for index in of_interest]
-    for part, found in model.batching.run("answering", counts, batch_size, answer):
-        given = iter(found)
-        for index in of_interest[part]:
-            answers[index] = [next(given) for _ in questions[index]]
+    for _, found in model.batching.run("answering", [len(wanted[group]) for group in order], batch_size, answer):
+        for index, given in found.items():
+            answers[index] = given
     return answers
 
 
@@ -80,33 +103,65 @@ def question_ids(model: UnifiedModel, questions: Sequence[str]) -> tuple[list[in
     return prefix, [row[cut:] for row in rows]
 
 
-def _probabilities(
-    model: UnifiedModel, pictures: NDArray[np.uint8], questions: Sequence[str], owners: Sequence[int]
-) -> list[Answer]:
-    """Answer one group: `pictures [P, H, W, 3]`, `Q` questions, and for each question the picture it is about."""
-    prefix, rows = question_ids(model, questions)
-    cache = _picture_cache(model, pictures, prefix)
-    cache.batch_select_indices(torch.tensor(owners, device=model.device))
-    ids, mask = pad_left(rows, model.pad_id)
-    mask = torch.cat([mask.new_ones((len(rows), len(prefix))), mask], dim=1).to(model.device)
-    output = model.backbone(
-        inputs_embeds=model.embed_text(ids.to(model.device)),
-        attention_mask=mask,
-        position_ids=positions(mask)[:, len(prefix) :],
-        past_key_values=cache,
-        use_cache=True,
-    )
-    chances = model.text_logits(output.last_hidden_state[:, -1]).float().softmax(dim=-1)
-    yes, no = (chances[:, spellings].amax(dim=-1).tolist() for spellings in model.answer_ids)
-    return list(zip(yes, no, strict=True))
+class _Asking:
+    """Asks questions about pictures; each text is tokenized once."""
+
+    def __init__(self, model: UnifiedModel, texts: Sequence[str]) -> None:
+        self._model = model
+        self._prefix: list[int] = []
+        self._rows: dict[str, list[int]] = {}
+        self._encode(texts)
+
+    def tree(self, texts: Sequence[str]) -> Tree:
+        """Return the tree of what follows the picture in some texts."""
+        return grow([self._rows[text] for text in texts])
+
+    def read(self, pictures: NDArray[np.uint8]) -> Cache:
+        """Read the text up to the end of each of the pictures `[P, H, W, 3]`; return all keys and values."""
+        model, features = self._model, self._model.embed_pictures(pictures)
+        ids = torch.tensor(self._prefix, device=model.device).expand(len(pictures), -1)
+        embeddings = model.embed_text(ids)
+        holes = (ids == model.picture_id)[..., None]
+        embeddings = embeddings.masked_scatter(holes, features.to(embeddings.dtype))
+        cache: Cache = model.backbone(inputs_embeds=embeddings, use_cache=True).past_key_values
+        return cache
+
+    def ask(self, cache: Cache, texts: Sequence[Sequence[str]]) -> list[dict[str, Answer]]:
+        """Ask different questions about each picture that was read."""
+        states = run_trees(self._model, cache, [self.tree(some) for some in texts])
+        chances = self._model.text_logits(states).float().softmax(dim=-1)
+        yes, no = (chances[:, spellings].amax(dim=-1).tolist() for spellings in self._model.answer_ids)
+        found = zip(yes, no, strict=True)
+        return [{text: next(found) for text in some} for some in texts]
+
+    def ask_further(self, cache: Cache, replies: Sequence[dict[str, Answer]], texts: Sequence[Sequence[str]]) -> None:
+        """Ask those of `texts` that `replies` do not answer, and add their answers; `cache` has been asked before."""
+        new = [[text for text in some if text not in known] for some, known in zip(texts, replies, strict=True)]
+        asked = [row for row, some in enumerate(new) if some]
+        if not asked:
+            return
+        self._encode([text for some in new for text in some])
+        cache.crop(len(self._prefix) - cache.get_seq_length())
+        if len(asked) < len(new):
+            cache.batch_select_indices(torch.tensor(asked, device=self._model.device))
+        for row, answers in zip(asked, self.ask(cache, [new[row] for row in asked]), strict=True):
+            replies[row].update(answers)
+
+    def _encode(self, texts: Iterable[str]) -> None:
+        """Tokenize the texts that are new."""
+        if new := [text for text in _distinct(texts) if text not in self._rows]:
+            known = list(self._rows)[:1]  # so that the beginnings of old and new texts are compared
+            self._prefix, rows = question_ids(self._model, [*known, *new])
+            self._rows.update(zip([*known, *new], rows, strict=True))
 
 
-def _picture_cache(model: UnifiedModel, pictures: NDArray[np.uint8], prefix: Sequence[int]) -> Cache:
-    """Read pictures `[P, H, W, 3]`, each after the same `prefix` of ids, and return all their keys and values."""
-    features = model.embed_pictures(pictures)
-    ids = torch.tensor(prefix, device=model.device).expand(len(pictures), -1)
-    embeddings = model.embed_text(ids)
-    holes = (ids == model.picture_id)[..., None]
-    embeddings = embeddings.masked_scatter(holes, features.to(embeddings.dtype))
-    cache: Cache = model.backbone(inputs_embeds=embeddings, use_cache=True).past_key_values
-    return cache
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _equal_pictures(pictures: NDArray[np.uint8], indices: Iterable[int]) -> list[list[int]]:
+    """Return `indices` in groups of equal pictures."""
+    groups: dict[bytes, list[int]] = {}
+    for index in indices:
+        groups.setdefault(blake2b(pictures[index].tobytes()).digest(), []).append(index)
+    return list(groups.values())

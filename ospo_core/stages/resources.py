@@ -6,11 +6,14 @@ that a GPU never holds two.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,9 @@ from ospo_core.engines import TextEngine, build_engine
 
 if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
+
+
+atexit.register(gc.unfreeze)  # what is frozen at the end of the process would be reported as leaked, by triton
 
 
 class Resources:
@@ -83,11 +89,14 @@ class Resources:
         """Close what is in use and free its memory; without anything in use, do nothing."""
         with self._lock:
             held, self._held, self._key = self._held, None, ""
+            if held is None:
+                return
             close = getattr(held, "close", None)
             if close is not None:
                 close()
             del held
             gc.collect()
+            gc.freeze()  # what lives now need not be looked through at the end of the next phase
             torch = sys.modules.get("torch")
             if torch is not None and torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -101,6 +110,17 @@ class Resources:
                 self._key = key
                 self.starts[kind] += 1
             return self._held
+
+
+def import_text_engine(config: EngineConfig) -> None:
+    """Import what the text engine of a profile needs, which takes longer than starting it, and start nothing."""
+    if config.kind == "endpoint":
+        return
+    import_module("ospo_core.models.export")
+    if config.kind == "vllm" and find_spec("vllm") is not None:
+        from ospo_core.engines.vllm_engine import import_vllm
+
+        import_vllm()
 
 
 @cache

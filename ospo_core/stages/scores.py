@@ -9,6 +9,7 @@ log-probabilities are those of the short prompts, which training uses, not of th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
 
 _BASE = "base"
+_IMAGES_AT_ONCE = 256
+"""Images that are decoded and sorted into batches together; among more there are more alike."""
 Answers = list[tuple[float, float]]
 
 
@@ -43,7 +46,7 @@ class ScoresStage(Stage):
     """Reads `perturbations`, `questions` and `images`, writes `scores`: one row per image."""
 
     name: ClassVar[StageName] = StageName.SCORES
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     table: ClassVar[str] = "scores"
     reads: ClassVar[tuple[StageName, ...]] = (StageName.PERTURBATIONS, StageName.QUESTIONS, StageName.IMAGES)
     phase: ClassVar[Phase] = Phase.MODEL
@@ -57,10 +60,10 @@ class ScoresStage(Stage):
         return {"chosen_by": rule, "floor": choice_floor(selection)}
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
-        """Score the images of one shard, about one batch at a time."""
+        """Score the images of one shard, so many at a time."""
         items = _items(run, spec.index)
         rows: list[dict[str, Any]] = []
-        for group in _batches(items, run.config.scores.batch_size):
+        for group in _groups(items, _IMAGES_AT_ONCE):
             rows += _score(run.image_model(), group, run.config)
         asked = sum(len(row["answers"]) + len(row["negative_answers"]) for row in rows)
         logprobs = sum(1 + len(row["logprob_negatives"] or ()) for row in rows)
@@ -95,7 +98,7 @@ def _items(run: StageRun, index: int) -> list[_Item]:
     return items
 
 
-def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
+def _groups(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
     """Yield items whose images together are at most `size`, or one item."""
     group: list[_Item] = []
     for item in items:
@@ -108,34 +111,37 @@ def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> list[dict[str, Any]]:
-    """Score the images of some items: base questions, then what else matters, then log-probabilities."""
+    """Score the images of some items: questions, of the perturbed prompts too where they matter, log-probabilities."""
     from ospo_core.models.pictures import decode_png
     from ospo_core.models.vqa import answer_questions
 
-    size = config.scores.batch_size
+    size, selection = config.scores.batch_size, config.selection
     pairs = [(item, image) for item in items for image in item.images]
-    pictures = np.stack([decode_png(image["image"]["bytes"]) for _, image in pairs])
+    with ThreadPoolExecutor() as pool:  # zlib releases the interpreter lock
+        pictures = np.stack(list(pool.map(decode_png, [image["image"]["bytes"] for _, image in pairs])))
     asked = [item.questions.get(_BASE, []) for item, _ in pairs]
-    answers = answer_questions(model, pictures, asked, size)
-    possible = [
-        could_be_chosen(image["side"], [answer_score(*reply) for reply in given], config.selection)
-        for (_, image), given in zip(pairs, answers, strict=True)
-    ]
-    asks = _asks_negatives(config.selection)
-    further = [
-        _negative_questions(item) if asks and could else [] for (item, _), could in zip(pairs, possible, strict=True)
-    ]
-    negative = answer_questions(model, pictures, [[question for _, question in some] for some in further], size)
+
+    def could(index: int, given: Sequence[tuple[float, float]]) -> bool:
+        return could_be_chosen(pairs[index][1]["side"], [answer_score(*reply) for reply in given], selection)
+
+    def follow_up(index: int, given: Sequence[tuple[float, float]]) -> list[str]:
+        return [text for _, text in _negative_questions(pairs[index][0])] if could(index, given) else []
+
+    replies = answer_questions(model, pictures, asked, size, follow_up if _asks_negatives(selection) else None)
+    answers = [given[: len(questions)] for given, questions in zip(replies, asked, strict=True)]
+    negative = [given[len(questions) :] for given, questions in zip(replies, asked, strict=True)]
+    further = [_negative_questions(item) if found else [] for (item, _), found in zip(pairs, negative, strict=True)]
+    possible = [could(index, given) for index, given in enumerate(answers)]
     rows = []
     columns = zip(pairs, asked, answers, further, negative, _logprobs(model, pairs, possible, size), strict=True)
-    for (_, image), questions, given, others, replies, logprobs in columns:
+    for (_, image), questions, given, others, found, logprobs in columns:
         rows.append(
             {
                 **{name: image[name] for name in ("item_id", "variant", "side")},
                 "answers": [_answer(question, reply) for question, reply in zip(questions, given, strict=True)],
                 "negative_answers": [
                     {"variant": variant, **_answer(question, reply)}
-                    for (variant, question), reply in zip(others, replies, strict=True)
+                    for (variant, question), reply in zip(others, found, strict=True)
                 ],
                 "score": image_score([answer_score(*reply) for reply in given]),
                 "logprob_base": logprobs[0],

@@ -1,7 +1,8 @@
 """Memory that training takes on each device, estimated from shapes, and what follows from it.
 
-The estimate is within an eighth of what was measured with Janus-Pro's sizes in bfloat16 (docs/results.md). It covers
-tensors only: a CUDA context and the allocator's fragments come on top, for which `_USABLE` leaves room.
+Rows that begin alike are counted as if they did not. Not measured on a GPU since passes and layers have been what they
+are; the former ones took more (docs/results.md). The estimate covers tensors only: a CUDA context and the allocator's
+fragments come on top, for which `_USABLE` leaves room.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.janus.checkpoint import image_geometry, special_tokens
 from ospo_core.models.pictures import to_pixels
+from ospo_core.models.products import linear
 from ospo_core.prompts.families import PromptFamily
 
 
@@ -102,8 +103,12 @@ class JanusModel(UnifiedModel):
 
     def image_logits(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the generation head's logits; they depend on the states alone."""
-        logits: torch.Tensor = self.network.model.generation_head(states)
-        return logits
+        head = self.network.model.generation_head
+        if states.ndim == 3:
+            every: torch.Tensor = head(states)
+            return every
+        inner = head.activation_fn(linear(states, head.proj_out.weight, head.proj_out.bias))
+        return linear(inner, head.vision_head.weight, head.vision_head.bias)
 
     def decode_image(self, tokens: torch.Tensor) -> torch.Tensor:
         """Decode by the VQ model, which normalises the code vectors itself; channels last is faster."""

@@ -104,7 +104,9 @@ def test_answers_and_log_probabilities_are_the_same_with_little_memory(
     assert np.allclose(logprobs, fewer_logprobs, atol=1e-6)
     for some, others in zip(answers, fewer_answers, strict=True):
         assert np.allclose(np.array(some), np.array(others), atol=1e-6)
-    assert model.batching.take_figures()[1]["batches"]["sizes"] == {"answering": 3, "scoring": 3}
+    assert model.batching.take_figures()[1]["batches"]["sizes"] == {"answering": 2, "scoring": 3}, (
+        "5 different questions, 6 images"
+    )
 
 
 def test_decoding_is_halved_where_the_cpu_has_no_memory(model: UnifiedModel, monkeypatch: pytest.MonkeyPatch) -> None:

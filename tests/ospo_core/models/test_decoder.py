@@ -91,10 +91,11 @@ def test_joined_projections_take_no_memory_of_their_own_and_follow_the_network(f
     assert weights is not None
     attention, joined = fresh.backbone.layers[1].self_attn, weights.layers[1].qkv
     assert attention.k_proj.weight.untyped_storage().data_ptr() == joined.untyped_storage().data_ptr()
+    assert llama_weights(fresh.backbone) is weights
     with torch.no_grad():
         attention.k_proj.weight.fill_(3.0)
     assert joined[len(attention.q_proj.weight)].eq(3.0).all()
-    assert llama_weights(fresh.backbone) is weights
+    assert llama_weights(fresh.backbone) is not weights, "what was made of them may not follow"
     attention.v_proj.weight = nn.Parameter(torch.zeros_like(attention.v_proj.weight))
     other = llama_weights(fresh.backbone)
     assert other is not None and other is not weights

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ospo_core.config.sections import LoraSettings, ModelConfig, TrainingConfig
+from ospo_core.models import sampling
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.loading import load_model
 from ospo_core.models.logprobs import mean_logprob
@@ -104,6 +105,30 @@ def test_the_batch_size_changes_no_token_on_the_gpu(both: Both, guidance: float)
     by_threes = sample(both.gpu, guidance, batch_size=3)
     np.testing.assert_array_equal(by_ones.tokens, together.tokens)
     np.testing.assert_array_equal(by_threes.tokens, together.tokens)
+
+
+def test_steps_are_replayed_from_a_graph_per_segment_in_every_batch(
+    fresh: Both, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sampling, "SEGMENTS", {"cuda": 8})
+    expected = sample(fresh.cpu, 5.0).tokens
+    np.testing.assert_array_equal(sample(fresh.gpu, 5.0).tokens, expected)
+    loop = fresh.gpu.batching.kept["sampling"]
+    captured = dict(loop._graphs)
+    assert len(captured) >= 3 and not caplog.records
+    np.testing.assert_array_equal(sample(fresh.gpu, 5.0).tokens, expected)
+    assert fresh.gpu.batching.kept["sampling"] is loop and loop._graphs == captured
+
+
+def test_without_a_graph_the_same_images_are_drawn_after_a_warning(
+    fresh: Both, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    np.testing.assert_array_equal(sample(fresh.gpu, 5.0).tokens, sample(fresh.cpu, 5.0).tokens)
+    assert [record for record in caplog.records if "cannot be captured" in record.message]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +52,65 @@ def test_the_vision_encoder_runs_once_a_picture(
     monkeypatch.setattr(tiny.network.model, "get_image_features", counted)
     answer_questions(tiny, pictures, QUESTIONS, batch_size=100)
     assert seen == [3]  # the picture without a question is not read
+
+
+def plain_answers(tiny: JanusModel, picture: NDArray[np.uint8], questions: list[str]) -> NDArray[np.float64]:
+    """Answer one question at a time, each with the whole text before it and without masks."""
+    features, found = tiny.embed_pictures(picture[None]), []
+    for question in questions:
+        prefix, (row,) = question_ids(tiny, [question])
+        ids = torch.tensor([prefix + row])
+        embeddings = tiny.embed_text(ids).masked_scatter((ids == tiny.picture_id)[..., None], features)
+        states = tiny.backbone(inputs_embeds=embeddings, use_cache=False).last_hidden_state[0, -1]
+        chances = tiny.text_logits(states).softmax(dim=-1)
+        found.append([float(chances[spellings].max()) for spellings in tiny.answer_ids])
+    return np.array(found).reshape(-1, 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_answers_are_those_of_one_question_at_a_time(
+    tiny: JanusModel, pictures: NDArray[np.uint8], batch_size: int
+) -> None:
+    further = {0: ["is there a star ?", "is there a red star ?"], 2: [], 3: ["are there two shapes ?"]}
+    asked = [*QUESTIONS[:3], QUESTIONS[3] + QUESTIONS[3][:1]]
+    answers = answer_questions(tiny, pictures, asked, batch_size, lambda index, _: further[index])
+    for picture, questions, more, found in zip(pictures, asked, map(further.get, range(4)), answers, strict=True):
+        expected = plain_answers(tiny, picture, questions + (more or []))
+        assert np.allclose(np.reshape(found, (-1, 2)), expected, rtol=1e-4, atol=1e-8)
+
+
+def test_further_questions_depend_on_the_answers_and_nothing_is_read_or_asked_twice(
+    tiny: JanusModel, pictures: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for equal pictures."""
+    rows: list[int] = []
+    states: list[int] = []
+    monkeypatch.setattr(tiny, "embed_pictures", counting(tiny.embed_pictures, rows))
+    monkeypatch.setattr(tiny, "text_logits", counting(tiny.text_logits, states))
+    seen: dict[int, list[tuple[float, float]]] = {}
+
+    def follow_up(index: int, given: list[tuple[float, float]]) -> list[str]:
+        seen[index] = given
+        return ["is there a star ?", "is it red ?"] if index == 0 else []
+
+    shown = pictures[[0, 0, 1]]
+    asked = [["is there a star ?"] * 2, ["is it blue ?", "is there a star ?"], ["is it blue ?"]]
+    answers = answer_questions(tiny, shown, asked, 100, follow_up)
+    assert rows == [2] and states == [3, 1]
+    assert [len(found) for found in answers] == [4, 2, 1]
+    assert seen == {0: answers[0][:2], 1: answers[1], 2: answers[2]}
+    assert answers[0][0] == answers[0][1] == answers[0][2] == answers[1][1]
+
+
+def counting(function: Callable[[Any], Any], sizes: list[int]) -> Callable[[Any], Any]:
+    """Return the function, which also notes the lengths of its arguments."""
+
+    def counted(rows: Any) -> Any:
+        sizes.append(len(rows))
+        return function(rows)
+
+    return counted
 
 
 def test_the_text_before_the_question_is_shared(tiny: JanusModel) -> None:
