@@ -3,7 +3,7 @@
     python -m benchmarks.cost_growth --out docs/images/growth.svg --json growth.json
 
 One process on the CPU, the round's own code. Items, batches and questions are those of the embedded model, image
-tokens those of a tiny random one. Memory is the peak of the process's resident memory above what it had before.
+tokens those of a tiny random one. Memory is the peak of tensors above what there was before.
 `benchmarks.scale` has the growth of what does not compute with a model, up to a million prompts.
 """
 
@@ -26,8 +26,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.contest import this_machine
-from benchmarks.device import peak_memory, reset_peak
+from benchmarks.contest import peak_of_tensors, this_machine
 from benchmarks.measuring import growth
 from benchmarks.random_janus import PATCH, SIZES, dense_prompts, random_janus
 from benchmarks.workloads import embedded_model, world
@@ -57,7 +56,7 @@ class Growth:
         item: what `seconds` are for one of.
         sizes: growing.
         seconds: per item.
-        megabytes: peak of memory above what there was before.
+        megabytes: peak of tensors above what there was before.
         exponents: of the time of all items between neighbouring sizes: 1 is linear.
     """
 
@@ -110,16 +109,14 @@ def of_image_tokens(sizes: Sequence[int]) -> Iterator[Point]:
 
 
 def measured(work: str, size: str, item: str, points: Iterator[Point], repeats: int = REPEATS) -> Growth:
-    """Measure all points: the median time per item, and the peak of memory; a short first run does not count."""
+    """Measure all points: the peak of memory, and then the median time per item; long work is timed once."""
     sizes, seconds, megabytes, wholes = [], [], [], []
     for count, items, run in points:
         gc.collect()
-        reset_peak(torch.device("cpu"))
-        before = peak_memory(torch.device("cpu"))["peak_gb"]
-        took = [_seconds(run)]
-        megabytes.append(1000 * (peak_memory(torch.device("cpu"))["peak_gb"] - before))
-        if took[0] < LONG:
-            took = [_seconds(run) for _ in range(repeats)]
+        began = time.perf_counter()
+        megabytes.append(peak_of_tensors(run) / 1e6)
+        long = time.perf_counter() - began > LONG
+        took = [_seconds(run) for _ in range(1 if long else repeats)]
         wholes.append(statistics.median(took))
         sizes.append(count)
         seconds.append(wholes[-1] / items)
