@@ -1,7 +1,7 @@
 """All figures of speed in one table: the round's own code against the published way, on this machine.
 
     make bench
-    make bench ARGS="--only images text --out bench.json --markdown bench.md"
+    make bench ARGS="--only images text --out bench.json --markdown docs/results.md"
     make bench ARGS="--only round --root runs/shapes"
 
 Everything runs in turn in one process, A and B alternately; ratios are medians over turns. The machine should be idle.
@@ -29,16 +29,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contest import Row, this_machine
-from benchmarks.device import StepProfile, watched_steps
+from benchmarks.gpu_points import decode_profile
 from benchmarks.overhead import copied
 from benchmarks.rows import FULL, GROUPS, QUICK, Machine
 from benchmarks.workloads import world
 from ospo_core.artifacts.manifest import Manifest
-from ospo_core.models.sampling import sample_images
 
 logger = logging.getLogger("benchmarks.bench")
 
 WORK_SECONDS, CACHED_SECONDS = 150.0, 3.0
+BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 COLUMNS = ("figure", "against", "ratio", "spread", "goal", "ours", "theirs", "share of floor", "")
 
 
@@ -86,19 +86,8 @@ def rounds(machine: Machine) -> Iterator[Row]:
 
 
 def operators_per_step(machine: Machine) -> dict[str, Any]:
-    """Count the operators of a decode step with guidance, which on a GPU are its launches, and the bytes it allocates.
-
-    Where the sampler's steps cannot be watched, the reason is given instead.
-    """
-    model = machine.embedded
-    prompts = [item.prompt for item in world(8)]
-    profiler = StepProfile(model.device, 8, 8)
-    try:
-        with watched_steps(model, profiler):
-            sample_images(model, prompts, range(8), 5.0, 1.0, 8)
-        figures = profiler.figures()
-    except RuntimeError as error:
-        return {"note": str(error)}
+    """Count the operators of a decode step with guidance (on a GPU, launches), and the bytes it allocates."""
+    figures = decode_profile(machine.embedded, [item.prompt for item in world(8)])
     return {name: figures[name] for name in ("operators", "mb_allocated", "step_ms_profiled", "top_by_host_time")}
 
 
@@ -154,6 +143,15 @@ def markdown(report: dict[str, Any]) -> str:
     return f"Measured by `make bench` on {report['machine']}.\n\n{text}\n"
 
 
+def into(document: Path, text: str) -> None:
+    """Replace what stands between the two marks of a document, or all of a file that has none."""
+    whole = document.read_text(encoding="utf-8") if document.exists() else ""
+    if BEGIN in whole and END in whole:
+        before, after = whole.split(BEGIN, 1)[0], whole.split(END, 1)[1]
+        text = f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+    document.write_text(text, encoding="utf-8")
+
+
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the table."""
     table = Table(*COLUMNS, title=f"{report['machine']}")
@@ -174,14 +172,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one turn, to try the benchmark itself")
     parser.add_argument("--root", type=Path, help="storage of a finished default round")
     parser.add_argument("--out", type=Path, help="report (JSON)")
-    parser.add_argument("--markdown", type=Path, help="the table in Markdown")
+    parser.add_argument("--markdown", type=Path, help="file for the table; between the marks, if it has any")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     report = measure(options.only, Machine(QUICK if options.quick else FULL, options.root))
-    for path, text in ((options.out, json.dumps(report, indent=1)), (options.markdown, markdown(report))):
-        if path is not None:
-            path.write_text(text, encoding="utf-8")
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        into(options.markdown, markdown(report))
     show(report, Console(width=200))
     sys.exit(bool(report["failures"]))
 

@@ -121,14 +121,12 @@ def peak_of_tensors(work: Work) -> int:
     return max(accumulate(memory_changes(observed, torch.device("cpu"))), default=0)
 
 
-def compare_memory(figure: str, ours: Work, rivals: Mapping[str, tuple[Work, float | None]]) -> list[Row]:
-    """Return a row per rival (its work, the goal of the ratio theirs to ours): peaks of tensors in MB."""
-    mine = peak_of_tensors(ours) / 1e6
-    rows = []
-    for name, (work, goal) in rivals.items():
-        theirs = peak_of_tensors(work) / 1e6
-        rows.append(Row(figure, name, theirs / mine, theirs / mine, theirs / mine, goal, mine, theirs))
-    return rows
+def compare_memory(figure: str, ours: int, theirs: Mapping[str, tuple[int, float | None]]) -> list[Row]:
+    """Return a row per rival in MB, given peaks of tensors in bytes and the goal for the ratio of theirs to ours."""
+    return [
+        Row(figure, name, peak / ours, peak / ours, peak / ours, goal, ours / 1e6, peak / 1e6)
+        for name, (peak, goal) in theirs.items()
+    ]
 
 
 def this_machine() -> str:

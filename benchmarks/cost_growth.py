@@ -3,7 +3,7 @@
     python -m benchmarks.cost_growth --out docs/images/growth.svg --json growth.json
 
 One process on the CPU, the round's own code. Items, batches and questions are those of the embedded model, image
-tokens those of a tiny random one. Memory is the peak of the process's resident memory above what it had before.
+tokens those of a tiny random one. Memory is the peak of tensors above what there was before.
 `benchmarks.scale` has the growth of what does not compute with a model, up to a million prompts.
 """
 
@@ -26,8 +26,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.contest import this_machine
-from benchmarks.device import peak_memory, reset_peak
+from benchmarks.contest import peak_of_tensors, this_machine
 from benchmarks.measuring import growth
 from benchmarks.random_janus import PATCH, SIZES, dense_prompts, random_janus
 from benchmarks.workloads import embedded_model, world
@@ -44,7 +43,7 @@ ITEMS = (100, 316, 1000, 3162, 10_000)
 BATCHES = (1, 4, 16, 64, 256)
 QUESTIONS = (1, 2, 4, 8, 16)
 IMAGE_TOKENS = (16, 64, 144, 256, 576)
-REPEATS = 3
+REPEATS, LONG = 3, 5.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Growth:
         item: what `seconds` are for one of.
         sizes: growing.
         seconds: per item.
-        megabytes: peak of memory above what there was before.
+        megabytes: peak of tensors above what there was before.
         exponents: of the time of all items between neighbouring sizes: 1 is linear.
     """
 
@@ -110,24 +109,26 @@ def of_image_tokens(sizes: Sequence[int]) -> Iterator[Point]:
 
 
 def measured(work: str, size: str, item: str, points: Iterator[Point], repeats: int = REPEATS) -> Growth:
-    """Measure all points: the median time per item, and the peak of memory, after one run that does not count."""
+    """Measure all points: the peak of memory, and then the median time per item; long work is timed once."""
     sizes, seconds, megabytes, wholes = [], [], [], []
     for count, items, run in points:
         gc.collect()
-        reset_peak(torch.device("cpu"))
-        before = peak_memory(torch.device("cpu"))["peak_gb"]
-        run()
-        megabytes.append(1000 * (peak_memory(torch.device("cpu"))["peak_gb"] - before))
-        took = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            run()
-            took.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        megabytes.append(peak_of_tensors(run) / 1e6)
+        long = time.perf_counter() - began > LONG
+        took = [_seconds(run) for _ in range(1 if long else repeats)]
         wholes.append(statistics.median(took))
         sizes.append(count)
         seconds.append(wholes[-1] / items)
         logger.info("%s, %d %s: %.3g s per %s, %.0f MB", work, count, size, seconds[-1], item, megabytes[-1])
     return Growth(work, size, item, sizes, seconds, megabytes, growth(sizes, _totals(sizes, seconds)))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """Return how long a run takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
 
 
 def _totals(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
@@ -168,10 +169,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images/growth.svg"), help="the plot")
     parser.add_argument("--json", type=Path, help="the figures")
+    parser.add_argument("--items", type=int, default=max(ITEMS), help="most images of the first panel")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    sizes = {"items": ITEMS, "batches": BATCHES, "questions": QUESTIONS, "tokens": IMAGE_TOKENS}
+    sizes: dict[str, Sequence[int]] = {
+        "items": [n for n in ITEMS if n <= options.items],
+        "batches": BATCHES,
+        "questions": QUESTIONS,
+        "tokens": IMAGE_TOKENS,
+    }
     growths = all_growths(sizes, options.repeats)
     options.out.write_bytes(svg(growth_figure(growths)))
     if options.json:

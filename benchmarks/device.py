@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -172,77 +172,75 @@ def watched_steps(model: UnifiedModel, on_step: Callable[[int], None] = lambda s
             synchronize(model.device)
 
 
-@dataclass
-class StepProfile:
-    """Profiles some steps of the sampler, then ends it; to be given to `watched_steps`.
+@dataclass(frozen=True)
+class _Totals:
+    """Seconds, bytes of all tensors made, and by name and kind of device: calls, microseconds of device and of host."""
 
-    Attributes:
-        device: of the model.
-        first: the first step that is profiled.
-        count: how many are.
+    seconds: float
+    allocated: int
+    events: dict[tuple[str, DeviceType], tuple[float, float, float]]
+
+
+def profiled_steps(device: torch.device, make: Callable[[int], object], few: int, many: int) -> dict[str, Any]:
+    """Profile what one step more costs: launches, operators, bytes and times per step, in milliseconds.
+
+    It is the difference between `many` and `few` steps, so that it does not matter how the steps are made (one by one,
+    or replayed from a CUDA graph), nor what comes before them. On a CPU, operators stand for launches.
+
+    Args:
+        device: where the work is done.
+        make: makes so many steps, after whatever must come before them.
+        few: steps of the first profile.
+        many: steps of the second.
     """
+    short, long = (_totals(device, make, count) for count in (few, many))
+    steps, none = many - few, (0.0, 0.0, 0.0)
+    events = {
+        key: tuple((after - before) / steps for after, before in zip(totals, short.events.get(key, none), strict=True))
+        for key, totals in long.events.items()
+    }
+    host = {name: event for (name, kind), event in events.items() if kind == DeviceType.CPU}
+    kernels = {name: event for (name, kind), event in events.items() if kind == DeviceType.CUDA}
+    return {
+        "steps": steps,
+        "step_ms_profiled": 1000 * (long.seconds - short.seconds) / steps,
+        "device_busy_ms": sum(event[1] for event in kernels.values()) / 1000,
+        "kernel_launches": sum(event[0] for name, event in host.items() if name.startswith(_LAUNCHES)),
+        "operators": sum(event[0] for name, event in host.items() if name.startswith("aten::")),
+        "mb_allocated": (long.allocated - short.allocated) / 1e6 / steps,
+        "other_calls": {name: event[0] for name, event in host.items() if name in _OTHER_CALLS},
+        "top_by_device_time": _top(host, 1),
+        "top_kernels": _top(kernels, 1),
+        "top_by_host_time": _top(host, 2),
+    }
 
-    device: torch.device
-    first: int
-    count: int
 
-    def __post_init__(self) -> None:
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
-        self._profile, self._began, self._seconds = profile(activities=kinds, profile_memory=True), 0.0, 0.0
+def _totals(device: torch.device, make: Callable[[int], object], count: int) -> _Totals:
+    """Profile `count` steps."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    make(count)  # what is made once, such as graphs, is not the step's
+    synchronize(device)
+    with profile(activities=kinds, profile_memory=True) as observed:
+        began = time.perf_counter()
+        make(count)
+        synchronize(device)
+        seconds = time.perf_counter() - began
+    allocated = sum(size for size in memory_changes(observed, device) if size > 0)
+    events = {
+        (event.key, event.device_type): (event.count, event.self_device_time_total, event.self_cpu_time_total)
+        for event in observed.key_averages()
+    }
+    return _Totals(seconds, allocated, events)
 
-    def __call__(self, step: int) -> None:
-        """Begin and end the profile at the right steps."""
-        if step == self.first:
-            synchronize(self.device)
-            self._profile.start()
-            self._began = time.perf_counter()
-        elif step == self.first + self.count:
-            synchronize(self.device)
-            self._seconds = time.perf_counter() - self._began
-            self._profile.stop()
-            raise EnoughSteps
 
-    def figures(self) -> dict[str, Any]:
-        """Return launches, operators and times per step, in milliseconds.
-
-        Raises:
-            RuntimeError: the sampler did not make its steps from Python.
-        """
-        if not self._seconds:
-            raise RuntimeError("the sampler made too few steps from Python to be profiled")
-        events = [event for event in self._profile.key_averages() if event.key != "ProfilerStep*"]
-        host = [event for event in events if event.device_type == DeviceType.CPU]
-        kernels = [event for event in events if event.device_type == DeviceType.CUDA]
-        launches = sum(event.count for event in host if event.key.startswith(_LAUNCHES))
-        return {
-            "steps": self.count,
-            "step_ms_profiled": 1000 * self._seconds / self.count,
-            "device_busy_ms": sum(event.self_device_time_total for event in kernels) / 1000 / self.count,
-            "kernel_launches": launches / self.count,
-            "operators": sum(event.count for event in host if event.key.startswith("aten::")) / self.count,
-            "mb_allocated": self._allocated() / 1e6 / self.count,
-            "other_calls": {e.key: e.count / self.count for e in host if e.key in _OTHER_CALLS},
-            "top_by_device_time": self._top(host, "self_device_time_total"),
-            "top_kernels": self._top(kernels, "self_device_time_total"),
-            "top_by_host_time": self._top(host, "self_cpu_time_total"),
-        }
-
-    def _allocated(self) -> int:
-        """Return the bytes of all tensors that were made on the device, however short they lived."""
-        return sum(size for size in memory_changes(self._profile, self.device) if size > 0)
-
-    def _top(self, events: list[Any], attribute: str) -> list[dict[str, Any]]:
-        """Return the events that take longest by one of the profiler's times."""
-        largest = sorted(events, key=lambda event: float(getattr(event, attribute)), reverse=True)[:_TOP]
-        return [
-            {
-                "name": event.key[:120],
-                "ms": getattr(event, attribute) / 1000 / self.count,
-                "calls": event.count / self.count,
-            }
-            for event in largest
-            if getattr(event, attribute) > 0
-        ]
+def _top(events: Mapping[str, tuple[float, ...]], which: int) -> list[dict[str, Any]]:
+    """Return the events that take longest by one of the profiler's times."""
+    largest = sorted(events.items(), key=lambda event: event[1][which], reverse=True)[:_TOP]
+    return [
+        {"name": name[:120], "ms": event[which] / 1000, "calls": event[0]}
+        for name, event in largest
+        if event[which] > 0
+    ]
 
 
 def memory_changes(observed: profile, device: torch.device) -> Iterator[int]:

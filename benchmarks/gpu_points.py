@@ -9,10 +9,11 @@ Times are medians after a warm-up; those of sampling are one whole batch, after 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.device import (
     EnoughSteps,
     Limits,
-    StepProfile,
     median,
+    profiled_steps,
     reset_peak,
     times_of,
     watched_steps,
@@ -127,12 +128,27 @@ def sampling(bench: Bench, batch: int) -> dict[str, Any]:
 
 
 def profiled_step(bench: Bench, batch: int) -> dict[str, Any]:
-    """Profile some decode steps: launches, and the operators that take longest."""
-    length = bench.model.geometry.tokens
-    profiler = StepProfile(bench.device, min(48, length // 2), min(4, length // 4))
-    with watched_steps(bench.model, profiler):
-        sample_images(bench.model, dense_prompts(batch), range(batch), GUIDANCE, 1.0, batch)
-    return profiler.figures()
+    """Profile a decode step with guidance: launches, bytes, and the operators that take longest."""
+    return decode_profile(bench.model, dense_prompts(batch))
+
+
+def decode_profile(model: JanusModel, prompts: Sequence[str]) -> dict[str, Any]:
+    """Profile a decode step of the round's sampler with guidance; see `profiled_steps`."""
+    geometry, count = model.geometry, len(prompts)
+    made = [geometry.tokens]
+
+    def sample(steps: int) -> None:
+        short = replace(geometry, tokens=steps, rows=None, columns=None)
+        if made[-1] != steps:
+            model.batching.kept.clear()  # it has memory for other images
+        made.append(steps)
+        with patch.object(model, "geometry", short):
+            sample_images(model, prompts, range(count), GUIDANCE, 1.0, count)
+
+    few, many = (min(steps, geometry.tokens * steps // 64) for steps in (32, 48))
+    figures = profiled_steps(model.device, sample, few, many)
+    model.batching.kept.clear()
+    return figures
 
 
 def decoding(bench: Bench, batch: int) -> dict[str, Any]:
