@@ -1,7 +1,7 @@
 """Garbage collection: what no round of a storage refers to, such as older attempts and leftovers of killed runs.
 
 Kept are the results that the records of rounds name, the current model, and everything these were made from. A nightly
-flow run notes its starting model for its own retries; such notes expire like the rest. The questions of held-out prompts
+flow run notes its starting model for its own retries; such notes expire like the rest. Questions of held-out prompts
 (`heldout/`) always stay: all rounds of a lineage share them, and they are small.
 """
 
