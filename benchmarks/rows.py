@@ -76,7 +76,7 @@ class Scale:
     mid_pairs: int = 2
     requests: int = 256
     mid_requests: int = 64
-    preamble: int = 600
+    preamble: int = 300
 
 
 FULL = Scale()
@@ -306,7 +306,7 @@ def mid_text(machine: Machine) -> Iterator[Row]:
             return requests_after_preamble(machine.scale.mid_requests, machine.scale.preamble, 24, greedy)
 
         name = f"hidden {model.backbone.config.hidden_size}, preamble of {machine.scale.preamble} words"
-        yield from _text(machine, model, name, saved, requests, ((8, None), (64, 10.0)), 2048)
+        yield from _text(machine, model, name, saved, requests, ((8, None), (64, 10.0)), 1024)
 
 
 def _text(
@@ -322,8 +322,8 @@ def _text(
     rival, drawn = TransformersGenerate(folder), requests(False)
     limit, prompts = drawn[0].max_tokens, [request.prompt for request in drawn]
     config = machine.profile.engine.model_copy(update={"max_model_len": window})
-    if window > config.max_num_seqs * 4:  # on a CPU an engine reserves memory for as many whole prompts
-        config = config.model_copy(update={"max_num_seqs": 64, "kv_cache_gib": 2.0})
+    if window > 256:  # on a CPU vLLM begins with a pass over as many whole prompts
+        config = config.model_copy(update={"max_num_seqs": 16, "kv_cache_gib": 1.0})
     with build_engine(config, folder) as engine:
         note = _check_texts(engine, rival, requests(True)[:8], limit)
         ways = [
@@ -334,10 +334,12 @@ def _text(
             )
             for size, goal in batches
         ]
-        rows = compete(f"text tokens/s, {name}", Side(lambda: engine.generate(drawn), _tokens), ways, 3)
+        quick = window <= 256
+        turns, ours = (3 if quick else 2), Side(lambda: engine.generate(drawn), _tokens)
+        rows = compete(f"text tokens/s, {name}", ours, ways, turns, warm=quick)
         written = _tokens(engine.generate(drawn))
     given = sum(map(len, rival.ids(prompts)))
-    shared = given // len(drawn) if window > 1000 else 0
+    shared = given // len(drawn) if window > 256 else 0
     least = machine.floors(model).writing(shared, given - shared * len(drawn), int(written), config.max_num_seqs)
     share = least * rows[0].ours / written
     return [Row(**{**vars(row), "floor_share": share, "note": f"{config.kind}; {note}"}) for row in rows]
