@@ -88,6 +88,6 @@ def test_a_killed_worker_was_replaced_and_none_is_left(rounds: Rounds) -> None:
 
 def test_manifests_say_with_which_batches_images_were_made(rounds: Rounds) -> None:
     images, scores = (rounds.shared.manifests[name].extra["batches"] for name in (StageName.IMAGES, StageName.SCORES))
-    assert images == {"device": "cpu", "dtype": "float32", "sizes": {"sampling": 16, "decoding": 64}}
+    assert images == {"device": "cpu", "dtype": "float32", "sizes": {"sampling": 16, "decoding": 32}}
     assert scores["sizes"] == {"answering": 16, "scoring": 16}
     assert "batches" not in rounds.shared.manifests[StageName.QUESTIONS].extra

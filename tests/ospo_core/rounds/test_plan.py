@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,16 @@ from ospo_core.rounds import Round
 from ospo_core.rounds.plan import applied_promotion, apply_decision, finished_round, plan_round
 from ospo_core.rounds.records import record_round
 from ospo_core.schema import StageName
-from ospo_core.stages import STAGES
 from ospo_core.stages.model_ref import current_model
-from tests.support.fake_stages import NumbersStage, SquaresStage
+from tests.support.fake_stages import NumbersStage, two_stages_only
 from tests.support.manifests import generation, made
 from tests.support.rounds import finished, made_up_model, small_round
 
 
 @pytest.fixture
-def numbers(monkeypatch: pytest.MonkeyPatch) -> NumbersStage:
-    for name in list(STAGES)[2:]:
-        monkeypatch.delitem(STAGES, name)
-    monkeypatch.setitem(STAGES, StageName.PROMPTS, NumbersStage())
-    monkeypatch.setitem(STAGES, StageName.PERTURBATIONS, SquaresStage())
-    stage = STAGES[StageName.PROMPTS]
-    assert isinstance(stage, NumbersStage)
-    return stage
+def numbers() -> Iterator[NumbersStage]:
+    with two_stages_only() as first:
+        yield first
 
 
 def round_in(root: Path) -> Round:
