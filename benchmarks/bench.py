@@ -33,7 +33,8 @@ from benchmarks.gpu_points import decode_profile
 from benchmarks.overhead import copied
 from benchmarks.rows import FULL, GROUPS, QUICK, Machine
 from benchmarks.workloads import world
-from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.storage import Storage
+from ospo_core.rounds.lineage import all_manifests
 
 logger = logging.getLogger("benchmarks.bench")
 
@@ -67,8 +68,7 @@ def rounds(machine: Machine) -> Iterator[Row]:
     root = machine.root
     if root is None:
         return
-    manifests = [Manifest.model_validate_json(path.read_bytes()) for path in sorted(root.glob("*/*/manifest.json"))]
-    work = sum(manifest.seconds for manifest in manifests)
+    work = sum(manifest.seconds for manifest in all_manifests(Storage(str(root))))
     if work:
         yield Row("work of `make round`, s", "", work, work, work, WORK_SECONDS, work, None)
     with tempfile.TemporaryDirectory() as folder:
