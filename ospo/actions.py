@@ -287,8 +287,9 @@ def _finished(config: RoundConfig, until: StageName | None) -> FinishedRound | N
 
 
 def _import_engine(config: RoundConfig) -> None:
-    """Import what the text engine needs if the prompts of a round are still to be written."""
-    if config.storage.credentials_block is not None:
+    """Import what the text engine needs if the prompts of a round are still to be written, in this process."""
+    elsewhere = config.execution.runner == "ray" or config.execution.processes not in ("auto", 1)
+    if elsewhere or config.storage.credentials_block is not None:
         return
     storage = storage_of(config)
     prompts = Round(config, storage, starting_model(config, storage)).bind(StageName.PROMPTS, {})

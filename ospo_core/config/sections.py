@@ -198,9 +198,9 @@ class TrainingConfig(Section):
     min_learning_rate: float = Field(1e-7, ge=0)
     steps: Positive = Field(500, description="Optimiser steps; paper v2: 500.")
     max_pairs: Positive | None = Field(None, description="Train on this many pairs, drawn with the seed; None: on all.")
-    batch_size: Positive = Field(32, description="Pairs per forward pass.")
+    batch_size: Positive = Field(32, description="Pairs per micro-batch; how many share a forward pass is found out.")
     accumulation: Positive = Field(
-        4, description="Forward passes per step; the global batch is batch_size x accumulation."
+        4, description="Micro-batches per step; the global batch is batch_size x accumulation."
     )
     caption_dropout: Fraction = Field(
         0.1, description="Share of SFT terms trained without the prompt, to preserve classifier-free guidance."

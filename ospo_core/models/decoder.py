@@ -144,7 +144,7 @@ class LlamaWeights:
         return self._versions == _versions(backbone)
 
     def rotations(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and signed sines `[count, D]` of the first positions, for `_rotate_`."""
+        """Return cosines and signed sines `[count, D]` of the first positions."""
         if count not in self._tables:
             places = torch.arange(count, device=self.norm.device)[None]
             cos, sin = self._rotary(self.norm[None], places)

@@ -75,7 +75,10 @@ def check_training_memory(config: TrainingConfig, model: UnifiedModel, available
     needed = training_memory(config, model, recompute)
     if needed <= available:
         return
-    smaller = "Lower training.batch_size and raise training.accumulation by the same factor"
+    pairs = pairs_at_once(config, model.geometry.tokens)
+    smaller = "Use a device with more memory, training.dtype=bfloat16 or a smaller training.lora.rank"
+    if pairs > 1:
+        smaller = f"Set training.batch_size below {pairs} and raise training.accumulation by the same factor"
     raise TrainingError(
         f"training needs about {needed / 1e9:.1f} GB, but the device has {available / 1e9:.1f} GB",
         field="training.batch_size",

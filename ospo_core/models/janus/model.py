@@ -104,7 +104,7 @@ class JanusModel(UnifiedModel):
     def image_logits(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the generation head's logits; they depend on the states alone."""
         head = self.network.model.generation_head
-        if states.ndim == 3:
+        if states.ndim == 3:  # many rows, with gradients perhaps; else a step's few, for which weights are reordered
             every: torch.Tensor = head(states)
             return every
         inner = head.activation_fn(linear(states, head.proj_out.weight, head.proj_out.bias))

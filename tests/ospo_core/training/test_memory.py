@@ -61,5 +61,13 @@ def test_what_cannot_fit_is_refused_with_a_remedy(loaded: JanusModel, monkeypatc
         check_training_memory(off, loaded, needed)
 
 
+def test_a_smaller_batch_is_advised_only_where_it_helps(loaded: JanusModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingError, match="training.batch_size below 16 "):
+        check_training_memory(config(batch_size=64), loaded, 1)
+    monkeypatch.setattr(memory, "POSITIONS_AT_ONCE", 1)
+    with pytest.raises(TrainingError, match="a device with more memory"):
+        check_training_memory(config(batch_size=64), loaded, 1)
+
+
 def test_the_memory_of_this_machine_is_known() -> None:
     assert device_memory(torch.device("cpu")) > 10**9
