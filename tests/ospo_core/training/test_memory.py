@@ -62,7 +62,7 @@ def test_what_cannot_fit_is_refused_with_a_remedy(loaded: JanusModel, monkeypatc
 
 
 def test_a_smaller_batch_is_advised_only_where_it_helps(loaded: JanusModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrainingError, match="training.batch_size below 16 "):
+    with pytest.raises(TrainingError, match=r"training\.batch_size below 16 "):
         check_training_memory(config(batch_size=64), loaded, 1)
     monkeypatch.setattr(memory, "POSITIONS_AT_ONCE", 1)
     with pytest.raises(TrainingError, match="a device with more memory"):
