@@ -1,19 +1,21 @@
 """LoRA layers that cost less to train than PEFT's own, with the same parameters (arXiv 2106.09685).
 
 The base is frozen, so the product with it and the adapter's two make one node of autograd, which keeps the input, the
-dropout mask in a byte per number, and the adapter's inner vectors. Projections of one input (query, key and value; gate
-and up) share the mask and the product with their first matrices. Products have the type of the input: in bfloat16 the
+places that dropout cleared, and the adapter's inner vectors. Projections of one input (query, key and value; gate and
+up) share these places and the product with their first matrices. Products have the type of the input: in bfloat16 the
 adapter's weights are rounded for them and stay float32 themselves, as under autocast.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
 from peft.tuners.lora import Linear
 from torch import nn
-from torch.nn import functional
+
+from ospo_core.models.products import add_times_, linear
 
 _SHARING = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Projections of one parent that transformers' decoders give the same input."""
@@ -80,15 +82,15 @@ def share_inputs(network: nn.Module) -> None:
                 member.share_input(shared)
 
 
-def dropout_mask(x: torch.Tensor, share: float) -> torch.Tensor:
-    """Return a mask like `x`, one byte per number: 0 with probability `share` (to 1/65536), otherwise 1.
+def dropped_places(x: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the numbers of `x` that dropout clears, as `int64` indices into it flattened; each with chance `share`.
 
-    Drawn from torch's generator of the device, 16 random bits per number: a fifth of the time that torch's own dropout
-    takes on a CPU.
+    They are drawn one by one, with repetition, from torch's generator of the device: so many that each number is spared
+    with chance `1 - share`. On a CPU that takes a tenth of the time of drawing for every number, and a fortieth of that
+    of torch's own dropout.
     """
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-    return (bits >= round(share * 2**16) - 2**15).view(torch.uint8)
+    draws = math.ceil(-math.log1p(-share) * x.numel())
+    return torch.randint(x.numel(), (draws,), device=x.device)
 
 
 class _Projections(torch.autograd.Function):
@@ -100,22 +102,22 @@ class _Projections(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         flat = x.flatten(0, -2)
         bases, biases, firsts, seconds = (operands[start::4] for start in range(4))
-        mask = dropout_mask(flat, share) if share else None
+        dropped = dropped_places(flat, share) if share else None
         first = torch.cat(cast(tuple[torch.Tensor, ...], firsts)).to(x.dtype)
-        inner = _masked(flat, mask) @ first.t()
+        inner = _without(flat, dropped) @ first.t()
         inner *= scale / (1.0 - share)
         outputs = []
         for base, bias, second, part in zip(bases, biases, seconds, _columns(inner, firsts), strict=True):
-            y = functional.linear(flat, cast(torch.Tensor, base), bias)
+            y = linear(flat, cast(torch.Tensor, base), bias)
             y.addmm_(part, cast(torch.Tensor, second).t().to(x.dtype))
             outputs.append(y.unflatten(0, x.shape[:-1]))
-        ctx.save_for_backward(x, mask, inner, first, *bases, *firsts, *seconds)
+        ctx.save_for_backward(x, dropped, inner, first, *bases, *firsts, *seconds)
         ctx.scale = scale / (1.0 - share)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, mask, inner, first, *weights = ctx.saved_tensors
+        x, dropped, inner, first, *weights = ctx.saved_tensors
         count = len(gradients)
         bases, firsts, seconds = (weights[start : start + count] for start in range(0, 3 * count, count))
         flat = x.flatten(0, -2)
@@ -128,14 +130,14 @@ class _Projections(torch.autograd.Function):
             into.copy_(gradient @ second.to(gradient.dtype))
             of_seconds.append((gradient.t() @ part).to(second.dtype))
         inward *= ctx.scale
-        of_firsts = _columns((inward.t() @ _masked(flat, mask)).t(), firsts)
+        of_firsts = _columns((inward.t() @ _without(flat, dropped)).t(), firsts)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = inward @ first
-            if mask is not None:
-                of_x *= mask.to(of_x.dtype)
+            if dropped is not None:
+                of_x.view(-1).index_fill_(0, dropped, 0.0)
             for gradient, base in zip(outer, bases, strict=True):
-                of_x.addmm_(gradient, base)
+                add_times_(of_x, gradient, base)
             of_x = of_x.view(x.shape)
         flowing = [
             each
@@ -145,9 +147,9 @@ class _Projections(torch.autograd.Function):
         return of_x, None, None, *flowing
 
 
-def _masked(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Return `x` where the mask is 1, 0 elsewhere."""
-    return x if mask is None else x * mask.to(x.dtype)
+def _without(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
+    """Return `x` with 0 at the dropped places."""
+    return x if dropped is None else x.flatten().index_fill(0, dropped, 0.0).view_as(x)
 
 
 def _columns(stacked: torch.Tensor, firsts: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, ...]:

@@ -1,8 +1,8 @@
-"""Products of few rows with weights that a CPU keeps in an order of its own.
+"""Products with frozen weights that a CPU keeps in an order of its own.
 
 MKL, which torch's `linear` calls, reorders the weights at every call. For the few rows of a decode step that takes
-longer than the product: oneDNN with weights reordered once was 1.2 to 3 times as fast (docs/lab-notes.md). The
-operators are those that torch's own compiler uses on CPUs.
+longer than the product: oneDNN with weights reordered once was 1.2 to 3 times as fast, and for the thousands of rows of
+a training step 1.2 times (docs/lab-notes.md). The operators are those that torch's own compiler uses on CPUs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ LARGEST = 2**31
 
 @dataclass(frozen=True)
 class _Packed:
-    weight: torch.Tensor
+    """Weights in oneDNN's order: of themselves, and of their transpose; each once it was asked for."""
+
     version: tuple[int, int]
+    orders: dict[bool, torch.Tensor]
 
 
 _packed = WeakTensorKeyDictionary()
 
 
 def linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return `states @ weight.T + bias`, as `torch.nn.functional.linear` does, for use in inference mode.
+    """Return `states @ weight.T + bias`, as `torch.nn.functional.linear` does, faster where no gradient is recorded.
 
     Args:
         states: `[..., D]`.
@@ -48,23 +50,42 @@ def add_linear(base: torch.Tensor, states: torch.Tensor, weight: torch.Tensor) -
     return torch.addmm(base, states, weight.T)
 
 
+def add_times_(into: torch.Tensor, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Add `states @ weight`, which carries gradients back through `linear`, to `into` and return it.
+
+    Args:
+        into: `[R, D]`.
+        states: `[R, N]`.
+        weight: `[N, D]`; as in `linear`.
+    """
+    packed = _pack(weight, transposed=True) if _suits(states, weight) else None
+    if packed is None:
+        return into.addmm_(states, weight)
+    return into.add_(torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], ""))
+
+
 def _suits(states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         states.device.type == "cpu"
         and states.dtype == weight.dtype == torch.float32
-        and torch.is_inference_mode_enabled()
+        and not torch.is_grad_enabled()
         and torch.backends.mkldnn.is_available()
     )
 
 
-def _pack(weight: torch.Tensor) -> torch.Tensor | None:
-    """Return the weights in oneDNN's order; None where too much is kept already."""
+def _pack(weight: torch.Tensor, transposed: bool = False) -> torch.Tensor | None:
+    """Return the weights, or their transpose, in oneDNN's order; None where too much is kept already."""
     version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
     known: _Packed | None = _packed.get(weight)
-    if known is not None and known.version == version:
-        return known.weight
-    if weight.nbytes + sum(other.nbytes for other in _packed if other is not weight) > LARGEST:
-        return None
-    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-    _packed[weight] = _Packed(packed, version)
-    return packed
+    if known is None or known.version != version:
+        known = _Packed(version, {})
+    if transposed not in known.orders:
+        others = [(other, entry) for other, entry in _packed.items() if other is not weight]
+        kept = sum(other.nbytes * len(entry.orders) for other, entry in others)
+        if kept + weight.nbytes * (len(known.orders) + 1) > LARGEST:
+            return None
+        plain = weight.detach()
+        order = torch.ops.mkldnn._reorder_linear_weight(plain.t().contiguous() if transposed else plain, None)
+        known.orders[transposed] = order
+        _packed[weight] = known
+    return known.orders[transposed]

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ospo_core.models import products
-from ospo_core.models.products import add_linear, linear
+from ospo_core.models.products import add_linear, add_times_, linear
 
 
 def made_up(*shape: int) -> torch.Tensor:
@@ -23,18 +23,26 @@ def test_products_are_those_of_torch(shape: tuple[int, ...], dtype: torch.dtype)
     flat = states.flatten(0, -2)
     base = made_up(len(flat), 40).to(dtype)
     assert torch.allclose(add_linear(base, flat, weight), base + flat @ weight.T, atol=tolerance)
+    for _ in range(2):
+        summed = flat + base @ weight
+        assert torch.allclose(
+            add_times_(flat.clone(), base, weight), summed, atol=tolerance * summed.abs().max().item()
+        )
 
 
 def test_weights_changed_in_place_are_reordered_again() -> None:
     weight, states = made_up(8, 24), made_up(2, 24)
     with torch.inference_mode():
         linear(states, weight)
+        add_times_(states.clone(), made_up(2, 8), weight)
     weight.mul_(2)
-    with torch.inference_mode():
+    with torch.no_grad():
         assert torch.allclose(linear(states, weight), states @ weight.T, atol=1e-5)
+        back = add_times_(states.clone(), made_up(2, 8), weight)
+        assert torch.allclose(back, states + made_up(2, 8) @ weight, atol=1e-5)
 
 
-def test_gradients_flow_outside_inference_mode() -> None:
+def test_gradients_flow_where_they_are_recorded() -> None:
     weight = made_up(8, 24).requires_grad_()
     linear(made_up(2, 24), weight).sum().backward()
     assert weight.grad is not None
@@ -45,4 +53,5 @@ def test_no_more_than_so_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "LARGEST", 0)
     with torch.inference_mode():
         assert linear(states, weight).equal(functional.linear(states, weight))
+        assert add_times_(states.clone(), made_up(2, 9), weight).equal(torch.addmm(states, made_up(2, 9), weight))
     assert weight not in products._packed
