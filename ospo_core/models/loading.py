@@ -17,6 +17,7 @@ from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.folders import quiet_transformers
 from ospo_core.models.locate import check_folder, model_class
+from ospo_core.models.products import reorder_linears
 from ospo_core.models.tokenizer import LOAD_ERRORS, load_tokenizer
 from ospo_core.prompts.families import family
 
@@ -35,6 +36,7 @@ def load_model(folder: Path, config: ModelConfig) -> UnifiedModel:
     tokenizer = load_tokenizer(folder)
     network = read_network(folder, _DTYPES[config.dtype], device)
     network.requires_grad_(False)
+    reorder_linears(network)
     return model_class(folder)(network, tokenizer, family(config.family), folder)
 
 

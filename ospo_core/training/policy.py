@@ -15,6 +15,7 @@ from ospo_core.config.sections import LossConfig, TrainingConfig
 from ospo_core.models.adapters import add_lora
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import image_token_logprobs
+from ospo_core.models.norms import fuse_norms
 from ospo_core.models.packing import Packing, packed_attention
 from ospo_core.training.data import MicroBatch
 from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logprob
@@ -61,6 +62,7 @@ def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int, recomp
     With `recompute`, each layer of the language model keeps its input only, and is computed again in the backward pass
     with the same dropout (gradient checkpointing, arXiv 1604.06174).
     """
+    fuse_norms(loaded.backbone)
     adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
     if recompute:
         again = partial(packed_attention, loaded.backbone)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ospo_core.models import products
-from ospo_core.models.products import add_linear, add_times_, linear
+from ospo_core.models.products import ReorderedLinear, add_linear, add_times_, linear, reorder_linears
 
 
 def made_up(*shape: int) -> torch.Tensor:
@@ -55,3 +55,15 @@ def test_no_more_than_so_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         assert linear(states, weight).equal(functional.linear(states, weight))
         assert add_times_(states.clone(), made_up(2, 9), weight).equal(torch.addmm(states, made_up(2, 9), weight))
     assert weight not in products._packed
+
+
+def test_a_networks_linear_layers_compute_the_same_and_keep_their_names() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.GELU(), torch.nn.Linear(40, 3, bias=False))
+    states, names = made_up(5, 24), list(network.state_dict())
+    expected = network(states)
+    reorder_linears(network)
+    assert [type(module) for module in network] == [ReorderedLinear, torch.nn.GELU, ReorderedLinear]
+    assert list(network.state_dict()) == names
+    with torch.inference_mode():
+        torch.testing.assert_close(network(states), expected.detach(), rtol=1e-5, atol=1e-5)
+    assert network(states).equal(expected)
