@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +19,15 @@ from ospo_core.stages.pair_quality import quality, quality_counts
 from ospo_core.stages.run import StageRun
 
 _MASK_BATCH = 16
+_MASKS_VERSION = 2
+"""Raised when the masks of the same pairs become others."""
+
+_AFTER_THE_NOUN = re.compile(
+    r"\s(of|with|in|on|at|by|from|for|to|over|under|above|below|behind|beside|near|between|against|around|inside|"
+    r"outside|without|that|which|who|wearing|holding|made)\s.*",
+    re.IGNORECASE,
+)
+"""Words that begin what describes a noun from behind: `a glass of water`, `a man in a red hat`."""
 
 
 class PairsStage(Stage):
@@ -37,8 +47,9 @@ class PairsStage(Stage):
     independent_items: ClassVar[bool] = True
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
-        """Return the rules, and whether object masks are wanted."""
-        return {"selection": config.selection.model_dump(mode="json"), "masks": _wants_masks(config)}
+        """Return the rules, and which object masks are wanted, if any."""
+        masks = _MASKS_VERSION if _wants_masks(config) else False
+        return {"selection": config.selection.model_dump(mode="json"), "masks": masks}
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Pair the images of one shard; a prompt without a single perturbation counts as dropped here."""
@@ -100,5 +111,9 @@ def _with_masks(run: StageRun, pairs: pa.Table, concepts: dict[str, list[str]]) 
 
 
 def _nouns(concepts: Sequence[str]) -> list[str]:
-    """Return the head noun of each concept, its last word: `red circle` gives `circle`; each once."""
-    return list(dict.fromkeys(concept.split()[-1] for concept in concepts if concept.split()))
+    """Return the head noun of each concept, each once: `red circle` gives `circle`, `glass of water` gives `glass`.
+
+    It is the last word before those that describe the noun from behind (docs/method.md, section 4.2).
+    """
+    heads = (_AFTER_THE_NOUN.sub("", concept).split() for concept in concepts)
+    return list(dict.fromkeys(words[-1] for words in heads if words))
