@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.models.llama import modeling_llama as llama
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.products import add_linear, linear
+from ospo_core.models.products import ReorderedLinear, add_linear, linear
 from ospo_core.models.sequences import positions
 
 _PLAIN = {
@@ -32,6 +32,7 @@ _PLAIN = {
     llama.LlamaRotaryEmbedding,
     nn.Embedding,
     nn.Linear,
+    ReorderedLinear,
     nn.ModuleList,
     nn.SiLU,
     SiLUActivation,
