@@ -28,6 +28,12 @@ AUTOMATIONS = FOLDER / "automations.yaml"
 _OWN_KEYS = ("work_pools", "definitions")
 """Keys of the file that Prefect ignores: the pools to create, and YAML anchors."""
 
+SQLITE = (
+    "The server keeps its data in SQLite. That is enough for one worker; with more, it may stand still and answer 503. "
+    "For those set PREFECT_SERVER_DATABASE_CONNECTION_URL to a PostgreSQL database before the server starts "
+    "(docs/operations.md, Server)."
+)
+
 
 def deploy(file: Path | None, home: Path | None, check_only: bool) -> None:
     """Check a file of deployments and, unless `check_only`, bring the server up to date with it.
@@ -61,6 +67,8 @@ def deploy(file: Path | None, home: Path | None, check_only: bool) -> None:
         finally:
             for identity in paused:  # Prefect resumes what it updates
                 client.pause_deployment(identity)
+        if _runs_on_sqlite(client):
+            output.show_text(SQLITE)
     output.show_text("Start workers with PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30, so that dead runs are noticed.")
 
 
@@ -176,6 +184,19 @@ def _server_address() -> str:
         problem, remedy = f"the Prefect server does not answer: {error}", "Start it, or correct the address"
         raise OspoError(problem, field="PREFECT_API_URL", value=address, remedy=remedy) from error
     return address
+
+
+def _runs_on_sqlite(client: SyncPrefectClient) -> bool:
+    """Return whether the server's database is SQLite, to be called when it has a flow.
+
+    The server tells nobody where its data is. But it looks for names with the operator LIKE, in which a backslash means
+    the next character to PostgreSQL, and itself to SQLite. No other database is supported.
+    """
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    flows = client.read_flows(limit=1)
+    escaped = FlowFilter(name=FlowFilterName(like_=f"\\{flows[0].name}")) if flows else None
+    return escaped is not None and not client.read_flows(flow_filter=escaped, limit=1)
 
 
 def _create_pools(client: SyncPrefectClient, pools: list[dict[str, Any]]) -> Iterator[str]:

@@ -169,6 +169,16 @@ def test_what_the_file_changes_is_changed(client: SyncPrefectClient, tmp_path: P
     assert [(one.slug, one.active) for one in found.schedules] == [("a", False)]
 
 
+def test_it_says_what_a_server_on_sqlite_is_enough_for(
+    deployed: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    deployed()
+    said = capsys.readouterr().out
+    assert said.count("SQLite") == 1 and "enough for one worker" in said
+    assert "PREFECT_SERVER_DATABASE_CONNECTION_URL" in said and "PostgreSQL" in said
+
+
 @pytest.mark.parametrize(
     ("changes", "key", "nearest"),
     [
