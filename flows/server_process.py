@@ -2,7 +2,7 @@
 
 On SQLite, a collection in the thread of the event loop can stop the server for a minute. It frees a forgotten cursor,
 for which SQLite waits until the cursor's connection has finished its statement; the statement waits up to 60 s for the
-database's write lock; and the transaction that has the lock waits for the event loop (docs/lab-notes.md, "Prefect").
+database's write lock; and the transaction that has the lock waits for the event loop (docs/lab-notes.md).
 In another thread a collection may wait without stopping anything.
 """
 
