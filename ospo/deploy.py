@@ -214,15 +214,22 @@ def _create_pools(client: SyncPrefectClient, pools: list[dict[str, Any]]) -> Ite
 
 
 def _register_automations(client: SyncPrefectClient) -> Iterator[str]:
-    """Create or update the shipped automations; whether an existing one is enabled is left to the server."""
+    """Create or update the shipped automations; whether an existing one is enabled is left to the server.
+
+    One that is as it should be is not touched: changing one can stop a busy server on SQLite (PrefectHQ/prefect#23055).
+    """
     from prefect.events.schemas.automations import AutomationCore
 
     for entry in read_yaml(AUTOMATIONS)["automations"]:
         wanted = AutomationCore.model_validate(entry)
         existing = client.read_automations_by_name(wanted.name)
-        if existing:
-            client.update_automation(existing[0].id, wanted.model_copy(update={"enabled": existing[0].enabled}))
-            yield f"Automation {wanted.name} updated"
-        else:
+        if not existing:
             client.create_automation(wanted)
             yield f"Automation {wanted.name} created"
+            continue
+        wanted = wanted.model_copy(update={"enabled": existing[0].enabled})
+        if existing[0].model_dump(include=set(AutomationCore.model_fields)) == wanted.model_dump():
+            yield f"Automation {wanted.name} exists"
+        else:
+            client.update_automation(existing[0].id, wanted)
+            yield f"Automation {wanted.name} updated"

@@ -169,6 +169,20 @@ def test_what_the_file_changes_is_changed(client: SyncPrefectClient, tmp_path: P
     assert [(one.slug, one.active) for one in found.schedules] == [("a", False)]
 
 
+def test_an_automation_is_changed_only_where_it_differs(
+    client: SyncPrefectClient, deployed: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    deployed()
+    assert "Automation ospo-crash-silent-runs exists" in capsys.readouterr().out
+    (found,) = client.read_automations_by_name("ospo-crash-silent-runs")
+    client.update_automation(found.id, found.model_copy(update={"description": "another one"}))
+    deployed()
+    assert "Automation ospo-crash-silent-runs updated" in capsys.readouterr().out
+    (again,) = client.read_automations_by_name("ospo-crash-silent-runs")
+    assert again == found
+
+
 def test_it_says_what_a_server_on_sqlite_is_enough_for(
     deployed: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
