@@ -45,7 +45,7 @@ run() {
   "$engine" run --rm ${RUN_OPTIONS:-} --entrypoint "$command" "$image" "$@"
 }
 
-# The worker's round lets vLLM write its texts, the other one transformers.
+# Prints the megabytes of all files, unless the user is another one than it should be.
 # shellcheck disable=SC2016
 readonly SIZE='test "$(id -u)" = 10001 || { echo "runs as user $(id -u), not 10001" >&2; exit 1; }
 du -smx --exclude=/proc --exclude=/sys / 2>/dev/null | cut -f 1'
@@ -57,7 +57,7 @@ check() {
   built=$SECONDS
   size=$(run "$name" sh -c "$SIZE") || fail "$name does not run as it should"
   SECONDS=0
-  case $name in
+  case $name in # the worker's texts come from vLLM, the other's from transformers, since its image has no vLLM
     worker) run "$name" ospo round --profile smoke --set engine.kind=vllm ;;
     training) run "$name" ospo round --profile smoke ;;
     text) run "$name" vllm --version ;;
