@@ -7,4 +7,5 @@ USER 10001
 WORKDIR /home/ospo
 ENV HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 EXPOSE 8000
-ENTRYPOINT ["vllm", "serve", "/models/text", "--served-model-name", "text", "--enable-prefix-caching"]
+ENTRYPOINT ["vllm", "serve", "/models/text", "--served-model-name", "text", "--enable-prefix-caching", \
+    "--structured-outputs-config.backend", "guidance"]

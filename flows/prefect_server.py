@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from flows import server_process
 from ospo_core.errors import OspoError
 
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
@@ -112,7 +113,7 @@ def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
         port = str(free.getsockname()[1])
     application = ["--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
+        [sys.executable, "-P", server_process.__file__, *application, "--host", _HOST, "--port", port],
         env={**os.environ, **_SERVER, **settings},
         start_new_session=True,
     )

@@ -28,6 +28,12 @@ AUTOMATIONS = FOLDER / "automations.yaml"
 _OWN_KEYS = ("work_pools", "definitions")
 """Keys of the file that Prefect ignores: the pools to create, and YAML anchors."""
 
+SQLITE = (
+    "The server keeps its data in SQLite. That is enough for one worker; with more, it may stand still and answer 503. "
+    "For those set PREFECT_SERVER_DATABASE_CONNECTION_URL to a PostgreSQL database before the server starts "
+    "(docs/operations.md, Server)."
+)
+
 
 def deploy(file: Path | None, home: Path | None, check_only: bool) -> None:
     """Check a file of deployments and, unless `check_only`, bring the server up to date with it.
@@ -61,6 +67,8 @@ def deploy(file: Path | None, home: Path | None, check_only: bool) -> None:
         finally:
             for identity in paused:  # Prefect resumes what it updates
                 client.pause_deployment(identity)
+        if _runs_on_sqlite(client):
+            output.show_text(SQLITE)
     output.show_text("Start workers with PREFECT_RUNNER_HEARTBEAT_FREQUENCY=30, so that dead runs are noticed.")
 
 
@@ -178,6 +186,19 @@ def _server_address() -> str:
     return address
 
 
+def _runs_on_sqlite(client: SyncPrefectClient) -> bool:
+    """Return whether the server's database is SQLite, to be called when it has a flow.
+
+    The server tells nobody where its data is. But it looks for names with the operator LIKE, in which a backslash means
+    the next character to PostgreSQL, and itself to SQLite. No other database is supported.
+    """
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    flows = client.read_flows(limit=1)
+    escaped = FlowFilter(name=FlowFilterName(like_=f"\\{flows[0].name}")) if flows else None
+    return escaped is not None and not client.read_flows(flow_filter=escaped, limit=1)
+
+
 def _create_pools(client: SyncPrefectClient, pools: list[dict[str, Any]]) -> Iterator[str]:
     """Create missing work pools; existing ones keep their settings."""
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -193,15 +214,22 @@ def _create_pools(client: SyncPrefectClient, pools: list[dict[str, Any]]) -> Ite
 
 
 def _register_automations(client: SyncPrefectClient) -> Iterator[str]:
-    """Create or update the shipped automations; whether an existing one is enabled is left to the server."""
+    """Create or update the shipped automations; whether an existing one is enabled is left to the server.
+
+    One that is as it should be is not touched: changing one can stop a busy server on SQLite (PrefectHQ/prefect#23055).
+    """
     from prefect.events.schemas.automations import AutomationCore
 
     for entry in read_yaml(AUTOMATIONS)["automations"]:
         wanted = AutomationCore.model_validate(entry)
         existing = client.read_automations_by_name(wanted.name)
-        if existing:
-            client.update_automation(existing[0].id, wanted.model_copy(update={"enabled": existing[0].enabled}))
-            yield f"Automation {wanted.name} updated"
-        else:
+        if not existing:
             client.create_automation(wanted)
             yield f"Automation {wanted.name} created"
+            continue
+        wanted = wanted.model_copy(update={"enabled": existing[0].enabled})
+        if existing[0].model_dump(include=set(AutomationCore.model_fields)) == wanted.model_dump():
+            yield f"Automation {wanted.name} exists"
+        else:
+            client.update_automation(existing[0].id, wanted)
+            yield f"Automation {wanted.name} updated"

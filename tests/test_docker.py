@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -34,8 +35,8 @@ def test_dockerfiles_pass_hadolint(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_images_start_from_pinned_ones_and_do_not_run_as_root(path: Path) -> None:
-    (base,) = instructions(path, "FROM")
-    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*", base), base
+    for base in instructions(path, "FROM"):
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*( AS build)?", base), base
     assert instructions(path, "USER")[-1] == "10001"
 
 
@@ -81,3 +82,63 @@ def test_images_hold_every_package() -> None:
     kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
     assert {f"!{name}" for name in packages} <= set(kept)
+
+
+def test_compose_file_follows_the_compose_specification(tmp_path: Path) -> None:
+    def problems(path: Path) -> str:
+        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return "" if done.returncode == 0 else done.stdout + done.stderr
+
+    assert problems(ROOT / "docker" / "compose.yaml") == ""
+    wrong = tmp_path / "compose.yaml"
+    worker = {**SERVICES["worker"], "dependson": ["server"]}
+    wrong.write_text(yaml.safe_dump({**COMPOSE, "services": {**SERVICES, "worker": worker}}), encoding="utf-8")
+    assert "'dependson' was unexpected" in problems(wrong), "what is misspelt is found"
+
+
+ENGINE = """#!/bin/sh
+echo "$*" >> "$CALLS"
+case "$*" in
+  *"$FAILING"*) exit 3 ;;
+  *du\\ -smx*) echo 2400 ;;
+esac
+"""
+"""A container engine that writes its arguments down, and fails where they contain what it is told to."""
+
+
+def check_images(folder: Path, *images: str, engine: str = "podman", failing: str = "nothing") -> tuple[int, str, str]:
+    """Run docker/check.sh with that engine; return its exit code, what it printed, and the engine's calls."""
+    program, calls = folder / "bin" / "podman", folder / "calls.txt"
+    program.parent.mkdir()
+    program.write_text(ENGINE, encoding="utf-8")
+    program.chmod(0o755)
+    environment = {"PATH": f"{program.parent}:{os.defpath}", "CALLS": str(calls), "FAILING": failing, "ENGINE": engine}
+    command = ["bash", str(ROOT / "docker" / "check.sh"), *images]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr, calls.read_text(encoding="utf-8") if calls.exists() else ""
+
+
+def test_the_check_builds_images_and_runs_a_round_in_each(tmp_path: Path) -> None:
+    code, printed, calls = check_images(tmp_path)
+    assert code == 0, printed
+    for name in ("worker", "training"):
+        assert re.search(rf"^{name}: 2400 MB, built in \d+ s, ran in \d+ s$", printed, re.MULTILINE)
+        assert re.search(rf"^build .*TORCH_INDEX=\S+/cpu .*docker/{name}\.Dockerfile --tag ospo-{name}:", calls, re.M)
+        assert re.search(rf"^run --rm --entrypoint ospo ospo-{name}:check round --profile smoke", calls, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("images", "how", "message"),
+    [
+        (["worker", "training"], {"failing": "worker.Dockerfile"}, "worker was not built"),
+        (["training"], {"failing": "round --profile"}, "training was built, but what it is for fails"),
+        (["text"], {"failing": "--version"}, "text was built, but what it is for fails"),
+        (["taxi"], {}, "no image 'taxi', only worker, training, text"),
+        ([], {"engine": "lorry"}, "ENGINE is 'lorry', not docker, podman or buildah"),
+        ([], {"failing": "info"}, "no container engine answers (tried: podman)"),
+    ],
+)
+def test_the_check_says_what_failed(tmp_path: Path, images: list[str], how: dict[str, str], message: str) -> None:
+    code, printed, _ = check_images(tmp_path, *images, **how)
+    assert code == 1 and message in printed and "MB" not in printed

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import PrefectHTTPStatusError
 
 from ospo.deploy import DEFAULT_FILE, check_keys, check_pools, deploy
@@ -167,6 +168,24 @@ def test_what_the_file_changes_is_changed(client: SyncPrefectClient, tmp_path: P
     found = client.read_deployment_by_name("self-improve/tiny")
     assert found.parameters["rounds"] == 4 and found.parameters["config"]["training"]["steps"] == 7
     assert [(one.slug, one.active) for one in found.schedules] == [("a", False)]
+
+
+def test_it_says_what_it_did_and_what_a_server_on_sqlite_is_enough_for(
+    client: SyncPrefectClient, deployed: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def automation() -> Automation:
+        (found,) = client.read_automations_by_name("ospo-crash-silent-runs")
+        return found
+
+    shipped = automation()
+    changed = {**shipped.model_dump(exclude={"id", "owner_resource"}), "description": "another one"}
+    client.update_automation(shipped.id, AutomationCore.model_validate(changed))
+    for done in ("updated", "exists"):
+        capsys.readouterr()
+        deployed()
+        said = capsys.readouterr().out
+        assert f"Automation ospo-crash-silent-runs {done}" in said and automation() == shipped
+        assert said.count("SQLite") == 1 and "enough for one worker" in said and "PostgreSQL" in said
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def importing(folder: Path) -> Callable[[Terminal], bool]:
 
 
 def starting_the_server(folder: Path) -> Callable[[Terminal], bool]:
-    return lambda terminal: terminal.runs("uvicorn")
+    return lambda terminal: terminal.runs("create_app")
 
 
 def making_prompts(folder: Path) -> Callable[[Terminal], bool]:
