@@ -15,7 +15,7 @@ import deployments
 from flows.prefect_server import configure_prefect
 from ospo import output
 from ospo_core.config import load_profile
-from ospo_core.config.profile import read_yaml
+from ospo_core.config.yaml_text import read_yaml
 from ospo_core.errors import ConfigError, OspoError
 
 if TYPE_CHECKING:
