@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
     An expected failure is one message on standard error, without a traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold what cannot be written
     try:
         app(args=None if arguments is None else list(arguments), prog_name="ospo")
     except OspoError as error:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -36,13 +36,18 @@ _LIMIT_S = 4.0
 
 
 @contextmanager
-def quick_end() -> Iterator[None]:
+def quick_end(before: Iterable[int] | None = None) -> Iterator[None]:
     """End this process quickly when a signal asks for it; the exit code is 128 + the signal's number, as in shells.
 
     Signals that are ignored stay ignored, such as SIGHUP under nohup. What is set up here stays until the process
     ends, since the time after the block, when exit handlers run, is also covered.
+
+    Args:
+        before: the signals that were blocked before the caller blocked those that end a process; None: it has not.
     """
     _hold_signals()
+    if before is not None:
+        _held.mask = set(before)
     ending = _Ending()
     _handle(ending.on_signal)
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_leave_to_parent)

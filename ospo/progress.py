@@ -17,16 +17,16 @@ Say = Callable[[str], None]
 @contextmanager
 def progress_bars() -> Iterator[tuple[Listener, Say]]:
     """Yield a listener that shows the events of stages, and a function that shows a short text."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         yield _lines(console), lambda words: None
         return
     progress = Progress(
-        TextColumn("{task.description:<14}"),
+        TextColumn("{task.description:<14}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=console,
         transient=True,
     )

@@ -29,6 +29,8 @@ _SECRET_VARIABLES = (
     "PREFECT_API_AUTH_STRING",
 )
 _SHORTEST_SECRET = 8
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""All control characters but line end and tab, those that change the direction of writing, and surrogates."""
 _LONGEST_VALUE, _LONGEST_TEXT = 500, 5000
 """Characters of a field or a value, and of a sentence, that a message shows."""
 
@@ -69,10 +71,9 @@ def _shown_value(value: object) -> str:
     return _shown(repr(value), _LONGEST_VALUE)
 
 
-def _printable(text: str) -> str:
-    """Return a line or several without control characters and halves of characters."""
-    kept = (one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
-    return "".join(kept)
+def printable(text: str) -> str:
+    """Return `text` as a terminal may show it: what would control it, and halves of characters, as escapes."""
+    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 class OspoError(Exception):
@@ -101,7 +102,7 @@ class OspoError(Exception):
         if self.value is not None:
             text += f" (got {_shown_value(self.value)})"
         remedy = _shown(self.remedy, _LONGEST_TEXT)
-        return _printable(f"{text}. {remedy}".rstrip(". ") + ".")
+        return printable(f"{text}. {remedy}".rstrip(". ") + ".")
 
 
 class ConfigError(OspoError):

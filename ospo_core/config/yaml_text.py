@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -32,16 +32,6 @@ _KINDS = (*_NUMBERS, "null", "str", "seq", "map", "merge")
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader with bounds, errors of one class, and no repeated keys, of which the last would win."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str | None, list[tuple[str, Any]]]] = {
-        first: [(tag, form) for tag, form in resolvers if tag.removeprefix(_TAG) in _KINDS]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    yaml_constructors: ClassVar[dict[str | None, Any]] = {
-        tag: build
-        for tag, build in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.removeprefix(_TAG) in _KINDS
-    }
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -88,6 +78,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag.removeprefix(_TAG) in _KINDS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_constructors = {
+    tag: build
+    for tag, build in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_TAG) in _KINDS
+}
 for _kind in _NUMBERS:
     _Loader.add_constructor(_TAG + _kind, _Loader.construct_number)
 
