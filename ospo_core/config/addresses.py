@@ -5,6 +5,7 @@ The forms also stand in the JSON schema, by which a Prefect server refuses param
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, Field
 from ospo_core.errors import has_userinfo
 
 _HOLDS_USERINFO = "holds a user name or a password, which would be stored; give credentials in environment variables"
-_LONGEST = 2000
+_LONGEST, _LONGEST_NAME = 2000, 255
 
 
 def refuse_userinfo(value: object) -> None:
@@ -43,14 +44,28 @@ def _place(root: str) -> str:
     """Return the address of a storage; raises ValueError where it carries credentials."""
     if has_userinfo(root, bare=True):
         raise ValueError(_HOLDS_USERINFO)
-    return root
+    return _folder(root)
+
+
+def _folder(path: str) -> str:
+    """Return a path; raises ValueError where no file system takes it, or its home folder is nobody's."""
+    if "\0" in path or any(len(part.encode(errors="replace")) > _LONGEST_NAME for part in path.split("/")):
+        raise ValueError(f"is not a path: it holds the character NUL, or a name longer than {_LONGEST_NAME} bytes")
+    if path.startswith("~"):
+        try:
+            Path(path).expanduser()
+        except RuntimeError:
+            raise ValueError("names the home folder of nobody") from None
+    return path
 
 
 ServerAddress = Annotated[
-    str, AfterValidator(_server), Field(max_length=_LONGEST, json_schema_extra={"pattern": r"^https?://[^\s@?#]+$"})
+    str, Field(max_length=_LONGEST, json_schema_extra={"pattern": r"^https?://[^\s@?#]+$"}), AfterValidator(_server)
 ]
 """Address of an HTTP server, without user, query and fragment."""
 StorageAddress = Annotated[
-    str, AfterValidator(_place), Field(max_length=_LONGEST, json_schema_extra={"pattern": r"^(?!([^/]*:)?//[^/]*@)"})
+    str, Field(max_length=_LONGEST, json_schema_extra={"pattern": r"^(?!([^/]*:)?//[^/]*@)"}), AfterValidator(_place)
 ]
 """A folder, or an address such as s3://bucket/prefix, without user."""
+Folder = Annotated[str, Field(min_length=1, max_length=_LONGEST), AfterValidator(_folder)]
+"""A folder of this machine."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ospo_core.config.addresses import ServerAddress, StorageAddress, refuse_userinfo
+from ospo_core.config.addresses import Folder, ServerAddress, StorageAddress, refuse_userinfo
 from ospo_core.schema import SubCategory
 
 EMBEDDED = "embedded:shapes"
@@ -48,7 +48,7 @@ class StorageConfig(Section):
         None, description="Prefect Secret block with the credentials as JSON (AWS_ACCESS_KEY_ID and so on)."
     )
     shard_size: Positive = Field(256, description="Prompts per shard, the unit of work, retry and resume.")
-    scratch: str = Field(".ospo/scratch", description="Local folder for models, exports and training checkpoints.")
+    scratch: Folder = Field(".ospo/scratch", description="Local folder for models, exports and training checkpoints.")
 
 
 class ModelConfig(Section):
