@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 @contextmanager
 def progress_bars() -> Iterator[tuple[Listener, Say]]:
     """Yield a listener that shows the events of stages, and a function that shows a short text."""
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(console), lambda words: None
         return
