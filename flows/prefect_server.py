@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -40,6 +41,9 @@ _SETTINGS = ExitStack()
 """Prefect settings of this process, valid until it ends."""
 _WATCH = 'read -r _; kill "$1" 2>/dev/null'
 """Shell script: ends the given process when its standard input closes, because the owner of the pipe has ended."""
+_starting = threading.Lock()
+_closed = False
+"""Whether this process ends, so that no server is started any more."""
 _running: list[subprocess.Popen[bytes]] = []
 """The embedded server of this process and the shell that watches it, while they run."""
 
@@ -151,6 +155,18 @@ def stop(patience: float = 5.0) -> None:
             process.stdin.close()
 
 
+def close(patience: float) -> None:
+    """Stop the embedded server for good: another thread that is about to start one, does not."""
+    global _closed
+    _closed = True
+    taken = _starting.acquire(timeout=patience)
+    try:
+        stop(patience)
+    finally:
+        if taken:
+            _starting.release()
+
+
 def process_ids() -> set[int]:
     """Return the process ids of the embedded server and its watcher, if they run."""
     return {process.pid for process in _running}
@@ -162,13 +178,16 @@ def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
         free.bind((_HOST, 0))
         port = str(free.getsockname()[1])
     application = ["--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
-        env={**os.environ, **_SERVER, **settings},
-        start_new_session=True,
-    )
-    _running.append(process)
-    _running.append(_watcher_of(process.pid))
+    with _starting:
+        if _closed:
+            raise KeyboardInterrupt
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
+            env={**os.environ, **_SERVER, **settings},
+            start_new_session=True,
+        )
+        _running.append(process)
+        _running.append(_watcher_of(process.pid))
     return process, f"http://{_HOST}:{port}/api"
 
 
