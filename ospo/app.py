@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -56,6 +57,11 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except OspoError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo("Error: disk full: what a command shows or needs cannot be written. Free space there.", err=True)
+        sys.exit(1)
 
 
 @app.command("round")
