@@ -47,10 +47,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the root node; raises yaml.YAMLError if its aliases stand for too much."""
+        """Return the root node; raises yaml.YAMLError if it holds what no configuration may."""
         root = super().get_single_node()
         if root is not None:
-            _count(root, {})
+            self._count(root, {})
         return root
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
@@ -65,17 +65,43 @@ class _Loader(yaml.SafeLoader):
             problem = f"{node.value!r} is not of the kind !!{kind}"
         raise ConstructorError(None, None, problem, node.start_mark)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of `node`; raises yaml.YAMLError if a key is repeated or no scalar."""
+    def _count(self, node: yaml.Node, known: dict[int, int | None]) -> int:
+        """Return the number of values in `node`, aliases included.
+
+        Raises:
+            yaml.YAMLError: they are too many or endless, a key is repeated or no scalar, or a text has half of a
+                character, which no file can hold.
+        """
+        found = known.get(id(node), 0)
+        if found is None:
+            raise ConstructorError(None, None, "holds itself through an alias", node.start_mark)
+        if found:
+            return found
+        known[id(node)] = None
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            below = node.value
+        elif isinstance(node, yaml.MappingNode):
+            self._check_keys(node)
+            below = [part for pair in node.value for part in pair]
+        elif _SURROGATE.search(node.value):
+            raise ConstructorError(None, None, "holds half of a character", node.start_mark)
+        total = 1 + sum(self._count(part, known) for part in below)
+        if total > _MOST_NODES:
+            problem = f"holds more than {_MOST_NODES} values, counting aliases"
+            raise ConstructorError(None, None, problem, node.start_mark)
+        known[id(node)] = total
+        return total
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
         keys: set[Hashable] = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key_node, yaml.ScalarNode):
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag in (f"{_TAG}seq", f"{_TAG}map"):
                 raise ConstructorError(None, None, "a key is a list or a mapping", key_node.start_mark)
-            key = self.construct_object(key_node, deep=True) if key_node.tag != f"{_TAG}merge" else "<<"
+            key = "<<" if key_node.tag == f"{_TAG}merge" else self.construct_object(key_node)
             if key in keys:
                 raise ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
             keys.add(key)
-        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -89,32 +115,6 @@ _Loader.yaml_constructors = {
 }
 for _kind in _NUMBERS:
     _Loader.add_constructor(_TAG + _kind, _Loader.construct_number)
-
-
-def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Return the number of values in `node`, aliases included.
-
-    Raises:
-        yaml.YAMLError: they are too many or endless, or a text has half of a character, which no file can hold.
-    """
-    if id(node) in known:
-        found = known[id(node)]
-        if found is None:
-            raise ConstructorError(None, None, "holds itself through an alias", node.start_mark)
-        return found
-    known[id(node)] = None
-    below: list[yaml.Node] = []
-    if isinstance(node, yaml.SequenceNode):
-        below = node.value
-    elif isinstance(node, yaml.MappingNode):
-        below = [part for pair in node.value for part in pair]
-    elif _SURROGATE.search(node.value):
-        raise ConstructorError(None, None, "holds half of a character", node.start_mark)
-    total = 1 + sum(_count(part, known) for part in below)
-    if total > _MOST_NODES:
-        raise ConstructorError(None, None, f"holds more than {_MOST_NODES} values, counting aliases", node.start_mark)
-    known[id(node)] = total
-    return total
 
 
 def parse_yaml(text: str) -> Any:

@@ -35,6 +35,7 @@ MERGES = "[&a {k: 1}, " + ", ".join(f"&b{n} {{<<: [*{'a' if n == 0 else f'b{n - 
         ("&a [*a]", "holds itself"),
         ("&a {b: {c: *a}}", "holds itself"),
         ("{[a]: 1}", "a key is a list or a mapping"),
+        ("!!seq a: 1", "a key is a list or a mapping"),
         ("{a: 1, a: 2}", "'a' is given twice"),
         ("{<<: 3}", "for merging"),
         ('"\\ud800"', "half of a character"),
@@ -55,6 +56,8 @@ def test_good_yaml_is_read_as_before() -> None:
     text = "{a: 1, b: [1.5, yes, null, ~], c: 'x', d: {<<: &m {e: 0x10}, f: 1_000}, g: *m, h: !!str 1}"
     assert parse_yaml(text) == yaml.safe_load(text)
     assert parse_yaml(MERGES)[-1] == {"k": 1}
+    later = "m: &m {f: 0}\nd: {e: &a {<<: *m, f: 1}}\nb: {<<: *a}"
+    assert parse_yaml(later) == {"m": {"f": 0}, "d": {"e": {"f": 1}}, "b": {"f": 1}}
     assert parse_yaml("2026-01-01") == "2026-01-01", "no option is a date, so this is a text"
     assert parse_yaml("2026-99-99") == "2026-99-99"
 
