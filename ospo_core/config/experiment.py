@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from ospo_core.config.problems import config_error
 from ospo_core.config.profile import load_profile, profiles_dir
-from ospo_core.config.sections import Factor, RoundConfig, Section, Seed
+from ospo_core.config.sections import Factor, Options, RoundConfig, Seed
 from ospo_core.config.text_files import local_path
 from ospo_core.config.yaml_text import read_yaml
 from ospo_core.errors import ConfigError
@@ -27,7 +27,7 @@ SEED_STEP = 1000
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
-class Arm(Section):
+class Arm(Options):
     """One of the configurations that are compared."""
 
     name: _Name
@@ -35,7 +35,7 @@ class Arm(Section):
     config: RoundConfig
 
 
-class _Comparison(Section):
+class _Comparison(Options):
     """What an experiment file and the experiment read from it have in common."""
 
     title: str = Field(min_length=1)

@@ -25,9 +25,13 @@ Nucleus = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every section: immutable; unknown options are errors."""
+    """Base of every section and record: immutable; unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Options(Section):
+    """Base of every section of a configuration: no option holds an address with credentials."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -37,7 +41,7 @@ class Section(BaseModel):
         return value
 
 
-class StorageConfig(Section):
+class StorageConfig(Options):
     """Where artifacts are stored, and how they are sharded."""
 
     root: StorageAddress = Field("runs/shapes", description="Local folder or s3://bucket/prefix.")
@@ -51,7 +55,7 @@ class StorageConfig(Section):
     scratch: Folder = Field(".ospo/scratch", description="Local folder for models, exports and training checkpoints.")
 
 
-class ModelConfig(Section):
+class ModelConfig(Options):
     """The unified model that a round starts from."""
 
     path: str = Field(
@@ -66,7 +70,7 @@ class ModelConfig(Section):
     )
 
 
-class EngineConfig(Section):
+class EngineConfig(Options):
     """The engine that generates text."""
 
     kind: Literal["vllm", "transformers", "endpoint"] = "vllm"
@@ -102,7 +106,7 @@ class EngineConfig(Section):
         return self
 
 
-class PromptsConfig(Section):
+class PromptsConfig(Options):
     """Base prompts (docs/method.md, section 1)."""
 
     quotas: dict[SubCategory, Annotated[int, Field(ge=0, le=10**7)]] = Field(
@@ -126,7 +130,7 @@ class PromptsConfig(Section):
     )
 
 
-class PerturbationsConfig(Section):
+class PerturbationsConfig(Options):
     """Perturbation and densification (docs/method.md, section 2)."""
 
     temperature: Factor = Field(1.0, description="Authors' code of paper v2: 1.2; of v3: 1.0.")
@@ -138,7 +142,7 @@ class PerturbationsConfig(Section):
     max_tokens: Positive = 96
 
 
-class QuestionsConfig(Section):
+class QuestionsConfig(Options):
     """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
     temperature: Factor = Field(0.0, description="Authors' code: 1.2.")
@@ -148,7 +152,7 @@ class QuestionsConfig(Section):
     max_questions: Positive = 16
 
 
-class ImagesConfig(Section):
+class ImagesConfig(Options):
     """Rendering of the pictures of all prompts and negatives."""
 
     guidance: Factor = Field(1.0, description="Paper: 5 for Janus-Pro; 1.0 for shapes, see docs/lab-notes.md.")
@@ -156,13 +160,13 @@ class ImagesConfig(Section):
     batch_size: Positive = Field(64, description="Pictures at once: 64 is the fastest on a CPU, see docs/lab-notes.md.")
 
 
-class ScoresConfig(Section):
+class ScoresConfig(Options):
     """Scoring of the pictures by the model itself."""
 
     batch_size: Positive = Field(64, description="Different questions asked, or log-probabilities computed, together.")
 
 
-class SelectionConfig(Section):
+class SelectionConfig(Options):
     """Filter and pair rules (docs/method.md, section 3)."""
 
     rule: Literal["v2", "v3", "best_of_n"] = Field(
@@ -181,7 +185,7 @@ class SelectionConfig(Section):
     filtering: bool = Field(True, description="False pairs each variant's two images unfiltered (ablation).")
 
 
-class LoraSettings(Section):
+class LoraSettings(Options):
     """LoRA adapter (paper v2: 32 / 64 / 0.05; v3: 64 / 128 / 0.05)."""
 
     rank: Positive = 32
@@ -189,7 +193,7 @@ class LoraSettings(Section):
     dropout: Fraction = 0.05
 
 
-class LossConfig(Section):
+class LossConfig(Options):
     """Weights and temperatures of the loss (docs/method.md, section 4; paper v2)."""
 
     w_simpo: Factor = 0.8
@@ -202,7 +206,7 @@ class LossConfig(Section):
     object_weight: Factor = Field(0.0, description="a in w_t = 1 + a m_t of v3; 0: no object masks.")
 
 
-class TrainingConfig(Section):
+class TrainingConfig(Options):
     """Optimisation (docs/method.md, section 4)."""
 
     loss: LossConfig = LossConfig()
@@ -235,7 +239,7 @@ class TrainingConfig(Section):
     collapse_patience: Positive = Field(20, description="Consecutive alarms before training stops.")
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Options):
     """Held-out evaluation of the parent and the child model."""
 
     prompts: str = Field(
@@ -271,7 +275,7 @@ class EvaluationConfig(Section):
         return self
 
 
-class PromotionConfig(Section):
+class PromotionConfig(Options):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
     metric: Literal["auto", "oracle", "vqa"] = Field(
@@ -299,7 +303,7 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 }
 
 
-class SpeedsConfig(Section):
+class SpeedsConfig(Options):
     """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
 
     tokens: float | None = Field(None, gt=0, le=1e15, description="Text tokens generated per second.")
@@ -310,7 +314,7 @@ class SpeedsConfig(Section):
     picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
 
 
-class ExecutionConfig(Section):
+class ExecutionConfig(Options):
     """Where a round runs; it changes no result."""
 
     runner: Literal["local", "ray"] = Field(
@@ -332,7 +336,7 @@ class ExecutionConfig(Section):
     )
 
 
-class RoundConfig(Section):
+class RoundConfig(Options):
     """The configuration of one round of self-improvement."""
 
     name: str = Field(
