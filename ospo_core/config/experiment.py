@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from ospo_core.config.bounds import Factor, Seed
 from ospo_core.config.problems import config_error
 from ospo_core.config.profile import load_profile, profiles_dir
-from ospo_core.config.sections import Factor, Options, RoundConfig, Seed
+from ospo_core.config.sections import Options, RoundConfig
 from ospo_core.config.text_files import local_path
 from ospo_core.config.yaml_text import read_yaml
 from ospo_core.errors import ConfigError

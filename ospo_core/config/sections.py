@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ospo_core.config.addresses import Folder, ServerAddress, StorageAddress, refuse_userinfo
+from ospo_core.config.bounds import Decay, Factor, Fraction, Margin, Nucleus, Positive, Quota, Scale, Seed, Speed
 from ospo_core.schema import SubCategory
 
 EMBEDDED = "embedded:shapes"
 """Name of the model and of the held-out prompts that are shipped with the package."""
-
-Positive = Annotated[int, Field(gt=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Factor = Annotated[float, Field(ge=0.0, le=1e6)]
-"""A weight, a temperature or a scale; above a million it can only be a slip."""
-PositiveFactor = Annotated[float, Field(gt=0.0, le=1e6)]
-Margin = Annotated[float, Field(ge=-1e6, le=1e6)]
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Nucleus = Annotated[float, Field(gt=0.0, le=1.0)]
-"""Probability of the tokens that sampling draws from, the most probable first; 1 draws from all."""
 
 
 class Section(BaseModel):
@@ -109,7 +99,7 @@ class EngineConfig(Options):
 class PromptsConfig(Options):
     """Base prompts (docs/method.md, section 1)."""
 
-    quotas: dict[SubCategory, Annotated[int, Field(ge=0, le=10**7)]] = Field(
+    quotas: dict[SubCategory, Quota] = Field(
         default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
     )
     temperature: Factor = Field(1.0, description="Paper: 1.0.")
@@ -156,7 +146,7 @@ class ImagesConfig(Options):
     """Rendering of the pictures of all prompts and negatives."""
 
     guidance: Factor = Field(1.0, description="Paper: 5 for Janus-Pro; 1.0 for shapes, see docs/lab-notes.md.")
-    temperature: PositiveFactor = Field(1.0, description="Paper: 1.0.")
+    temperature: Scale = Field(1.0, description="Paper: 1.0.")
     batch_size: Positive = Field(64, description="Pictures at once: 64 is the fastest on a CPU, see docs/lab-notes.md.")
 
 
@@ -199,9 +189,9 @@ class LossConfig(Options):
     w_simpo: Factor = 0.8
     w_cond: Factor = 0.5
     w_sft: Factor = 1.5
-    beta_simpo: PositiveFactor = 3.0
+    beta_simpo: Scale = 3.0
     gamma_simpo: Margin = 1.5
-    beta_cond: PositiveFactor = 5.0
+    beta_cond: Scale = 5.0
     gamma_cond: Margin = 2.5
     object_weight: Factor = Field(0.0, description="a in w_t = 1 + a m_t of v3; 0: no object masks.")
 
@@ -211,7 +201,7 @@ class TrainingConfig(Options):
 
     loss: LossConfig = LossConfig()
     lora: LoraSettings = LoraSettings()
-    learning_rate: PositiveFactor = Field(1e-5, description="Paper: 1e-5 constant.")
+    learning_rate: Scale = Field(1e-5, description="Paper: 1e-5 constant.")
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_fraction: Fraction = 0.0
     min_learning_rate: Factor = 1e-7
@@ -224,7 +214,7 @@ class TrainingConfig(Options):
     caption_dropout: Fraction = Field(
         0.1, description="Share of SFT terms trained without the prompt, to preserve classifier-free guidance."
     )
-    max_grad_norm: PositiveFactor = 1.0
+    max_grad_norm: Scale = 1.0
     adam_betas: tuple[Decay, Decay] = (0.9, 0.95)
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: Literal["auto"] | bool = Field(
@@ -248,7 +238,7 @@ class EvaluationConfig(Options):
     limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
     samples: Positive = Field(1, description="Pictures per prompt.")
     guidance: Factor = 1.0
-    temperature: PositiveFactor = 1.0
+    temperature: Scale = 1.0
     batch_size: Positive = Field(64, description="Pictures drawn, or judged, at once.")
     bootstrap: Positive = Field(2000, description="Bootstrap resamples for the confidence interval.")
     seed: Seed = Field(2026, description="The same in every round, so that rounds can be compared.")
@@ -306,11 +296,11 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 class SpeedsConfig(Options):
     """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
 
-    tokens: float | None = Field(None, gt=0, le=1e15, description="Text tokens generated per second.")
-    images: float | None = Field(None, gt=0, le=1e15, description="Pictures sampled per second.")
-    questions: float | None = Field(None, gt=0, le=1e15, description="Questions about pictures answered per second.")
-    sequences: float | None = Field(None, gt=0, le=1e15, description="Log-probabilities of a picture per second.")
-    pairs: float | None = Field(None, gt=0, le=1e15, description="Pairs trained on per second.")
+    tokens: Speed | None = Field(None, description="Text tokens generated per second.")
+    images: Speed | None = Field(None, description="Pictures sampled per second.")
+    questions: Speed | None = Field(None, description="Questions about pictures answered per second.")
+    sequences: Speed | None = Field(None, description="Log-probabilities of a picture per second.")
+    pairs: Speed | None = Field(None, description="Pairs trained on per second.")
     picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
 
 
