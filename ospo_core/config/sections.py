@@ -23,6 +23,8 @@ class Section(BaseModel):
 class Options(Section):
     """Base of every section of a configuration: no option holds an address with credentials."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     @field_validator("*", mode="before")
     @classmethod
     def _holds_no_credentials(cls, value: Any) -> Any:

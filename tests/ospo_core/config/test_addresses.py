@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ospo_core.config import RoundConfig, change_config, load_profile
 from ospo_core.errors import ConfigError
@@ -42,6 +43,14 @@ def test_credentials_are_refused_in_any_option_and_never_shown(override: str) ->
             read()
         shown = str(caught.value)
         assert not re.search("hush|hu/sh|blank", shown), shown
+
+
+def test_errors_of_pydantic_itself_show_no_credentials() -> None:
+    """Prefect shows them when it validates the parameters of a flow."""
+    for storage in ({"root": "s3://me:hush@bucket"}, {"nothing": "s3://me:hush@bucket"}):
+        with pytest.raises(ValidationError) as caught:
+            RoundConfig.model_validate({"name": "x", "storage": storage})
+        assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
