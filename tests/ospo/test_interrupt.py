@@ -134,6 +134,11 @@ def training(folder: Path) -> Callable[[Terminal], bool]:
     return lambda terminal: next(folder.rglob("metrics.jsonl"), None) is not None and terminal.runs("training.run")
 
 
+def finishing(folder: Path) -> Callable[[Terminal], bool]:
+    """The last result is published, and the round's report is still to be written."""
+    return published(folder, "evaluation/*/manifest.json")
+
+
 _FORK = """
 import multiprocessing, sys, time
 from ospo.interrupt import quick_end
@@ -216,6 +221,7 @@ def test_the_first_moments_are_no_exception(folder: Path, seconds: float, end: C
         (sampling, ctrl_c),
         (sharing, ctrl_c),
         (training, impatient_ctrl_c),
+        (finishing, interrupt),
     ],
     ids=lambda function: function.__name__,
 )
