@@ -97,7 +97,10 @@ def start_server(meanwhile: Callable[[], None] = lambda: None) -> None:
     if settings.api.url:
         check_answers(settings.api.url, "Start it, or unset the variable to use an embedded server")
         return
-    process, address = _launch(settings.to_environment_variables(exclude_unset=True))
+    with _starting:
+        if _closed:
+            raise KeyboardInterrupt
+        process, address = _launch(settings.to_environment_variables(exclude_unset=True))
     importlib.import_module("flows.round")  # needed next; the server takes longer to start than this to import
     meanwhile()
     _wait_for(process, address)
@@ -178,16 +181,13 @@ def _launch(settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
         free.bind((_HOST, 0))
         port = str(free.getsockname()[1])
     application = ["--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error"]
-    with _starting:
-        if _closed:
-            raise KeyboardInterrupt
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
-            env={**os.environ, **_SERVER, **settings},
-            start_new_session=True,
-        )
-        _running.append(process)
-        _running.append(_watcher_of(process.pid))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", *application, "--host", _HOST, "--port", port],
+        env={**os.environ, **_SERVER, **settings},
+        start_new_session=True,
+    )
+    _running.append(process)
+    _running.append(_watcher_of(process.pid))
     return process, f"http://{_HOST}:{port}/api"
 
 

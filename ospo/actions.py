@@ -14,7 +14,7 @@ from ospo import output
 from ospo.progress import progress_bars
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.config import RoundConfig, change_config, load_profile, recorded_config
+from ospo_core.config import RoundConfig, change_config, load_profile
 from ospo_core.errors import ConfigError, DamagedArtifactError, MissingModelError, StageError, StorageError
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
@@ -205,7 +205,7 @@ def show_rounds(profile: str, overrides: Sequence[str]) -> None:
     records = [read_record(storage, identity) for identity in round_ids(storage)]
     listed = []
     for record in sorted(records, key=lambda one: one.created_at):
-        config = recorded_config(record.config, record.id)
+        config = RoundConfig.model_validate(record.config)
         round = Round(config, storage, record.model, record.kind, recorded_id=record.id)
         found = standings(round) if record.kind == "round" else {}
         listed.append((record, config, found))

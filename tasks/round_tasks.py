@@ -6,7 +6,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from ospo_core.artifacts.manifest import Manifest
-from ospo_core.config import RoundConfig, recorded_config
+from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, OspoError, StageError
 from ospo_core.rounds import Round, plan
 from ospo_core.rounds.garbage import NIGHTLY
@@ -86,7 +86,7 @@ def find_round(config: RoundConfig, wanted: str | None) -> Round:
                 "is an evaluation of one model, which has no stages", field="round", value=wanted, remedy="Name a round"
             )
         here = {name: getattr(config, name).model_dump(mode="json") for name in ("storage", "execution")}
-        found = recorded_config({**record.config, **here}, record.id)
+        found = RoundConfig.model_validate({**record.config, **here})
         round = Round(found, storage, record.model, recorded_id=record.id)
     tag_round(round, "backfill")
     return round

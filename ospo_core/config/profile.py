@@ -54,23 +54,6 @@ def change_config(config: RoundConfig, overrides: Sequence[str]) -> RoundConfig:
     return _validated(config.model_dump(mode="json"), overrides, config.name)
 
 
-def recorded_config(document: Mapping[str, Any], round_id: str) -> RoundConfig:
-    """Return the configuration that a round was recorded with.
-
-    Raises:
-        ConfigError: this version cannot use it.
-    """
-    try:
-        return RoundConfig.model_validate(document)
-    except ValidationError as error:
-        problem = str(config_error(error, RoundConfig, source=f"round {round_id}")).rstrip(".")
-        raise ConfigError(
-            f"its record cannot be used by this version: {problem}",
-            field=f"round {round_id}",
-            remedy=f"Run the round again, or forget it with `ospo gc --forget {round_id}`",
-        ) from None
-
-
 def _validated(document: dict[str, Any], overrides: Sequence[str], source: str) -> RoundConfig:
     for override in overrides:
         _apply(document, override)

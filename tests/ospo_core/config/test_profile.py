@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from ospo_core.config import RoundConfig, load_profile, profile_names, profiles_dir, recorded_config
+from ospo_core.config import RoundConfig, load_profile, profile_names, profiles_dir
 from ospo_core.errors import ConfigError
 from ospo_core.schema import SubCategory
 
@@ -199,18 +199,6 @@ def test_a_configuration_is_frozen_and_survives_yaml(profile: Path, tmp_path: Pa
     assert load_profile(str(copy)) == config
     with pytest.raises(ValidationError):
         config.seed = 3  # type: ignore[misc]  # the assignment is what is tested
-
-
-def test_a_record_that_this_version_cannot_use_is_one_message(profile: Path) -> None:
-    """The round is named, what is wrong with its options, and how to go on without it."""
-    document = load_profile(str(profile)).model_dump(mode="json")
-    assert recorded_config(document, "ab12") == load_profile(str(profile))
-    document["engine"]["base_url"] = "http://me:hush@host"
-    with pytest.raises(
-        ConfigError, match=r"^round ab12: .*engine\.base_url: holds a user name.*--forget ab12"
-    ) as caught:
-        recorded_config(document, "ab12")
-    assert "hush" not in str(caught.value)
 
 
 def test_importing_the_configuration_is_light() -> None:
