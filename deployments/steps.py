@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
 from ospo_core.config import load_profile
+from ospo_core.config.text_files import local_path
 
 
 def profile(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def profile(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such profile, or one of its options is unknown or invalid.
     """
-    home = Path(os.environ.get("OSPO_HOME") or ".").expanduser().absolute()
+    home = local_path(os.environ.get("OSPO_HOME") or ".", "OSPO_HOME").absolute()
     return {"config": load_profile(name, overrides).model_dump(mode="json"), "home": str(home)}
 
 

@@ -12,13 +12,19 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from flows import server_process
-from ospo_core.errors import OspoError
+from ospo_core.errors import ConfigError, OspoError
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 _ALWAYS = {
@@ -29,12 +35,16 @@ _ALWAYS = {
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
 }
+_ADDRESS = "Give one such as http://127.0.0.1:4200/api, or unset the variable to use an embedded server"
 _HOST = "127.0.0.1"
 _SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 _SETTINGS = ExitStack()
 """Prefect settings of this process, valid until it ends."""
 _WATCH = 'read -r _; kill "$1" 2>/dev/null'
 """Shell script: ends the given process when its standard input closes, because the owner of the pipe has ended."""
+_starting = threading.Lock()
+_closed = False
+"""Whether this process ends, so that no server is started any more."""
 _running: list[subprocess.Popen[bytes]] = []
 """The embedded server of this process and the shell that watches it, while they run."""
 
@@ -45,7 +55,17 @@ def configure_prefect(scratch: Path, verbose: bool = False) -> None:
     Args:
         scratch: folder for Prefect's files if the home folder is not writable.
         verbose: show Prefect's logs in the terminal.
+
+    Raises:
+        ConfigError: PREFECT_API_URL is not an address.
     """
+    address = os.environ.get("PREFECT_API_URL", "")
+    try:
+        _ = urlsplit(address).port
+    except ValueError as error:
+        raise ConfigError(
+            f"is not an address: {error}", field="PREFECT_API_URL", value=address, remedy=_ADDRESS
+        ) from None
     set_defaults(verbose)
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").is_file():
         os.environ["PREFECT_HOME"] = str(_own_home(scratch))
@@ -71,19 +91,57 @@ def start_server(meanwhile: Callable[[], None] = lambda: None) -> None:
     It never outlives this process: `stop` ends it at exit, and a shell that waits on a pipe ends it after a kill.
 
     Raises:
+        ConfigError: a setting of Prefect cannot be used.
         OspoError: the user's server does not answer, or the embedded one does not start.
     """
-    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
-
-    address = get_current_settings().api.url
-    if address:
-        _check_answers(address)
+    settings = prefect_settings()
+    if settings.api.url:
+        check_answers(settings.api.url, "Start it, or unset the variable to use an embedded server")
         return
-    process, address = _launch(get_current_settings().to_environment_variables(exclude_unset=True))
+    with _starting:
+        if _closed:
+            raise KeyboardInterrupt
+        process, address = _launch(settings.to_environment_variables(exclude_unset=True))
     importlib.import_module("flows.round")  # needed next; the server takes longer to start than this to import
     meanwhile()
     _wait_for(process, address)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     _SETTINGS.enter_context(temporary_settings({PREFECT_API_URL: address}))
+
+
+def prefect_settings() -> Settings:
+    """Return Prefect's settings: environment variables over the user's profile.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    from pydantic import ValidationError
+
+    try:
+        from prefect.settings import get_current_settings
+
+        return get_current_settings()
+    except ValidationError as error:
+        found = error.errors()[0]
+        name = ".".join(str(part) for part in found["loc"])
+        remedy = "Correct the variables that begin with PREFECT_, or Prefect's profile"
+        raise ConfigError(f"{found['msg']}", field=f"Prefect's setting {name}".strip(), remedy=remedy) from None
+
+
+def check_answers(address: str, remedy: str) -> None:
+    """Ask the server at `address` whether it is well.
+
+    Raises:
+        OspoError: it does not answer.
+    """
+    import httpx
+
+    try:
+        httpx.get(f"{address}/health", timeout=10).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        problem = f"the Prefect server does not answer: {error}"
+        raise OspoError(problem, field="PREFECT_API_URL", value=address, remedy=remedy) from error
 
 
 @atexit.register  # before Prefect is imported, so that it runs after Prefect's exit handlers, which use the server
@@ -99,6 +157,18 @@ def stop(patience: float = 5.0) -> None:
             process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def close(patience: float) -> None:
+    """Stop the embedded server for good: another thread that is about to start one, does not."""
+    global _closed
+    _closed = True
+    taken = _starting.acquire(timeout=patience)
+    try:
+        stop(patience)
+    finally:
+        if taken:
+            _starting.release()
 
 
 def process_ids() -> set[int]:
@@ -139,20 +209,6 @@ def _wait_for(process: subprocess.Popen[bytes], address: str) -> None:
         f"Prefect's embedded server did not start: {problem}",
         remedy="Free memory and disk space, or start one with `prefect server start` and set PREFECT_API_URL",
     )
-
-
-def _check_answers(address: str) -> None:
-    import httpx
-
-    try:
-        httpx.get(f"{address}/health", timeout=10).raise_for_status()
-    except httpx.HTTPError as error:
-        raise OspoError(
-            f"the Prefect server does not answer: {error}",
-            field="PREFECT_API_URL",
-            value=address,
-            remedy="Start it, or unset the variable to use an embedded server",
-        ) from error
 
 
 def _watcher_of(pid: int) -> subprocess.Popen[bytes]:

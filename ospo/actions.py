@@ -14,7 +14,7 @@ from ospo import output
 from ospo.progress import progress_bars
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.config import RoundConfig, load_profile
+from ospo_core.config import RoundConfig, change_config, load_profile
 from ospo_core.errors import ConfigError, DamagedArtifactError, MissingModelError, StageError, StorageError
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
@@ -225,6 +225,7 @@ def run_backfill(
 ) -> None:
     """Run a backfill, show the stage's figures and what is out of date; see `flows.backfill.backfill`."""
     config = load_profile(profile, overrides)
+    change_config(config, changes)  # before Prefect stores them
     with embedded_prefect(config, verbose):
         from flows.backfill import backfill
 

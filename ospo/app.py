@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -47,11 +49,19 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
     An expected failure is one message on standard error, without a traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold what cannot be written
     try:
         app(args=None if arguments is None else list(arguments), prog_name="ospo")
     except OspoError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo("Error: disk full: what a command shows or needs cannot be written. Free space there.", err=True)
+        sys.exit(1)
 
 
 @app.command("round")

@@ -13,6 +13,7 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import iter_rows
 from ospo_core.config import ExperimentConfig, load_experiment
+from ospo_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.experiment import Measurement
@@ -24,6 +25,7 @@ _COLUMNS = ["item_id", "category", "oracle_correct", "vqa_correct"]
 def run(name: str, overrides: Sequence[str], out: Path, verbose: bool) -> None:
     """Run an experiment and write `results.md` with its curves into `out`."""
     experiment = load_experiment(name, tuple(overrides))
+    _make_folder(out)
     with embedded_prefect(experiment.arms[0].config, verbose):
         from flows.experiment import run_experiment
 
@@ -33,6 +35,19 @@ def run(name: str, overrides: Sequence[str], out: Path, verbose: bool) -> None:
     results = compared(experiment, measured)
     output.show_title(f"Written to {write_results(results, out)}")
     output.show_text(results_markdown(results))
+
+
+def _make_folder(out: Path) -> None:
+    """Create the folder of the results before hours of work need it.
+
+    Raises:
+        ConfigError: it cannot be created.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        problem = f"no folder can be made here: {getattr(error, 'strerror', None) or error}"
+        raise ConfigError(problem, field="--out", value=str(out), remedy="Give another folder") from None
 
 
 def compared(experiment: ExperimentConfig, measured: Sequence[Measurement]) -> Results:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MESSAGE = "Interrupted. Everything finished is kept; run the same command again to continue."
 _GRACE_S = 1.5
 """Time for the main thread to unwind, and for a training process to write its checkpoint."""
+_AGAIN_S = 0.02
+"""Time after which a main thread that was importing is interrupted again."""
 _REPORT_S = 0.5
 """Time to tell the Prefect server which runs have ended."""
 _SERVER_S = 0.4
@@ -36,13 +38,18 @@ _LIMIT_S = 4.0
 
 
 @contextmanager
-def quick_end() -> Iterator[None]:
+def quick_end(before: Iterable[int] | None = None) -> Iterator[None]:
     """End this process quickly when a signal asks for it; the exit code is 128 + the signal's number, as in shells.
 
     Signals that are ignored stay ignored, such as SIGHUP under nohup. What is set up here stays until the process
     ends, since the time after the block, when exit handlers run, is also covered.
+
+    Args:
+        before: the signals that were blocked before the caller blocked those that end a process; None: it has not.
     """
     _hold_signals()
+    if before is not None:
+        _held.mask = set(before)
     ending = _Ending()
     _handle(ending.on_signal)
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_leave_to_parent)
@@ -89,6 +96,7 @@ class _Ending:
         from flows import prefect_server  # noqa: F401 - likewise
 
         self.begun, self.unwound = threading.Event(), threading.Event()
+        self._interrupted, self._importing = False, False
         self._context: contextvars.Context | None = None
         self._signals, wake_up = os.pipe()
         os.set_blocking(wake_up, False)
@@ -98,13 +106,17 @@ class _Ending:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Interrupt the main thread, once; further signals must not disturb how it unwinds.
 
-        An import is not interrupted: an exception inside the import system leaves its locks held.
+        An import is not interrupted: an exception inside the import system leaves its locks held. The other thread asks
+        again until it is over.
         """
         self._begin()
-        if self._context is None and not self.unwound.is_set():
-            self._context = contextvars.copy_context()
-            if not _is_importing(frame):
-                raise KeyboardInterrupt
+        if self._interrupted or self.unwound.is_set():
+            return
+        self._context = contextvars.copy_context()
+        self._importing = _is_importing(frame)
+        if not self._importing:
+            self._interrupted = True
+            raise KeyboardInterrupt
 
     def _begin(self) -> None:
         self.begun.set()
@@ -120,21 +132,25 @@ class _Ending:
         last_resort.daemon = True
         last_resort.start()
         try:
-            self._end()
+            self._end(number)
         finally:
             os._exit(128 + number)
 
-    def _end(self) -> None:
+    def _end(self, number: int) -> None:
         """End everything but this thread; the embedded server last, since ending runs still talk to it."""
         from flows import prefect_server
 
         deadline = time.monotonic() + _GRACE_S
-        _end_children(deadline)
-        if not self.unwound.wait(max(0.0, deadline - time.monotonic())) and self._context is not None:
+        _end_children(deadline, spared=prefect_server.process_ids())
+        while not self.unwound.wait(_AGAIN_S) and time.monotonic() < deadline:
+            if self._importing:
+                self._importing = False
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+        if not self.unwound.is_set() and self._context is not None:
             report = threading.Thread(target=self._context.run, args=(_report_crash,), daemon=True)
             report.start()
             report.join(_REPORT_S)
-        prefect_server.stop(_SERVER_S)
+        prefect_server.close(_SERVER_S)
         _end_children(time.monotonic())
         os.write(sys.stderr.fileno(), _last_words())
 
@@ -151,13 +167,10 @@ def _last_words() -> bytes:
     return f"{prefix}{_MESSAGE}\n".encode()
 
 
-def _end_children(deadline: float) -> None:
-    """End all child processes except the embedded server: terminate, wait until `deadline`, kill."""
+def _end_children(deadline: float, spared: Collection[int] = ()) -> None:
+    """End all child processes except those in `spared`: terminate, wait until `deadline`, kill."""
     import psutil
 
-    from flows import prefect_server
-
-    spared = prefect_server.process_ids()
     children = [one for one in psutil.Process().children(recursive=True) if one.pid not in spared]
     for child in children:
         with suppress(psutil.NoSuchProcess):

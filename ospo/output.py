@@ -10,9 +10,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
+from ospo_core.errors import printable
 from ospo_core.prompts.probe import EXAMPLES, Probe
 from ospo_core.report.formats import duration, whole
 from ospo_core.rounds.estimates import Work
@@ -26,19 +28,30 @@ from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
 
 
 def console() -> Console:
-    """Return the console of standard output; in a file, lines are wider than 80 columns."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=140)
+    """Return the console of standard output; in a file, lines are wider than 80 columns.
+
+    It shows texts as they are: what looks like Rich's markup may stand in a path, a category or a prompt.
+    """
+    found = _PlainConsole(highlight=False, markup=False, emoji=False)
+    return found if found.is_terminal else _PlainConsole(highlight=False, markup=False, emoji=False, width=140)
+
+
+class _PlainConsole(Console):
+    """A console that no text can control."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text as it is shown, also in tables."""
+        return super().render_str(printable(text), **options)
 
 
 def show_title(text: str) -> None:
     """Show a heading."""
-    console().print(f"\n[bold]{text}[/bold]")
+    console().print(f"\n{text}", style="bold")
 
 
 def show_text(text: str) -> None:
     """Show plain text."""
-    console().print(text, markup=False, soft_wrap=True)
+    console().print(text, soft_wrap=True)
 
 
 def show_round(
@@ -56,12 +69,12 @@ def show_round(
     if evaluation is not None:
         decision: dict[str, Any] = evaluation.extra["decision"]
         screen.print(_comparison(decision))
-        verdict = "[bold green]Promoted" if decision["promote"] else "[bold red]Refused"
-        screen.print(f"{verdict}[/]: {decision['reason']}", soft_wrap=True)
+        verdict = Text("Promoted", "bold green") if decision["promote"] else Text("Refused", "bold red")
+        screen.print(verdict.append(printable(f": {decision['reason']}"), "not bold default"), soft_wrap=True)
     if promotion is not None:
         screen.print(f"Current model: {'changed' if promotion.changed else 'unchanged'}, {promotion.reason}")
     if report:
-        screen.print("Report:", report, soft_wrap=True, markup=False)
+        screen.print(f"Report: {report}", soft_wrap=True)
 
 
 def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
@@ -127,7 +140,7 @@ def show_failures(found: Sequence[Probe]) -> None:
             show_title(f"{task}: {count} {reason}")
             examples = [answer for one in of_task for answer in one.examples.get(reason, ())]
             for answer in examples[:EXAMPLES]:
-                console().out(f"  {answer}", highlight=False)
+                show_text(f"  {answer}")
 
 
 def show_probes_as_json(found: Sequence[Probe]) -> None:
@@ -179,11 +192,11 @@ def show_lineage(generations: Sequence[Generation]) -> None:
     screen = console()
     verdicts = {True: "promoted", False: "refused", None: "not evaluated"}
     for one in generations:
-        screen.print(f"[bold]model {one.model[:12]}[/bold] ({verdicts[one.promoted]})", soft_wrap=True)
+        screen.print(Text.assemble((f"model {one.model[:12]}", "bold"), f" ({verdicts[one.promoted]})"), soft_wrap=True)
         for manifest in one.stages:
             made = f"{manifest.stage.value:<14} {manifest.fingerprint[:12]}  {manifest.rows:>7} rows"
-            screen.print(f"  {made}  {manifest.seconds:8.1f} s  {manifest.created_at}", markup=False, soft_wrap=True)
-    screen.print(f"model {generations[-1].parent[:12]} (not trained in this storage)", markup=False)
+            screen.print(f"  {made}  {manifest.seconds:8.1f} s  {manifest.created_at}", soft_wrap=True)
+    screen.print(f"model {generations[-1].parent[:12]} (not trained in this storage)")
 
 
 def show_cost(title: str, costs: Mapping[str, Cost]) -> None:

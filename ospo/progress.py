@@ -22,11 +22,11 @@ def progress_bars() -> Iterator[tuple[Listener, Say]]:
         yield _lines(console), lambda words: None
         return
     progress = Progress(
-        TextColumn("{task.description:<14}"),
+        TextColumn("{task.description:<14}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=console,
         transient=True,
     )

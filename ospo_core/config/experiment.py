@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from ospo_core.config.bounds import Factor, Seed
 from ospo_core.config.problems import config_error
-from ospo_core.config.profile import load_profile, profiles_dir, read_yaml
-from ospo_core.config.sections import RoundConfig, Section
+from ospo_core.config.profile import load_profile, profiles_dir
+from ospo_core.config.sections import Options, RoundConfig
+from ospo_core.config.text_files import local_path
+from ospo_core.config.yaml_text import read_yaml
 from ospo_core.errors import ConfigError
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -25,7 +28,7 @@ SEED_STEP = 1000
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
-class Arm(Section):
+class Arm(Options):
     """One of the configurations that are compared."""
 
     name: _Name
@@ -33,14 +36,14 @@ class Arm(Section):
     config: RoundConfig
 
 
-class _Comparison(Section):
+class _Comparison(Options):
     """What an experiment file and the experiment read from it have in common."""
 
     title: str = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1, description="Seeds of complete rounds.")
-    guidances: tuple[float, ...] = Field(min_length=1, description="Guidance scales of the evaluation.")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="Seeds of complete rounds.")
+    guidances: tuple[Factor, ...] = Field(min_length=1, description="Guidance scales of the evaluation.")
     rounds: int = Field(
-        1, ge=1, description="Rounds per arm; each starts from the model that the previous one trained."
+        1, ge=1, le=1000, description="Rounds per arm; each starts from the model that the previous one trained."
     )
     reference: str | None = Field(None, description="Arm that the others are compared with, in addition to the base.")
 
@@ -48,7 +51,7 @@ class _Comparison(Section):
 class ExperimentConfig(_Comparison):
     """The arms to compare, their seeds, and the evaluation."""
 
-    name: _Name
+    name: str = Field(min_length=1, max_length=255, description="Name of the experiment's folder.")
     arms: tuple[Arm, ...] = Field(min_length=1)
 
     def arm_config(self, arm: Arm, seed: int, number: int = 0) -> RoundConfig:
@@ -75,6 +78,13 @@ class _Document(_Comparison):
     arms: tuple[_Name, ...] = Field(min_length=1)
     common: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("arms")
+    @classmethod
+    def _named_once(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(arms)) < len(arms):
+            raise ValueError("names an arm twice")
+        return arms
+
 
 def experiments_dir() -> Path:
     """Return the folder of the shipped experiments."""
@@ -94,8 +104,9 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
     Raises:
         ConfigError: the experiment is missing, or an option is unknown or invalid.
     """
-    folder = Path(name_or_path).expanduser() if "/" in name_or_path else experiments_dir() / name_or_path
-    if not (folder / EXPERIMENT_FILE).is_file():
+    known = "/" in name_or_path or name_or_path in experiment_names()
+    folder = local_path(name_or_path, "experiment") if "/" in name_or_path else experiments_dir() / name_or_path
+    if not known or not (folder / EXPERIMENT_FILE).is_file():
         raise ConfigError(
             "no such experiment",
             field="experiment",
@@ -120,10 +131,17 @@ def load_experiment(name_or_path: str, overrides: tuple[str, ...] = ()) -> Exper
         if not isinstance(title, str) or not title:
             raise ConfigError("an arm needs a title", field=f"{path}: title", value=title, remedy="Add `title: ...`")
         chosen = [*_flat(document.common), *_flat(fragment), *overrides]
-        arms.append(Arm(name=name, title=title, config=load_profile(document.profile, chosen)))
+        config = load_profile(document.profile, chosen)
+        try:
+            arms.append(Arm(name=name, title=title, config=config))
+        except ValidationError as error:
+            raise config_error(error, Arm, source=str(path)) from None
     _check_comparable(arms)
     shared = {name: getattr(document, name) for name in _Comparison.model_fields}
-    return ExperimentConfig(name=folder.name, arms=tuple(arms), **shared)
+    try:
+        return ExperimentConfig(name=folder.resolve().name, arms=tuple(arms), **shared)
+    except ValidationError as error:
+        raise config_error(error, ExperimentConfig, source=str(folder)) from None
 
 
 def _check_comparable(arms: Sequence[Arm]) -> None:
@@ -142,6 +160,8 @@ def _check_comparable(arms: Sequence[Arm]) -> None:
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield nested options as `a.b.c=value`; values are JSON, which is also YAML."""
     for name, value in options.items():
+        if not isinstance(name, str):
+            raise ConfigError("unknown option", field=f"{prefix}{name}", remedy="Write the name of an option")
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:

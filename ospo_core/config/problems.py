@@ -13,16 +13,22 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ospo_core.errors import ConfigError, redact
+from ospo_core.errors import ConfigError
+
+_MOST_SHOWN = 20
+"""Problems in one message."""
 
 
 def config_error(error: ValidationError, model: type[BaseModel], *, source: str) -> ConfigError:
     """Return one ConfigError that names every problem pydantic found in `source` while validating `model`."""
-    problems = [_problem(details, model) for details in error.errors()]
-    if len(problems) == 1:
+    found = error.errors()
+    problems = [_problem(details, model) for details in found[:_MOST_SHOWN]]
+    if len(found) == 1:
         return problems[0]
     lines = "\n".join(f"  {problem}" for problem in problems)
-    return ConfigError(f"{len(problems)} options of profile {source!r} cannot be used:\n{lines}")
+    if len(found) > len(problems):
+        lines += f"\n  and {len(found) - len(problems)} more"
+    return ConfigError(f"{len(found)} options of profile {source!r} cannot be used:\n{lines}")
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> ConfigError:
@@ -31,7 +37,6 @@ def _problem(details: ErrorDetails, model: type[BaseModel]) -> ConfigError:
     kind, message, value, dotted = details["type"], details["msg"], details["input"], ".".join(location)
     if kind == "missing":
         return ConfigError("is missing", field=dotted, remedy="Give it a value")
-    value = redact(value) if isinstance(value, str) else value
     if kind == "extra_forbidden":
         return ConfigError("unknown option", field=dotted, value=value, remedy=_known_option(location, model))
     if isinstance(value, (dict, BaseModel)) and kind == "value_error":

@@ -15,19 +15,12 @@ from pydantic import ValidationError
 
 from ospo_core.config.problems import config_error
 from ospo_core.config.sections import RoundConfig
+from ospo_core.config.text_files import local_path
+from ospo_core.config.yaml_text import parse_yaml, read_yaml
 from ospo_core.errors import ConfigError
 
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, except that a repeated key is an error; by default the last one would win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of `node`; raises yaml.YAMLError if a key is repeated."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+_DEEPEST = 10
+"""Parts of an option's name; no option has as many."""
 
 
 def profiles_dir() -> Path:
@@ -73,46 +66,26 @@ def _validated(document: dict[str, Any], overrides: Sequence[str], source: str) 
 def _find(name_or_path: str) -> Path:
     """Return the file that `name_or_path` refers to."""
     is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
-    path = Path(name_or_path).expanduser() if is_path else profiles_dir() / f"{name_or_path}.yaml"
-    if path.is_file():
+    names = profile_names()
+    if not is_path and name_or_path in names:
+        return profiles_dir() / f"{name_or_path}.yaml"
+    if is_path and (path := local_path(name_or_path, "profile")).is_file():
         return path
-    close = difflib.get_close_matches(name_or_path, profile_names(), n=1)
+    close = difflib.get_close_matches(name_or_path, names, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     raise ConfigError(
         "no such profile",
         field="profile",
         value=name_or_path,
-        remedy=f"{hint}Give the path of a YAML file, or one of: {', '.join(profile_names()) or '(none shipped)'}",
+        remedy=f"{hint}Give the path of a YAML file, or one of: {', '.join(names) or '(none shipped)'}",
     )
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in the YAML file `path`.
-
-    Raises:
-        ConfigError: it cannot be read, is not YAML, or is not a mapping.
-    """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid YAML: {error}", field=str(path), remedy="Correct the file") from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", field=str(path), remedy="Check the path") from None
-    if not isinstance(document, dict):
-        raise ConfigError(
-            "not a mapping of sections",
-            field=str(path),
-            value=document,
-            remedy="Write `section:` lines with indented options below",
-        )
-    return document
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
     """Set one `dotted.option=value` in `document`, starting absent mappings from their defaults."""
     dotted, separator, text = override.partition("=")
     keys = dotted.strip().split(".")
-    if not separator or not all(keys):
+    if not separator or not all(keys) or len(keys) > _DEEPEST:
         raise ConfigError(
             "not of the form section.option=value",
             field="--set",
@@ -120,9 +93,10 @@ def _apply(document: dict[str, Any], override: str) -> None:
             remedy="For example: --set training.steps=50",
         )
     try:
-        value = yaml.load(text, _UniqueKeyLoader)
-    except yaml.YAMLError:
-        raise ConfigError("not a YAML value", field=dotted, value=text, remedy="Quote it") from None
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"not a YAML value: {problem}", field=dotted, value=text, remedy="Quote it") from None
     place: dict[str, Any] = document
     defaults: object = RoundConfig(name="defaults").model_dump(mode="json")
     for depth, key in enumerate(keys[:-1]):

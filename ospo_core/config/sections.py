@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ospo_core.config.addresses import Folder, ServerAddress, StorageAddress, refuse_userinfo
+from ospo_core.config.bounds import Decay, Factor, Fraction, Margin, Nucleus, Positive, Quota, Scale, Seed, Speed
 from ospo_core.schema import SubCategory
 
 EMBEDDED = "embedded:shapes"
 """Name of the model and of the held-out prompts that are shipped with the package."""
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Nucleus = Annotated[float, Field(gt=0.0, le=1.0)]
-"""Probability of the tokens that sampling draws from, the most probable first; 1 draws from all."""
-
 
 class Section(BaseModel):
-    """Base of every section: immutable; unknown options are errors."""
+    """Base of every section and record: immutable; unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class StorageConfig(Section):
+class Options(Section):
+    """Base of every section of a configuration: no option holds an address with credentials."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _holds_no_credentials(cls, value: Any) -> Any:
+        """Refuse addresses with credentials in any option, since configurations are stored, shown and logged."""
+        refuse_userinfo(value)
+        return value
+
+
+class StorageConfig(Options):
     """Where artifacts are stored, and how they are sharded."""
 
-    root: str = Field("runs/shapes", description="Local folder or s3://bucket/prefix.")
-    endpoint_url: str | None = Field(
+    root: StorageAddress = Field("runs/shapes", description="Local folder or s3://bucket/prefix.")
+    endpoint_url: ServerAddress | None = Field(
         None, description="S3-compatible endpoint; credentials are read from the environment."
     )
     credentials_block: str | None = Field(
         None, description="Prefect Secret block with the credentials as JSON (AWS_ACCESS_KEY_ID and so on)."
     )
     shard_size: Positive = Field(256, description="Prompts per shard, the unit of work, retry and resume.")
-    scratch: str = Field(".ospo/scratch", description="Local folder for models, exports and training checkpoints.")
+    scratch: Folder = Field(".ospo/scratch", description="Local folder for models, exports and training checkpoints.")
 
 
-class ModelConfig(Section):
+class ModelConfig(Options):
     """The unified model that a round starts from."""
 
     path: str = Field(
@@ -53,19 +62,21 @@ class ModelConfig(Section):
     )
 
 
-class EngineConfig(Section):
+class EngineConfig(Options):
     """The engine that generates text."""
 
     kind: Literal["vllm", "transformers", "endpoint"] = "vllm"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: Positive = 256
     max_num_seqs: Positive = Field(256, description="Sequences decoded at the same time.")
-    kv_cache_gib: float = Field(0.5, gt=0, description="Memory for the key-value cache; on a CPU exactly this much.")
+    kv_cache_gib: float = Field(
+        0.5, gt=0, le=2**16, description="Memory for the key-value cache; on a CPU exactly this much."
+    )
     enforce_eager: bool = Field(
         False, description="vLLM on a GPU: no compilation and no CUDA graphs; starts sooner, decodes more slowly."
     )
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory that vLLM may use.")
-    base_url: str | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
+    base_url: ServerAddress | None = Field(None, description="Endpoint engine: address of an OpenAI-compatible server.")
     served_model: str | None = Field(None, description="Endpoint engine: name of the model on that server.")
     structured_output: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -87,13 +98,13 @@ class EngineConfig(Section):
         return self
 
 
-class PromptsConfig(Section):
+class PromptsConfig(Options):
     """Base prompts (docs/method.md, section 1)."""
 
-    quotas: dict[SubCategory, Annotated[int, Field(ge=0)]] = Field(
+    quotas: dict[SubCategory, Quota] = Field(
         default_factory=lambda: dict(_SHAPES_QUOTAS), description="Number of prompts per sub-category."
     )
-    temperature: float = Field(1.0, ge=0, description="Paper: 1.0.")
+    temperature: Factor = Field(1.0, description="Paper: 1.0.")
     top_p: Nucleus = 1.0
     examples: Positive = Field(3, description="Few-shot examples per call; paper: 3.")
     examples_complex: Positive = Field(5, description="Few-shot examples per call for complex prompts; paper: 5.")
@@ -111,43 +122,43 @@ class PromptsConfig(Section):
     )
 
 
-class PerturbationsConfig(Section):
+class PerturbationsConfig(Options):
     """Perturbation and densification (docs/method.md, section 2)."""
 
-    temperature: float = Field(1.0, ge=0, description="Authors' code of paper v2: 1.2; of v3: 1.0.")
+    temperature: Factor = Field(1.0, description="Authors' code of paper v2: 1.2; of v3: 1.0.")
     top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
-    dense_temperature: float = Field(1.0, ge=0, description="The scene shared by both dense prompts is sampled.")
+    dense_temperature: Factor = Field(1.0, description="The scene shared by both dense prompts is sampled.")
     dense_top_p: Nucleus = Field(1.0, description="Authors' code: 0.9.")
     attempts: Positive = Field(4, description="Calls per variant before it is dropped.")
     densify: bool = Field(True, description="False: render the short prompts (ablation).")
     max_tokens: Positive = 96
 
 
-class QuestionsConfig(Section):
+class QuestionsConfig(Options):
     """Decomposition of a prompt into yes/no questions (docs/method.md, section 3)."""
 
-    temperature: float = Field(0.0, ge=0, description="Authors' code: 1.2.")
+    temperature: Factor = Field(0.0, description="Authors' code: 1.2.")
     top_p: Nucleus = Field(1.0, description="Authors' code: 0.5.")
     attempts: Positive = 3
     max_tokens: Positive = 128
     max_questions: Positive = 16
 
 
-class ImagesConfig(Section):
+class ImagesConfig(Options):
     """Rendering of the pictures of all prompts and negatives."""
 
-    guidance: float = Field(1.0, ge=0, description="Paper: 5 for Janus-Pro; 1.0 for shapes, see docs/lab-notes.md.")
-    temperature: float = Field(1.0, gt=0, description="Paper: 1.0.")
+    guidance: Factor = Field(1.0, description="Paper: 5 for Janus-Pro; 1.0 for shapes, see docs/lab-notes.md.")
+    temperature: Scale = Field(1.0, description="Paper: 1.0.")
     batch_size: Positive = Field(64, description="Pictures at once: 64 is the fastest on a CPU, see docs/lab-notes.md.")
 
 
-class ScoresConfig(Section):
+class ScoresConfig(Options):
     """Scoring of the pictures by the model itself."""
 
     batch_size: Positive = Field(64, description="Different questions asked, or log-probabilities computed, together.")
 
 
-class SelectionConfig(Section):
+class SelectionConfig(Options):
     """Filter and pair rules (docs/method.md, section 3)."""
 
     rule: Literal["v2", "v3", "best_of_n"] = Field(
@@ -166,7 +177,7 @@ class SelectionConfig(Section):
     filtering: bool = Field(True, description="False pairs each variant's two images unfiltered (ablation).")
 
 
-class LoraSettings(Section):
+class LoraSettings(Options):
     """LoRA adapter (paper v2: 32 / 64 / 0.05; v3: 64 / 128 / 0.05)."""
 
     rank: Positive = 32
@@ -174,28 +185,28 @@ class LoraSettings(Section):
     dropout: Fraction = 0.05
 
 
-class LossConfig(Section):
+class LossConfig(Options):
     """Weights and temperatures of the loss (docs/method.md, section 4; paper v2)."""
 
-    w_simpo: float = Field(0.8, ge=0)
-    w_cond: float = Field(0.5, ge=0)
-    w_sft: float = Field(1.5, ge=0)
-    beta_simpo: float = Field(3.0, gt=0)
-    gamma_simpo: float = 1.5
-    beta_cond: float = Field(5.0, gt=0)
-    gamma_cond: float = 2.5
-    object_weight: float = Field(0.0, ge=0, description="a in w_t = 1 + a m_t of v3; 0: no object masks.")
+    w_simpo: Factor = 0.8
+    w_cond: Factor = 0.5
+    w_sft: Factor = 1.5
+    beta_simpo: Scale = 3.0
+    gamma_simpo: Margin = 1.5
+    beta_cond: Scale = 5.0
+    gamma_cond: Margin = 2.5
+    object_weight: Factor = Field(0.0, description="a in w_t = 1 + a m_t of v3; 0: no object masks.")
 
 
-class TrainingConfig(Section):
+class TrainingConfig(Options):
     """Optimisation (docs/method.md, section 4)."""
 
     loss: LossConfig = LossConfig()
     lora: LoraSettings = LoraSettings()
-    learning_rate: float = Field(1e-5, gt=0, description="Paper: 1e-5 constant.")
+    learning_rate: Scale = Field(1e-5, description="Paper: 1e-5 constant.")
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_fraction: Fraction = 0.0
-    min_learning_rate: float = Field(1e-7, ge=0)
+    min_learning_rate: Factor = 1e-7
     steps: Positive = Field(500, description="Optimiser steps; paper v2: 500.")
     max_pairs: Positive | None = Field(None, description="Train on this many pairs, drawn with the seed; None: on all.")
     batch_size: Positive = Field(32, description="Pairs per micro-batch; how many share a forward pass is found out.")
@@ -205,8 +216,8 @@ class TrainingConfig(Section):
     caption_dropout: Fraction = Field(
         0.1, description="Share of SFT terms trained without the prompt, to preserve classifier-free guidance."
     )
-    max_grad_norm: float = Field(1.0, gt=0)
-    adam_betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: Scale = 1.0
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.95)
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: Literal["auto"] | bool = Field(
         "auto",
@@ -220,7 +231,7 @@ class TrainingConfig(Section):
     collapse_patience: Positive = Field(20, description="Consecutive alarms before training stops.")
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Options):
     """Held-out evaluation of the parent and the child model."""
 
     prompts: str = Field(
@@ -228,40 +239,23 @@ class EvaluationConfig(Section):
     )
     limit: Positive = Field(300, description="Number of prompts, spread evenly over the sub-categories.")
     samples: Positive = Field(1, description="Pictures per prompt.")
-    guidance: float = Field(1.0, ge=0)
-    temperature: float = Field(1.0, gt=0)
+    guidance: Factor = 1.0
+    temperature: Scale = 1.0
     batch_size: Positive = Field(64, description="Pictures drawn, or judged, at once.")
     bootstrap: Positive = Field(2000, description="Bootstrap resamples for the confidence interval.")
-    seed: int = Field(2026, description="The same in every round, so that rounds can be compared.")
+    seed: Seed = Field(2026, description="The same in every round, so that rounds can be compared.")
     judge: str = Field(
         "start",
         min_length=1,
         description="Who answers the questions about all pictures: `start` (the model that the first round of the "
         "lineage started from), `parent`, a path as for `model.path`, or `endpoint`; `self`: each model its own.",
     )
-    judge_url: str | None = Field(
+    judge_url: ServerAddress | None = Field(
         None,
         description="judge=endpoint: address of an OpenAI-compatible server with a vision-language model; its key is "
         "read from the variable OSPO_JUDGE_API_KEY.",
     )
     judge_model: str | None = Field(None, min_length=1, description="judge=endpoint: name of the model on that server.")
-
-    @field_validator("judge_url")
-    @classmethod
-    def _plain_address(cls, url: str | None) -> str | None:
-        """Refuse what is no address of a server, and anything that could hold a secret: it is stored with the round."""
-        if url is None:
-            return None
-        try:
-            parts = urlsplit(url)
-            known = parts.scheme in ("http", "https") and bool(parts.hostname)
-        except ValueError:
-            known = False
-        if not known:
-            raise ValueError("is not an address such as http://host:8000/v1")
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError("holds a user name, a query or a fragment; give the key in OSPO_JUDGE_API_KEY")
-        return url
 
     @model_validator(mode="after")
     def _endpoint_is_whole(self) -> EvaluationConfig:
@@ -273,7 +267,7 @@ class EvaluationConfig(Section):
         return self
 
 
-class PromotionConfig(Section):
+class PromotionConfig(Options):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
     metric: Literal["auto", "oracle", "vqa"] = Field(
@@ -281,8 +275,8 @@ class PromotionConfig(Section):
         description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
         "`evaluation.judge` answers every question with yes.",
     )
-    margin: float = Field(0.0, ge=0, description="The lower end of the 95 % interval of the gain must exceed this.")
-    max_category_drop: float = Field(0.1, ge=0, description="Largest drop allowed in any category (point estimate).")
+    margin: Factor = Field(0.0, description="The lower end of the 95 % interval of the gain must exceed this.")
+    max_category_drop: Factor = Field(0.1, description="Largest drop allowed in any category (point estimate).")
 
 
 _SHAPES_QUOTAS: dict[SubCategory, int] = {
@@ -301,18 +295,18 @@ _SHAPES_QUOTAS: dict[SubCategory, int] = {
 }
 
 
-class SpeedsConfig(Section):
+class SpeedsConfig(Options):
     """Speeds per device that `ospo plan` assumes while the storage has no results; they change no result."""
 
-    tokens: float | None = Field(None, gt=0, description="Text tokens generated per second.")
-    images: float | None = Field(None, gt=0, description="Pictures sampled per second.")
-    questions: float | None = Field(None, gt=0, description="Questions about pictures answered per second.")
-    sequences: float | None = Field(None, gt=0, description="Log-probabilities of a picture per second.")
-    pairs: float | None = Field(None, gt=0, description="Pairs trained on per second.")
+    tokens: Speed | None = Field(None, description="Text tokens generated per second.")
+    images: Speed | None = Field(None, description="Pictures sampled per second.")
+    questions: Speed | None = Field(None, description="Questions about pictures answered per second.")
+    sequences: Speed | None = Field(None, description="Log-probabilities of a picture per second.")
+    pairs: Speed | None = Field(None, description="Pairs trained on per second.")
     picture_bytes: Positive | None = Field(None, description="Size of a stored picture.")
 
 
-class ExecutionConfig(Section):
+class ExecutionConfig(Options):
     """Where a round runs; it changes no result."""
 
     runner: Literal["local", "ray"] = Field(
@@ -334,11 +328,13 @@ class ExecutionConfig(Section):
     )
 
 
-class RoundConfig(Section):
+class RoundConfig(Options):
     """The configuration of one round of self-improvement."""
 
-    name: str = Field(min_length=1, description="Name of the profile, shown in reports and the Prefect UI.")
-    seed: int = Field(0, description="Seed of the round; the seeds of all items are derived from it.")
+    name: str = Field(
+        min_length=1, max_length=200, description="Name of the profile, shown in reports and the Prefect UI."
+    )
+    seed: Seed = Field(0, description="Seed of the round; the seeds of all items are derived from it.")
     storage: StorageConfig = StorageConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ospo_core.artifacts.manifest import Manifest
+from ospo_core.errors import printable
 from ospo_core.report.formats import duration, human, reasons, whole
 from ospo_core.schema import StageName
 
@@ -77,5 +78,5 @@ def round_summary(manifests: Mapping[StageName, Manifest], ran: Collection[Stage
         table.add_column("Source")
     for line in stage_lines(manifests, ran):
         cells = [line.name, line.items_in, f"{line.rows} {line.unit}", line.drops_in_words, line.time]
-        table.add_row(*(Text(cell) for cell in [*cells, *([line.source] if known else [])]))
+        table.add_row(*(Text(printable(cell)) for cell in [*cells, *([line.source] if known else [])]))
     return table

@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ospo_core.artifacts.ids import derive_seed, digest_of
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.config import RoundConfig
+from ospo_core.config.text_files import lines_of, local_path, read_text
 from ospo_core.errors import ConfigError, StageError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.failures import describe_drops
@@ -139,15 +139,8 @@ def excluded_prompts(config: RoundConfig) -> list[str]:
     held_out = load_evaluation_prompts(config.evaluation.model_copy(update={"limit": sys.maxsize}))
     excluded = {prompt.prompt for prompt in held_out}
     for name in config.prompts.contamination_lists:
-        try:
-            lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise ConfigError(
-                f"cannot be read: {error.strerror}",
-                field="prompts.contamination_lists",
-                value=name,
-                remedy="Give text files with one evaluation prompt per line",
-            ) from error
+        field, remedy = "prompts.contamination_lists", "Give text files with one evaluation prompt per line"
+        lines = lines_of(read_text(local_path(name, field), field, remedy))
         excluded |= {line.strip() for line in lines}
     return sorted(excluded - {""})
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.prefect_server import configure_prefect
+from flows.prefect_server import check_answers, configure_prefect
+from ospo_core.errors import ConfigError, OspoError
 
 _OWNER = """
 import subprocess, sys, time
@@ -57,6 +58,21 @@ def test_home_that_cannot_be_written_is_replaced_by_the_scratch_folder(empty_env
     (empty_environment / ".ospo").write_text("a file where a folder should be", encoding="utf-8")
     configure_prefect(empty_environment / "scratch")
     assert os.environ["PREFECT_HOME"] == str(empty_environment / "scratch" / "prefect")
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://host:99999/api", "http://me:hush@host:port"])
+def test_what_is_no_address_is_named(empty_environment: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    with pytest.raises(ConfigError, match=r"^PREFECT_API_URL: is not an address") as caught:
+        configure_prefect(empty_environment / "scratch")
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["http://a\tb", "nonsense", "ftp://host", "http://me:hush@127.0.0.1:9/api"])
+def test_a_server_that_cannot_answer_is_named(address: str) -> None:
+    with pytest.raises(OspoError, match=r"^PREFECT_API_URL: the Prefect server does not answer: .*Start it") as caught:
+        check_answers(address, "Start it")
+    assert "hush" not in str(caught.value)
 
 
 def test_server_ends_when_its_owner_is_killed() -> None:

@@ -65,9 +65,11 @@ def test_mistakes_are_one_message(ospo: Ospo) -> None:
         (["prompts", "--where", "item_id = 'item0'"], ["where", "for some items only"]),
         (["prompts", "--round", "12"], ["round", "'12'", "at least 4 digits"]),
         (["prompts", "--change", "promts.x=1"], ["promts"]),
+        (["prompts", "--change", "storage.root=s3://me:hush@bucket"], ["storage.root", "user name", "***@bucket"]),
     ):
         code, out, err = ospo("backfill", *arguments)
         assert code == 2 and all(word in err for word in words) and "Traceback" not in err, err
+        assert "hush" not in err
 
 
 def test_plan_says_how_long_by_past_results(ospo: Ospo) -> None:

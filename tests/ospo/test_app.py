@@ -93,6 +93,30 @@ def test_wrong_option_is_named_with_exit_code_2(run: Run, arguments: list[str], 
     check_message(run(*arguments), 2, *words)
 
 
+@pytest.mark.parametrize("command", ["round", "plan", "status", "report", "cost", "rounds", "gc", "evaluate", "doctor"])
+def test_credentials_in_an_address_are_refused_before_anything_else(run: Run, command: str, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    overrides = ["--set", f"storage.scratch={scratch}", "--set", "storage.root=s3://me:hush@bucket"]
+    result = run(command, *overrides)
+    check_message(result, 2, "storage.root", "user name", "***@bucket")
+    assert "hush" not in result[2] and not scratch.exists()
+
+
+def test_a_path_that_no_terminal_shows_is_no_obstacle() -> None:
+    """A name in another encoding than the terminal's is shown with escapes."""
+    command = [sys.executable, "-m", "ospo", "experiments", "run", b"/nowhere/\xff"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 2 and b"no such experiment" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_message(run: Run) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "ospo", "experiments", "list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(b"Error: disk full") and b"Traceback" not in done.stderr
+    check_message(run("experiments", "run", "ablation", "--out", "/dev/null/x"), 2, "--out", "/dev/null/x")
+
+
 def test_wrong_type_in_a_profile_names_the_field(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("training:\n  steps: 2\n  learning_rate: fast\n", encoding="utf-8")

@@ -206,6 +206,44 @@ def test_misspelt_keys_are_errors(changes: dict[str, Any], key: str, nearest: st
         check_keys({"deploymets": []}, Path("deployments.yaml"))
 
 
+ENTRY = "deployments: [{name: t, entrypoint: flows.round.self_improvement_round, "
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("deployments: 3", "deployments: is not a list of mappings"),
+        ("deployments: [3]", "deployments: is not a list of mappings"),
+        ("deployments: !!bool x", "not valid YAML"),
+        ("work_pools: {a: 1}", "work_pools: is not a list of mappings"),
+        ("work_pools: [{type: process}]", "work_pools.name: Field required"),
+        ("work_pools: [{name: 3}]", "work_pools.name: Input should be a valid string"),
+        ("pull: 3", "pull"),
+        (f"{ENTRY}work_pool: 3}}]", "'t'.*work_pool: Input should be"),
+        (f"{ENTRY}schedules: [3]}}]", "'t'.*schedules"),
+        (f"{ENTRY}concurrency_limit: {{limit: a}}}}]", "'t'.*concurrency_limit"),
+        (f"{ENTRY}build: [3]}}]", "'t'.*build"),
+        (f"{ENTRY}parameters: 3}}]", "'t'.*parameters: Input should be"),
+        (
+            f"{ENTRY}parameters: {{config: {{storage: {{root: 's3://me:hush@b'}}}}}}}}]",
+            "holds a user name or a password",
+        ),
+        (f"{ENTRY}build: [{{x: {{overrides: [storage.root=s3://me:hush@b]}}}}]}}]", "holds a user name or a password"),
+        (
+            f"work_pools: [{{name: g, concurrency_limit: 1}}]\n{ENTRY}work_pool: {{name: g}}, "
+            "build: [{deployments.steps.profile: 3}]}]",
+            "deployments.steps.profile: Input should be",
+        ),
+    ],
+)
+def test_a_file_of_another_form_is_one_message(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "deployments.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=problem) as caught:
+        deploy(file, None, True)
+    assert str(file) in str(caught.value) and "hush" not in str(caught.value)
+
+
 def test_entry_points_are_flows() -> None:
     for entrypoint in ("flows.improv.self_improve", "flows.improve.self_improv", "flows.improve.StageName"):
         with pytest.raises(ConfigError, match="entry point is not a flow"):
@@ -252,6 +290,12 @@ def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
     done = ospo_deploy(PREFECT_HOME=str(tmp_path))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "PREFECT_API_URL" in done.stderr and "prefect server start" in done.stderr
+
+
+def test_a_setting_of_prefect_that_cannot_be_used_is_one_message(tmp_path: Path) -> None:
+    done = ospo_deploy(PREFECT_HOME=str(tmp_path), PREFECT_API_REQUEST_TIMEOUT="soon")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "request_timeout" in done.stderr.splitlines()[-1]
 
 
 def test_server_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -134,6 +134,11 @@ def training(folder: Path) -> Callable[[Terminal], bool]:
     return lambda terminal: next(folder.rglob("metrics.jsonl"), None) is not None and terminal.runs("training.run")
 
 
+def finishing(folder: Path) -> Callable[[Terminal], bool]:
+    """The last result is published, and the round's report is still to be written."""
+    return published(folder, "evaluation/*/manifest.json")
+
+
 _FORK = """
 import multiprocessing, sys, time
 from ospo.interrupt import quick_end
@@ -169,6 +174,44 @@ def termination(terminal: Terminal) -> int:
     return signal.SIGTERM
 
 
+def interrupt(terminal: Terminal) -> int:
+    os.kill(terminal.pid, signal.SIGINT)
+    return signal.SIGINT
+
+
+def termination_of_the_group(terminal: Terminal) -> int:
+    os.killpg(terminal.pid, signal.SIGTERM)
+    return signal.SIGTERM
+
+
+def holds_signals(terminal: Terminal) -> bool:
+    """Whether the command has begun and lets signals wait."""
+    status = Path(f"/proc/{terminal.pid}/status").read_text(encoding="utf-8")
+    (blocked,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked, 16) >> (signal.SIGINT - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "end"),
+    [
+        (0.0, interrupt),
+        (0.0, termination_of_the_group),
+        (0.05, ctrl_c),
+        (0.1, interrupt),
+        (0.2, termination_of_the_group),
+        (0.3, interrupt),
+        (0.6, termination_of_the_group),
+    ],
+)
+def test_the_first_moments_are_no_exception(folder: Path, seconds: float, end: Callable[[Terminal], int]) -> None:
+    terminal = start(folder)
+    deadline = time.monotonic() + PATIENCE
+    while not holds_signals(terminal) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(seconds)
+    check_ended(terminal, 128 + end(terminal))
+
+
 @pytest.mark.parametrize(
     ("moment", "end"),
     [
@@ -178,6 +221,7 @@ def termination(terminal: Terminal) -> int:
         (sampling, ctrl_c),
         (sharing, ctrl_c),
         (training, impatient_ctrl_c),
+        (finishing, interrupt),
     ],
     ids=lambda function: function.__name__,
 )

@@ -6,9 +6,13 @@ import pytest
 
 from ospo import output
 from ospo_core.artifacts.manifest import Manifest
+from ospo_core.prompts.probe import Probe
 from ospo_core.rounds.estimates import Work
+from ospo_core.rounds.garbage import Garbage
+from ospo_core.rounds.lineage import Cost
 from ospo_core.rounds.plan import StagePlan
-from ospo_core.schema import StageName
+from ospo_core.rounds.preflight import Finding
+from ospo_core.schema import StageName, SubCategory
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
 
 GROUP = {
@@ -81,3 +85,37 @@ def test_plan_shows_the_work_of_what_is_missing_and_its_sum(capsys: pytest.Captu
     assert "Not included: training" in shown and "99" not in shown
     output.show_plan(plans[:1], work, {})
     assert "Everything is cached" in capsys.readouterr().out
+
+
+MARKUP = "/tmp/[/x][bold]:smile:\x1b[2J"
+
+
+def test_texts_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """What looks like markup is no markup, and what would control the terminal does not."""
+    group = {**GROUP, "name": MARKUP}
+    decision = {**DECISION, "reason": MARKUP, "metric": MARKUP, "categories": [group]}
+    manifests = {
+        StageName.PROMPTS: manifest(StageName.PROMPTS, drops={MARKUP: 2}),
+        StageName.EVALUATION: manifest(StageName.EVALUATION, extra={"decision": decision}),
+    }
+    figures = {"prompts": 4, "accuracy": 0.5, "low": 0.2, "high": 0.8}
+    start = ModelRef(digest="s" * 64, source=MARKUP)
+    found = Probe(SubCategory.COLOR_1, MARKUP, failures={MARKUP: 1}, examples={MARKUP: [MARKUP]})
+    for show in (
+        lambda: output.show_title(MARKUP),
+        lambda: output.show_text(MARKUP),
+        lambda: output.show_round(manifests, None, Promotion(changed=False, reason=MARKUP), MARKUP),
+        lambda: output.show_accuracy(MARKUP, {"judge": MARKUP, "groups": {MARKUP: figures}}),
+        lambda: output.show_plan([StagePlan(stage=StageName.IMAGES, status="run", note=MARKUP)]),
+        lambda: output.show_state(MARKUP, start, None, {}),
+        lambda: output.show_cost(MARKUP, {MARKUP: Cost()}),
+        lambda: output.show_rounds(MARKUP, None, []),
+        lambda: output.show_garbage(
+            [Garbage(key=MARKUP, kind=MARKUP, why=MARKUP, files=1, size=1, modified=0.0)], [MARKUP], False
+        ),
+        lambda: output.show_finding(Finding(MARKUP, MARKUP, 1.0)),
+        lambda: output.show_failures([found]),
+    ):
+        show()
+        shown = capsys.readouterr().out
+        assert "[/x][bold]" in shown and ":smile:" in shown and "\x1b" not in shown, shown

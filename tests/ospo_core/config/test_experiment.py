@@ -72,11 +72,38 @@ def test_overrides_come_last(tmp_path: Path) -> None:
         ("title: An arm\n", {"sedes": "[1]"}, "sedes"),
         ("title: An arm\n", {"arms": "[two]"}, "two.yaml"),
         ("title: An arm\n", {"profile": "shaps"}, "shapes"),
+        ("title: An arm\nseed: 2026-01-01\n", {}, "seed: .*valid integer"),
+        ("title: An arm\nname: !!binary aGk=\n", {}, "one.yaml: not valid YAML"),
+        ("title: An arm\ntraining: &a {loss: *a}\n", {}, "holds itself"),
+        ("title: An arm\n1: 2\n", {}, "one.yaml: not a mapping"),
+        ("title: An arm\ntraining: {1: 2}\n", {}, "training.1: unknown option"),
+        ("title: An arm\ntraining: {steps: .nan}\n", {}, "training.steps"),
+        ("title: [1]\n", {}, "an arm needs a title"),
+        ("title: http://me:hush@host\n", {}, "title: holds a user name"),
+        ("title: An arm\n", {"seeds": "[1e99]"}, "seeds"),
+        ("title: An arm\n", {"guidances": "[.inf]"}, "guidances"),
+        ("title: An arm\n", {"arms": "[one, one]"}, "names an arm twice"),
+        ("title: An arm\n", {"arms": "[../one]"}, "arms"),
+        ("title: An arm\n", {"common": "{1: 2}"}, "common"),
+        ("title: An arm\n", {"common": "{model: {path: 'http://me:hush@host'}}"}, "model.path: holds a user name"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, arm: str, changes: dict[str, str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words) as caught:
         load_experiment(folder(tmp_path, arm, **changes))
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["my experiment", "Übung", "-x", "[bold]"])
+def test_the_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    assert load_experiment(folder(tmp_path / name)).name == name
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 300, "a\0/b", "/dev/null"])
+def test_what_can_be_no_folder_is_one_message(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^experiment: "):
+        load_experiment(name)
 
 
 @pytest.mark.parametrize("section", ["model: {dtype: bfloat16}", "evaluation: {limit: 9}", "storage: {root: other}"])

@@ -56,7 +56,7 @@ def test_a_profile_without_a_name_is_called_after_its_file(tmp_path: Path) -> No
         ("training.steps=50", "training.steps", 50),
         ("training.loss.w_cond = 0", "training.loss.w_cond", 0.0),
         ("prompts.contamination_lists=[a.txt, b.txt]", "prompts.contamination_lists", ("a.txt", "b.txt")),
-        ("storage.endpoint_url=http://h:1/?a=b", "storage.endpoint_url", "http://h:1/?a=b"),
+        ("storage.endpoint_url=http://h:1/a=b", "storage.endpoint_url", "http://h:1/a=b"),
         ("storage.endpoint_url=null", "storage.endpoint_url", None),
         ("perturbations.densify=false", "perturbations.densify", False),
         ("name=other", "name", "other"),
@@ -119,6 +119,18 @@ def test_several_mistakes_are_listed_together(tmp_path: Path) -> None:
         ("training.steps=[1", ["training.steps", "not a YAML value"]),
         ("seed.deep=1", ["seed", "not a section"]),
         ("training.stepz=1", ["training.stepz", "'training.steps'"]),
+        ("seed=2026-99-99", ["seed", "valid integer", "'2026-99-99'"]),
+        ("seed=" + "9" * 5000, ["seed", "more than 100 digits"]),
+        ("seed=!!bool x", ["seed", "not of the kind !!bool"]),
+        ("seed=" + "[" * 10_000, ["seed", "nested more than 50 deep"]),
+        ("seed=99999999999999999999", ["seed", "less than 9223372036854775808"]),
+        ("engine.kv_cache_gib=1e300", ["engine.kv_cache_gib", "less than or equal to 65536"]),
+        ("images.guidance=1e300", ["images.guidance", "less than or equal to 1000000"]),
+        ("training.adam_betas=[0.9, 1]", ["training.adam_betas", "less than 1"]),
+        ("storage.shard_size=1" + "0" * 20, ["storage.shard_size", "less than 2147483648"]),
+        ("prompts.quotas.color_1=1" + "0" * 20, ["prompts.quotas.color_1", "less than or equal to 10000000"]),
+        ("speeds.tokens=1e300", ["speeds.tokens", "less than or equal to"]),
+        ("a." * 50_000 + "b=1", ["section.option=value"]),
     ],
 )
 def test_a_wrong_override_is_told(profile: Path, override: str, words: list[str]) -> None:
@@ -141,6 +153,21 @@ def test_an_unreadable_profile_names_its_file(tmp_path: Path, text: str, words: 
     """Empty, not a mapping, not YAML, or a key given twice: the file is named."""
     message = _error(_write(tmp_path, text))
     assert all(word in message for word in [*words, "round.yaml"]), message
+
+
+def test_very_many_mistakes_are_counted(tmp_path: Path) -> None:
+    """Only the first twenty are told."""
+    message = _error(_write(tmp_path, "".join(f"option_{number}: 1\n" for number in range(1000))))
+    assert message.startswith("1000 options") and message.endswith("and 980 more.")
+    assert len(message.splitlines()) == 22
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-of-this-name/x.yaml", "x" * 300, "x" * 300 + "/x.yaml", "a\0/x.yaml", "/dev/"]
+)
+def test_a_profile_that_no_file_can_be_is_one_message(name: str) -> None:
+    """Whatever the system says of the name."""
+    assert _error(Path(name)).startswith("profile: ")
 
 
 def test_a_missing_profile_lists_those_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,11 +82,51 @@ def test_the_limit_takes_evenly_from_sub_categories(tmp_path: Path) -> None:
         (['{"prompt": "a"}', '{"prompt": "a"}'], "the same prompt as line 1"),
         (['{"prompt": "a", "tag": "x", "include": [{"count": 1}]}'], "line 1"),
         (["", "  "], "contains no prompts"),
+        (['[{"prompt": "a"}]'], "line 1.*a JSON array|a JSON array.*line 1"),
+        (["[", '{"prompt": "a"}', "]"], "a JSON array"),
+        (["a cup", '{"prompt": "a"}'], "JSON below plain text .*line 2"),
+        (['{"prompt": "\\ud800"}'], "half of a character.*line 1"),
+        (['{"prompt": "a", "questions": ["\\udfff?"]}'], "half of a character.*line 1"),
+        (['{"prompt": "a", "x": ' + "[" * 100_000], "not JSON: .*line 1"),
+        (['{"prompt": ' + "9" * 5000 + "}"], "not JSON: .*line 1"),
+        (['{"prompt": NaN}'], "`prompt` is missing or not a string"),
+        (['{"prompt": "\\u0000"}'], "`prompt`"),
+        (["a\x00b"], "`prompt`"),
+        (["a" * 20_000], "`prompt`: .*10000 characters"),
+        (['{"prompt": "a", "sub_category": ["x"]}'], "`category`"),
+        (['{"prompt": "a", "item_id": 3}'], "`item_id`"),
+        (['{"prompt": "a", "tag": "x", "include": {}}'], "`include`"),
+        (['{"prompt": "a", "tag": "x", "include": [{"class": "c", "count": 1e999}]}'], "`include.0.count`"),
+        (['{"prompt": "a", "tag": "x", "include": [{"class": "c", "count": "3"}]}'], "`include.0.count`"),
+        (['{"prompt": "a", "tag": "x", "include": [{"class": ""}]}'], "`include.0.class`"),
+        (
+            ['{"prompt": "a", "tag": "x", "include": [{"class": "c", "position": ["on", 1]}]}'],
+            "names object 1, and there",
+        ),
+        (
+            ['{"prompt": "a", "tag": "x", "include": [{"class": "c", "position": ["on", -1]}]}'],
+            "`include.0.position.1`",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, lines: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_evaluation_prompts(written(tmp_path / "p.jsonl", lines))
+
+
+def test_a_byte_order_mark_and_unusual_ends_of_lines_are_no_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes('\ufeff{"prompt": "a\u2028b"}\r\n{"prompt": "c"}\r'.encode())
+    config = EvaluationConfig(prompts=str(path))
+    assert [prompt.prompt for prompt in load_evaluation_prompts(config)] == ["a\u2028b", "c"]
+    path.write_bytes("\ufeffa\u2028b\r\n[a] c\r".encode())
+    assert [prompt.prompt for prompt in load_evaluation_prompts(config)] == ["a\u2028b", "[a] c"]
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 300, "a\0b", "/dev/zero", "/tmp"])
+def test_what_can_be_no_file_is_one_message(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.prompts: "):
+        load_evaluation_prompts(EvaluationConfig(prompts=name))
 
 
 def test_a_missing_or_binary_file_is_said_so(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ospo_core.artifacts.tables import iter_rows, read_shard
 from ospo_core.errors import ConfigError, StageError
 from ospo_core.schema import SubCategory
-from ospo_core.stages.prompts import PromptsStage
+from ospo_core.stages.prompts import PromptsStage, excluded_prompts
 from tests.support.rounds import ScriptedResources, finished, small_round, text_run
 
 
@@ -95,3 +95,15 @@ def test_missing_contamination_list_is_named(tmp_path: Path) -> None:
     config = small_round(tmp_path, prompts={"contamination_lists": ["/nowhere/list.txt"]})
     with pytest.raises(ConfigError, match=r"/nowhere/list\.txt"):
         finished(text_run(PromptsStage(), config, ScriptedResources()))
+
+
+def test_contamination_lists_are_read_as_they_are_written(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    config = small_round(tmp_path, prompts={"contamination_lists": [str(listed)]})
+    listed.write_bytes("\ufeffa cup\r\n\r\n a\u2028b \n".encode())
+    assert {"a cup", "a\u2028b"} < set(excluded_prompts(config)), "without the mark of byte order, cut at ends of lines"
+    for content, problem in ((b"a\xffb", "not UTF-8 text: byte 1 is 0xff"), (None, "is not a file")):
+        listed.unlink()
+        listed.write_bytes(content) if content is not None else listed.mkdir()
+        with pytest.raises(ConfigError, match=rf"^prompts\.contamination_lists: {problem}"):
+            excluded_prompts(config)
