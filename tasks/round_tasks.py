@@ -19,6 +19,8 @@ from ospo_core.stages.model_ref import (
     ModelRef,
     Promotion,
     current_model,
+    note_model,
+    noted_model,
     starting_model,
     stored_ref,
 )
@@ -123,11 +125,11 @@ def nightly_start(config: RoundConfig, flow_run: str) -> ModelRef:
     It is recorded under `nightly/` in the storage, since a retry may follow the run's own promotion.
     """
     storage, key = open_storage(config), f"{NIGHTLY}/{flow_run}.json"
-    if storage.exists(key):
-        return ModelRef.model_validate_json(storage.read(key))
+    if (noted := noted_model(storage, key)) is not None:
+        return noted
     pointer = current_model(storage)
     model = starting_model(config, storage) if pointer is None else stored_ref(pointer.digest, pointer.key)
-    storage.write(key, model.model_dump_json().encode())
+    note_model(storage, key, model)
     return model
 
 

@@ -11,7 +11,7 @@ from ospo_core.errors import ModelError
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import CURRENT, current_model
 from ospo_core.stages.run import content_of
-from ospo_core.stages.training import MODEL_DIGEST
+from ospo_core.stages.training import trained
 
 _LEAST_DIGITS = 6
 
@@ -66,7 +66,7 @@ def find_model(storage: Storage, manifests: Iterable[Manifest], wanted: str) -> 
     """
     pointer = current_model(storage) if wanted == CURRENT else None
     name = pointer.digest if pointer is not None else wanted.removeprefix("models/")
-    known = sorted({str(one.extra[MODEL_DIGEST]) for one in manifests if one.stage is StageName.TRAINING})
+    known = sorted({trained(one).model.digest for one in manifests if one.stage is StageName.TRAINING})
     fitting = [digest for digest in known if digest.startswith(name)]
     if len(fitting) != 1 or len(name) < _LEAST_DIGITS:
         listed = ", ".join(digest[:12] for digest in known) or "none"
@@ -82,10 +82,10 @@ def find_model(storage: Storage, manifests: Iterable[Manifest], wanted: str) -> 
 def lineage(manifests: Sequence[Manifest], model: str) -> list[Generation]:
     """Return the generations of a model, itself first, back to the first one trained in this storage."""
     generations: list[Generation] = []
-    trainings = {str(one.extra[MODEL_DIGEST]): one for one in manifests if one.stage is StageName.TRAINING}
+    trainings = {trained(one).model.digest: one for one in manifests if one.stage is StageName.TRAINING}
     while model in trainings and model not in {one.model for one in generations}:
         training = trainings[model]
-        parent = str(training.extra["parent_digest"])
+        parent = trained(training).parent.digest
         stages = (training, *ancestors(manifests, training))
         generations.append(Generation(model=model, parent=parent, stages=stages, promoted=_verdict(manifests, model)))
         model = parent

@@ -19,7 +19,7 @@ from ospo_core.stages import StageRun
 from ospo_core.stages.model_ref import ModelPointer, Promotion, current_model, promote
 from ospo_core.stages.partial import chosen_items
 from ospo_core.stages.run import find
-from ospo_core.stages.training import MERGED, MODEL_DIGEST
+from ospo_core.stages.training import trained
 
 Status = Literal["cached", "run", "waits", "damaged"]
 Standing = Literal["up to date", "out of date", "not done yet"]
@@ -181,10 +181,11 @@ def report_key(manifests: Mapping[StageName, Manifest]) -> str:
 def _child(manifests: Mapping[StageName, Manifest]) -> ModelPointer:
     """Return the pointer to the trained model of a round."""
     training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
+    made = trained(training)
     return ModelPointer(
-        digest=training.extra[MODEL_DIGEST],
-        key=training.extra[MERGED],
-        parent=training.extra["parent_digest"],
+        digest=made.model.digest,
+        key=made.merged,
+        parent=made.parent.digest,
         training=training.fingerprint,
         evaluation=evaluation.fingerprint,
     )

@@ -16,7 +16,7 @@ from ospo_core.config.sections import Section
 from ospo_core.errors import ConfigError
 from ospo_core.rounds.round import Round, RoundKind
 from ospo_core.schema import StageName
-from ospo_core.stages.attempts import ROUNDS, StageRecord, now, read_record_file, stage_record
+from ospo_core.stages.attempts import ROUNDS, StageRecord, damaged_record, now, read_record_file, stage_record
 from ospo_core.stages.model_ref import ModelRef
 
 _LEAST_DIGITS = 4
@@ -48,7 +48,10 @@ def read_record(storage: Storage, round_id: str) -> RoundRecord:
         MissingObjectError: there is none.
         DamagedArtifactError: it is not what was written.
     """
-    return read_record_file(storage, _key(round_id), RoundRecord)
+    record = read_record_file(storage, _key(round_id), RoundRecord)
+    if record.id != round_id:
+        raise damaged_record(storage, _key(round_id), "is that of another round")
+    return record
 
 
 def find_record(storage: Storage, wanted: str) -> RoundRecord:
@@ -71,7 +74,8 @@ def find_record(storage: Storage, wanted: str) -> RoundRecord:
 
 def round_ids(storage: Storage) -> list[str]:
     """Return the ids of all rounds and evaluations recorded in a storage, sorted."""
-    return sorted({key.split("/")[1] for key in storage.list(ROUNDS) if key.endswith("/round.json")})
+    places = (key.split("/") for key in storage.list(ROUNDS))
+    return sorted(place[1] for place in places if len(place) == 3 and place[2] == "round.json")
 
 
 def stage_records(storage: Storage, round_id: str) -> dict[StageName, StageRecord]:

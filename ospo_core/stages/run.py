@@ -111,6 +111,11 @@ class StageRun:
         return prefix_of(self.stage.name, self.fingerprint)
 
     @property
+    def claim(self) -> str:
+        """Key of an empty object, written again with every shard, so that garbage collection spares older ones."""
+        return f"{self.prefix}/in-use"
+
+    @property
     def is_partial(self) -> bool:
         """Whether only chosen items are recomputed, and the rows of the others are kept."""
         return self.attempt is not None and bool(self.attempt.where)
@@ -183,6 +188,7 @@ class StageRun:
     def compute_shard(self, spec: ShardSpec) -> tuple[ShardEntry, bool]:
         """Compute and publish a shard unless it is published already; return its entry, and whether it was computed."""
         with _disk_faults(self.scratch), self.stage.lock(self):
+            self.storage.write(self.claim, b"")
             found = self.find_shard(spec)
             if found is not None:
                 return found, False
@@ -230,6 +236,7 @@ class StageRun:
 
         Raises:
             StageError: the result cannot be used, e.g. no prompts or no pairs.
+            DamagedArtifactError: a shard was deleted while others were computed.
         """
         started = time.monotonic()
         finished = self.stage.finish(self, self.manifest_of(done))
@@ -241,6 +248,7 @@ class StageRun:
         )
         published = publish_manifest(self.storage, manifest)
         self.note()
+        self.storage.delete(self.claim)
         return published
 
     def note(self) -> None:

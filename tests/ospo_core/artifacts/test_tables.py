@@ -25,33 +25,34 @@ from ospo_core.artifacts.tables import (
     publish_shard,
     read_shard,
     read_table,
-    scan,
+    select,
     write_shard,
 )
 from ospo_core.errors import DamagedArtifactError, StageError, StorageError
 from ospo_core.schema import SCHEMA_VERSION, TABLES, StageName, table_from_rows
 from tests.support.tables import question_table
 
-_PREFIX = prefix_of(StageName.QUESTIONS, "f")
+_PREFIX = prefix_of(StageName.QUESTIONS, "f" * 64)
 
 
 def _stage(storage: Storage, parts: Sequence[pa.Table]) -> Manifest:
     """Write `parts` as the shards of one stage."""
     shards = tuple(write_shard(storage, f"{_PREFIX}/part-{n:05d}.parquet", part) for n, part in enumerate(parts))
     rows = sum(part.num_rows for part in parts)
-    return Manifest(stage=StageName.QUESTIONS, fingerprint="f", version=1, shards=shards, rows=rows, items_in=rows)
+    return Manifest(stage=StageName.QUESTIONS, fingerprint="f" * 64, version=1, shards=shards, rows=rows, items_in=rows)
 
 
 def test_rows_come_back_in_order_and_by_column(storage: Storage) -> None:
-    """Tables, single shards, rows and lazy frames all give what was written."""
+    """Tables, single shards, rows and chosen rows all give what was written."""
     manifest = _stage(storage, [question_table(0, 3), question_table(3, 2)])
     whole = question_table(0, 5)
     assert read_table(storage, manifest).equals(whole)
     assert read_shard(storage, manifest, 1).equals(question_table(3, 2))
     assert read_table(storage, manifest, ["prompt"]).column_names == ["prompt"]
     assert list(iter_rows(storage, manifest)) == whole.to_pylist()
-    found = scan(storage, manifest).filter(pl.col("item_id") == "item-4").select("item_id").collect()
+    found = select(storage, manifest, ["item_id"], pl.col("item_id") == "item-4")
     assert found["item_id"].to_list() == ["item-4"]
+    assert select(storage, manifest, ["prompt"])["prompt"].to_list() == whole["prompt"].to_pylist()
 
 
 def test_an_entry_says_what_the_shard_is(storage: Storage) -> None:
@@ -112,8 +113,9 @@ def test_a_changed_or_missing_shard_is_never_read(storage: Storage) -> None:
     with pytest.raises(DamagedArtifactError, match=r"part-00001\.parquet"):
         next(rows)
     storage.delete(key)
-    with pytest.raises(DamagedArtifactError, match="missing"):
-        read_table(storage, manifest)
+    for read in (read_table, select):
+        with pytest.raises(DamagedArtifactError, match="missing"):
+            read(storage, manifest, ["prompt"])
 
 
 def test_streaming_holds_one_shard_at_a_time(local_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +143,9 @@ def test_unknown_columns_and_empty_stages_are_told(local_storage: Storage) -> No
     with pytest.raises(StageError, match="promt"):
         read_table(local_storage, manifest, ["promt"])
     empty = manifest.model_copy(update={"shards": ()})
-    for read in (read_table, scan):
+    for read in (read_table, select):
         with pytest.raises(StageError, match="no shards"):
-            read(local_storage, empty)
+            read(local_storage, empty, ["prompt"])
 
 
 def _publish(storage: Storage, number: int, start: int, rows: int = 2) -> ShardEntry:
@@ -197,9 +199,9 @@ def test_a_resumed_stage_has_the_digest_of_an_uninterrupted_one(storage: Storage
         _publish(storage, number, number * 2)
     loaded = [load_shard_entry(storage, _PREFIX, f"part-{number:05d}") for number in range(3)]
     shards = tuple(entry for entry in loaded if entry)
-    resumed = Manifest(stage=StageName.QUESTIONS, fingerprint="f", version=1, shards=shards, rows=6, items_in=9)
+    resumed = Manifest(stage=StageName.QUESTIONS, fingerprint="f" * 64, version=1, shards=shards, rows=6, items_in=9)
     publish_manifest(storage, resumed)
-    assert load_manifest(storage, StageName.QUESTIONS, "f") == resumed
+    assert load_manifest(storage, StageName.QUESTIONS, "f" * 64) == resumed
     assert read_table(storage, resumed).equals(question_table(0, 6))
     storage.delete_folder(_PREFIX)
     fresh = tuple(_publish(storage, number, number * 2) for number in range(3))

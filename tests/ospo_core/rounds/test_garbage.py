@@ -85,7 +85,11 @@ def test_current_model_keeps_all_that_it_was_made_from(storage: Storage) -> None
     evaluation = made(StageName.EVALUATION, 9, (), child="1" * 64, decision={"promote": True})
     publish_manifest(storage, evaluation)
     pointer = ModelPointer(
-        digest="1" * 64, key="k", parent="0" * 64, training=f"{1:064x}", evaluation=evaluation.fingerprint
+        digest="1" * 64,
+        key=f"models/{'1' * 64}",
+        parent="0" * 64,
+        training=f"{1:064x}",
+        evaluation=evaluation.fingerprint,
     )
     promote(storage, pointer)
     assert not set(FIRST) & set(keys(storage)) and evaluation.prefix not in keys(storage)

@@ -23,25 +23,28 @@ from tests.support.rounds import model_files, small_round
 
 
 def pointer(digest: str, parent: str) -> ModelPointer:
-    return ModelPointer(digest=digest, key=f"models/{digest}", parent=parent, training="t", evaluation="e")
+    return ModelPointer(digest=digest, key=f"models/{digest}", parent=parent, training="7" * 64, evaluation="8" * 64)
+
+
+A, B, C, X = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 
 
 def test_first_promotion_sets_the_pointer_and_repeating_it_changes_nothing(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     assert current_model(storage) is None
-    assert promote(storage, pointer("b", "a")).changed
-    assert not promote(storage, pointer("b", "a")).changed
-    assert current_model(storage) == pointer("b", "a")
+    assert promote(storage, pointer(B, A)).changed
+    assert not promote(storage, pointer(B, A)).changed
+    assert current_model(storage) == pointer(B, A)
 
 
 def test_child_replaces_only_the_parent_that_it_was_compared_with(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    promote(storage, pointer("b", "a"))
-    refused = promote(storage, pointer("x", "a"))
+    promote(storage, pointer(B, A))
+    refused = promote(storage, pointer(X, A))
     assert not refused.changed and "not the parent" in refused.reason
-    assert promote(storage, pointer("c", "b")).changed
-    assert current_model(storage) == pointer("c", "b")
-    assert not promote(storage, pointer("b", "a")).changed  # the first round, cached, run again
+    assert promote(storage, pointer(C, B)).changed
+    assert current_model(storage) == pointer(C, B)
+    assert not promote(storage, pointer(B, A)).changed  # the first round, cached, run again
 
 
 def test_damaged_pointer_is_named(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_current_model_is_fetched_from_storage(tmp_path: Path) -> None:
     local = model_files(tmp_path / "merged")
     digest = model_digest(local)
     storage.put_folder(local, f"models/{digest}")
-    promote(storage, pointer(digest, "a"))
+    promote(storage, pointer(digest, A))
     ref = starting_model(config, storage)
     assert ref == stored_ref(digest, f"models/{digest}")
     fetched = model_folder(ref, storage, tmp_path / "scratch")
