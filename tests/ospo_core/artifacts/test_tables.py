@@ -5,6 +5,7 @@ They publish one by one: what is published is found and verified, and two attemp
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ospo_core.artifacts import tables
+from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, prefix_of, publish_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import (
@@ -206,6 +208,64 @@ def test_a_resumed_stage_has_the_digest_of_an_uninterrupted_one(storage: Storage
     storage.delete_folder(_PREFIX)
     fresh = tuple(_publish(storage, number, number * 2) for number in range(3))
     assert resumed.model_copy(update={"shards": fresh}).digest == resumed.digest
+
+
+@pytest.mark.parametrize(
+    "copy", ["part-00001.json", "images", f"{StageName.QUESTIONS}/{'e' * 64}"], ids=["shard", "stage", "fingerprint"]
+)
+def test_the_entry_of_another_shard_or_stage_is_not_taken(local_storage: Storage, copy: str) -> None:
+    """Neither swapped within a folder, nor moved to another stage together with its rows."""
+    entry = _publish(local_storage, 0, 0)
+    data = local_storage.read(f"{_PREFIX}/part-00000.json")
+    if copy.endswith(".json"):
+        local_storage.write(f"{_PREFIX}/{copy}", data)
+        place = _PREFIX, "part-00001"
+    else:
+        local_storage.write(f"{copy}/part-00000.json", data)
+        local_storage.write(f"{copy}/{entry.file}", local_storage.read(f"{_PREFIX}/{entry.file}"))
+        place = copy, "part-00000"
+    with pytest.raises(DamagedArtifactError, match=f"{place[0]}/{place[1]}.json.*another shard or stage"):
+        load_shard_entry(local_storage, *place)
+
+
+def test_an_entry_of_an_earlier_version_is_found(local_storage: Storage) -> None:
+    """It does not say in which folder it was made."""
+    entry = _publish(local_storage, 0, 0)
+    local_storage.write(f"{_PREFIX}/part-00000.json", dump_checksummed(entry))
+    assert load_shard_entry(local_storage, _PREFIX, "part-00000") == entry
+
+
+@pytest.mark.parametrize("change", [{"file": "../x"}, {"file": "/etc/passwd"}, {"sha256": "x"}, {"sha256": "A" * 64}])
+def test_a_forged_entry_is_damage(local_storage: Storage, change: dict[str, str]) -> None:
+    """Its checksum is right, but it names a file elsewhere or no digest."""
+    entry = _publish(local_storage, 0, 0)
+    local_storage.write(f"{_PREFIX}/part-00000.json", dump_checksummed({**entry.model_dump(), **change}))
+    with pytest.raises(DamagedArtifactError, match=r"part-00000\.json.*not a shard entry"):
+        load_shard_entry(local_storage, _PREFIX, "part-00000")
+
+
+@pytest.mark.parametrize("cut", [0, 3, 4, 12, 100, -1, -4, -8])
+def test_rows_that_are_no_parquet_are_named(local_storage: Storage, cut: int) -> None:
+    """A cut file is damage, even if the manifest was forged to have its digest."""
+    manifest = _stage(local_storage, [question_table(0, 50)])
+    data = local_storage.read(manifest.shard_key(0))[:cut]
+    local_storage.write(manifest.shard_key(0), data)
+    entry = manifest.shards[0].model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    with pytest.raises(DamagedArtifactError, match=r"part-00000\.parquet.*not a Parquet file"):
+        read_shard(local_storage, manifest.model_copy(update={"shards": (entry,)}), 0)
+
+
+@pytest.mark.parametrize(("change", "word"), [(None, "was deleted"), (b"x", "changed")])
+def test_publishing_checks_that_all_shards_are_still_there(storage: Storage, change: bytes | None, word: str) -> None:
+    """A shard that vanished while others were computed is named, and nothing is published."""
+    manifest = _stage(storage, [question_table(0, 3), question_table(3, 3)])
+    if change is None:
+        storage.delete(manifest.shard_key(0))
+    else:
+        storage.write(manifest.shard_key(0), change)
+    with pytest.raises(DamagedArtifactError, match=rf"part-00000\.parquet: shard part-00000 {word}.*Run again"):
+        publish_manifest(storage, manifest)
+    assert load_manifest(storage, StageName.QUESTIONS, "f" * 64) is None
 
 
 def _killed(_storage: Storage, _key: str, _data: bytes) -> bool:
