@@ -41,7 +41,7 @@ def test_bytes_that_nobody_wrote_are_damage_of_the_file_that_has_them(data: byte
 @settings(max_examples=300, deadline=None)
 @given(st.binary() | st.text(alphabet='{}[]":,0123456789eE+-.NaInfity\\ud').map(str.encode))
 def test_no_bytes_at_all_fail_in_another_way(data: bytes) -> None:
-    with pytest.raises(DamagedArtifactError, match="^f: damaged"):
+    with pytest.raises(DamagedArtifactError, match=r"^f: damaged"):
         load_checksummed(data, "f")
 
 
