@@ -12,7 +12,7 @@ from ospo_core.rounds import Round, plan
 from ospo_core.rounds.garbage import NIGHTLY
 from ospo_core.rounds.plan import count_chosen, manifests_before, report_key, standings
 from ospo_core.rounds.preflight import preflight
-from ospo_core.rounds.records import find_record, record_round
+from ospo_core.rounds.records import config_of, find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import (
@@ -88,7 +88,7 @@ def find_round(config: RoundConfig, wanted: str | None) -> Round:
                 "is an evaluation of one model, which has no stages", field="round", value=wanted, remedy="Name a round"
             )
         here = {name: getattr(config, name).model_dump(mode="json") for name in ("storage", "execution")}
-        found = RoundConfig.model_validate({**record.config, **here})
+        found = config_of(record, **here)
         round = Round(found, storage, record.model, recorded_id=record.id)
     tag_round(round, "backfill")
     return round

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.storage import Storage
+from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
-from ospo_core.errors import ConfigError
+from ospo_core.errors import ConfigError, DamagedArtifactError
 from ospo_core.rounds.round import Round, RoundKind
 from ospo_core.schema import StageName
 from ospo_core.stages.attempts import ROUNDS, StageRecord, damaged_record, now, read_record_file, stage_record
@@ -52,6 +53,24 @@ def read_record(storage: Storage, round_id: str) -> RoundRecord:
     if record.id != round_id:
         raise damaged_record(storage, _key(round_id), "is that of another round")
     return record
+
+
+def config_of(record: RoundRecord, **sections: Any) -> RoundConfig:
+    """Return the configuration of a recorded round, in which `sections` replace its own.
+
+    Raises:
+        DamagedArtifactError: it is none of this version.
+    """
+    try:
+        return RoundConfig.model_validate({**record.config, **sections})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        option = ".".join(str(part) for part in first["loc"])
+        raise DamagedArtifactError(
+            f"its configuration is none of this version: {option}: {first['msg']}",
+            field=_key(record.id),
+            remedy=f"Use the version that recorded it, or `ospo gc --forget {record.id}`",
+        ) from error
 
 
 def find_record(storage: Storage, wanted: str) -> RoundRecord:

@@ -10,7 +10,15 @@ from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError, DamagedArtifactError
 from ospo_core.rounds import Round
-from ospo_core.rounds.records import find_record, forget_round, read_record, record_round, round_ids, stage_records
+from ospo_core.rounds.records import (
+    config_of,
+    find_record,
+    forget_round,
+    read_record,
+    record_round,
+    round_ids,
+    stage_records,
+)
 from ospo_core.schema import StageName
 from ospo_core.stages.attempts import Attempt, StageRecord, record_stage, stage_record
 from tests.support.rounds import made_up_model, small_round
@@ -89,3 +97,15 @@ def test_a_forged_record_of_a_round_is_damage(tmp_path: Path, model: dict[str, s
     storage.write(f"rounds/{opened.id}/round.json", dump_checksummed(document))
     with pytest.raises(DamagedArtifactError, match=r"round\.json: the record is damaged"):
         read_record(storage, opened.id)
+
+
+@pytest.mark.parametrize("change", [{"nope": 1}, {"seed": "x"}, {"storage": 5}, {"prompts": {"quotas": {"x": 1}}}])
+def test_a_configuration_of_another_version_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    config = small_round(tmp_path)
+    record = record_round(Round(config, Storage(config.storage.root), made_up_model(config)))
+    assert config_of(record) == config and config_of(record, seed=5).seed == 5
+    other = record.model_copy(update={"config": {**record.config, **change}})
+    with pytest.raises(
+        DamagedArtifactError, match=rf"rounds/{record.id}/round\.json: .*{next(iter(change))}.*--forget"
+    ):
+        config_of(other)
