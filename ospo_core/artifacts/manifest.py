@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ospo_core.artifacts.addresses import StorageKey
 from ospo_core.artifacts.checksummed_json import damaged, dump_checksummed, load_checksummed
@@ -59,6 +59,14 @@ class Manifest(_Record):
     cpu_seconds: float = Field(0.0, ge=0, description="Processor time of the stage.")
     gpu_seconds: float = Field(0.0, ge=0, description="Time of the GPUs the stage held.")
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @field_validator("ingredients")
+    @classmethod
+    def _names_its_upstream(cls, ingredients: dict[str, Any]) -> dict[str, Any]:
+        upstream = ingredients.get("upstream", {})
+        if not isinstance(upstream, dict) or not all(isinstance(content, str) for content in upstream.values()):
+            raise ValueError("`upstream` gives the content of each earlier stage as text")
+        return ingredients
 
     @cached_property
     def digest(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ospo_core.artifacts.checksummed_json import damaged
 from ospo_core.artifacts.manifest import Manifest, load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config.sections import Section
@@ -126,8 +127,20 @@ def cost(manifests: Iterable[Manifest]) -> Cost:
     )
 
 
+def promotes(evaluation: Manifest) -> bool:
+    """Return whether a finished evaluation of a child decided to promote it.
+
+    Raises:
+        DamagedArtifactError: its manifest holds no decision.
+    """
+    decision = evaluation.extra.get("decision")
+    if not isinstance(decision, dict) or not isinstance(decision.get("promote"), bool):
+        raise damaged(evaluation.prefix, "its manifest holds no decision")
+    return bool(decision["promote"])
+
+
 def _verdict(manifests: Iterable[Manifest], model: str) -> bool | None:
     """Return the decision of the last evaluation in which the model was the child."""
     tests = (one for one in manifests if one.stage is StageName.EVALUATION and one.extra.get("child") == model)
-    verdicts = [bool(one.extra["decision"]["promote"]) for one in tests]
+    verdicts = [promotes(one) for one in tests]
     return verdicts[-1] if verdicts else None
