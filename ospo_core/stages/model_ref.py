@@ -87,10 +87,18 @@ def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
     if not ref.source.startswith(STORED):
         return _verified(resolve_model(ref.source), ref)
     local = scratch / "models" / ref.digest
-    if not (local / "config.json").is_file() or model_digest(local) != ref.digest:
+    if not _holds(local, ref):
         key = ref.source.removeprefix(STORED)
         storage.get_folder(key, local, lambda fetched: _verified(fetched, ref, storage.uri(key)))
     return _verified(local, ref)
+
+
+def _holds(folder: Path, ref: ModelRef) -> bool:
+    """Return whether `folder` has the model `ref`, whole."""
+    try:
+        return model_digest(folder) == ref.digest
+    except ModelError:  # there is no folder, or not all of it
+        return False
 
 
 def _verified(folder: Path, ref: ModelRef, name: str = "") -> Path:

@@ -240,3 +240,17 @@ def test_a_copy_that_is_refused_leaves_nothing(storage: Storage, tmp_path: Path)
     with pytest.raises(ValueError, match="not this one"):
         storage.get_folder("models/m", tmp_path / "copy", refuse)
     assert list(tmp_path.rglob("config.json")) in ([], [tmp_path / "root" / "models" / "m" / "config.json"])
+
+
+def test_an_empty_object_says_when_it_was_last_written(storage: Storage) -> None:
+    """Writing it again makes it younger; that is how a running stage claims its folder."""
+    times = []
+    for _ in range(2):
+        storage.write("stage/in-use", b"")
+        (one,) = storage.details("stage")
+        assert (one.key, one.size) == ("stage/in-use", 0)
+        times.append(one.modified)
+        time.sleep(1.1)
+    assert times[0] < times[1] and abs(times[1] - time.time()) < 60
+    storage.delete("stage/in-use")
+    assert storage.details("stage") == []

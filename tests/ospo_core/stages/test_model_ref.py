@@ -88,6 +88,8 @@ def test_current_model_is_fetched_from_storage(tmp_path: Path) -> None:
     assert model_digest(fetched) == digest
     (fetched / "model.safetensors").write_text("broken copy", encoding="utf-8")
     assert model_digest(model_folder(ref, storage, tmp_path / "scratch")) == digest
+    (fetched / "model.safetensors").unlink()
+    assert model_digest(model_folder(ref, storage, tmp_path / "scratch")) == digest
 
 
 @pytest.mark.parametrize(
