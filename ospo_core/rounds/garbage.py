@@ -4,7 +4,7 @@ Kept are the results that the records of rounds name, the current model, and eve
 flow run notes its starting model for its own retries; such notes expire like the rest. Questions of held-out prompts
 (`heldout/`) always stay: all rounds of a lineage share them, and they are small.
 
-A run that resumes a stage writes into its folder with every shard (`StageRun.claim`), so the newest file of a folder
+A run writes into a stage's folder with every shard that it computes or finds (`StageRun.claim`), so the newest file
 says whether somebody uses it, and publishing checks that no shard has gone.
 `keep_hours` must be longer than a shard takes.
 """

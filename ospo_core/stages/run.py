@@ -112,7 +112,7 @@ class StageRun:
 
     @property
     def claim(self) -> str:
-        """Key of an empty object, written again with every shard, so that garbage collection spares older ones."""
+        """Key of an empty object, written whenever a shard is found, so that garbage collection spares its folder."""
         return f"{self.prefix}/in-use"
 
     @property
@@ -188,9 +188,9 @@ class StageRun:
     def compute_shard(self, spec: ShardSpec) -> tuple[ShardEntry, bool]:
         """Compute and publish a shard unless it is published already; return its entry, and whether it was computed."""
         with _disk_faults(self.scratch), self.stage.lock(self):
-            self.storage.write(self.claim, b"")
             found = self.find_shard(spec)
             if found is not None:
+                self.storage.write(self.claim, b"")
                 return found, False
             started, cpu_started = time.monotonic(), _cpu_seconds()
             result = run_chosen_items(self, spec) if self.is_partial else self.stage.run_shard(self, spec)
