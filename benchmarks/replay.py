@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from ospo_core.artifacts.checksummed_json import load_checksummed
 from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
-from ospo_core.artifacts.tables import read_shard
+from ospo_core.artifacts.tables import read_shard, read_shard_entry
 from ospo_core.config import RoundConfig
 from ospo_core.rounds.plan import plan_round
 from ospo_core.rounds.round import Round
@@ -52,8 +51,7 @@ def units_of(storage: Storage, manifest: Manifest) -> list[list[ShardEntry]]:
     """Return the shards that a stage published, wave by wave."""
     names = [key.removeprefix(f"{manifest.prefix}/") for key in storage.list(manifest.prefix)]
     names = [name for name in names if name.endswith(".json") and "/" not in name and name != "manifest.json"]
-    keys = [f"{manifest.prefix}/{name}" for name in names]
-    entries = [ShardEntry.model_validate(load_checksummed(storage.read(key), key)) for key in keys]
+    entries = [read_shard_entry(storage, manifest.prefix, name.removesuffix(".json")) for name in names]
     waves: dict[int, list[ShardEntry]] = {}
     for entry in entries:
         waves.setdefault(int(entry.extra.get("wave", 0)), []).append(entry)

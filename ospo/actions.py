@@ -25,7 +25,7 @@ from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
 from ospo_core.rounds.plan import FinishedRound, StagePlan, finished_round, plan_round, report_key, standings
 from ospo_core.rounds.preflight import CHECKS, preflight
-from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
+from ospo_core.rounds.records import config_of, find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model, starting_model
 from ospo_core.stages.partial import KEPT_ROWS
@@ -205,7 +205,7 @@ def show_rounds(profile: str, overrides: Sequence[str]) -> None:
     records = [read_record(storage, identity) for identity in round_ids(storage)]
     listed = []
     for record in sorted(records, key=lambda one: one.created_at):
-        config = RoundConfig.model_validate(record.config)
+        config = config_of(record)
         round = Round(config, storage, record.model, record.kind, recorded_id=record.id)
         found = standings(round) if record.kind == "round" else {}
         listed.append((record, config, found))

@@ -12,13 +12,15 @@ from ospo_core.rounds import Round, plan
 from ospo_core.rounds.garbage import NIGHTLY
 from ospo_core.rounds.plan import count_chosen, manifests_before, report_key, standings
 from ospo_core.rounds.preflight import preflight
-from ospo_core.rounds.records import find_record, record_round
+from ospo_core.rounds.records import config_of, find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import (
     ModelRef,
     Promotion,
     current_model,
+    note_model,
+    noted_model,
     starting_model,
     stored_ref,
 )
@@ -86,7 +88,7 @@ def find_round(config: RoundConfig, wanted: str | None) -> Round:
                 "is an evaluation of one model, which has no stages", field="round", value=wanted, remedy="Name a round"
             )
         here = {name: getattr(config, name).model_dump(mode="json") for name in ("storage", "execution")}
-        found = RoundConfig.model_validate({**record.config, **here})
+        found = config_of(record, **here)
         round = Round(found, storage, record.model, recorded_id=record.id)
     tag_round(round, "backfill")
     return round
@@ -123,11 +125,11 @@ def nightly_start(config: RoundConfig, flow_run: str) -> ModelRef:
     It is recorded under `nightly/` in the storage, since a retry may follow the run's own promotion.
     """
     storage, key = open_storage(config), f"{NIGHTLY}/{flow_run}.json"
-    if storage.exists(key):
-        return ModelRef.model_validate_json(storage.read(key))
+    if (noted := noted_model(storage, key)) is not None:
+        return noted
     pointer = current_model(storage)
     model = starting_model(config, storage) if pointer is None else stored_ref(pointer.digest, pointer.key)
-    storage.write(key, model.model_dump_json().encode())
+    note_model(storage, key, model)
     return model
 
 

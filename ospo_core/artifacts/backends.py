@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from fsspec import AbstractFileSystem
 
 from ospo_core.artifacts.atomic_write import atomic_file, flush_to_disk, temporary_file
 from ospo_core.artifacts.storage_errors import is_left_to_the_caller, response_code, storage_exceptions
+from ospo_core.errors import StorageError
 
 Answer = TypeVar("Answer")
 
@@ -44,29 +46,29 @@ class StoredObject:
 
 
 class LocalBackend:
-    """A folder of this machine."""
+    """A folder of this machine. The root may be reached through links; below it none is followed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def read(self, key: str) -> bytes:
         """Return the bytes at `key`."""
-        return (self.root / key).read_bytes()
+        return self._path(key).read_bytes()
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """Yield the bytes at `key` block by block."""
-        with (self.root / key).open("rb") as stream:
+        with self._path(key).open("rb") as stream:
             while block := stream.read(_LOCAL_BLOCK):
                 yield block
 
     def write(self, key: str, data: bytes) -> None:
         """Write a temporary file beside `key`, flush it to the disk, and rename it into place."""
-        with atomic_file(self.root / key) as temporary:
+        with atomic_file(self._path(key)) as temporary:
             temporary.write_bytes(data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a temporary file and link it to `key`, which fails if `key` exists; readers see all of it or none."""
-        target = self.root / key
+        target = self._path(key)
         if target.exists():
             return False
         with temporary_file(target) as temporary:
@@ -85,27 +87,41 @@ class LocalBackend:
 
     def upload(self, source: Path, key: str) -> None:
         """Copy `source` to a temporary file beside `key` and rename it into place."""
-        with atomic_file(self.root / key) as temporary:
+        with atomic_file(self._path(key)) as temporary:
             shutil.copyfile(source, temporary)
 
     def exists(self, key: str) -> bool:
         """Return whether there is a file at `key`."""
-        return (self.root / key).is_file()
+        return self._path(key).is_file()
 
     def objects(self, prefix: str) -> list[StoredObject]:
-        """Return the files below `prefix` ("" is the root), temporary ones included, vanishing ones skipped."""
+        """Return the files below `prefix` ("" is the root), with temporary ones, without vanishing ones and links."""
         found: list[StoredObject] = []
-        for path in (self.root / prefix).rglob("*"):
+        for path in self._path(prefix).rglob("*"):
             with suppress(FileNotFoundError):
-                status = path.stat()
-                if path.is_file():
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
                     key = path.relative_to(self.root).as_posix()
                     found.append(StoredObject(key, status.st_size, status.st_mtime))
         return found
 
     def delete(self, key: str) -> None:
         """Remove the file at `key`."""
-        (self.root / key).unlink(missing_ok=True)
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        """Return the path of `key`.
+
+        Raises:
+            StorageError: a part of it is a symbolic link, which may lead out of the root.
+        """
+        path = self.root / key
+        parts = [path, *path.parents]
+        for part in parts[: parts.index(self.root)]:
+            if part.is_symlink():
+                remedy = "Put what it names in its place: links in a storage are not followed"
+                raise StorageError("is a symbolic link", field=str(part), remedy=remedy)
+        return path
 
 
 class RemoteBackend:

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from ospo_core.artifacts.ids import canonical_json, digest_of, plain
-from ospo_core.errors import DamagedArtifactError
+from ospo_core.errors import DamagedArtifactError, OspoError
 
 _CHECKSUM = "sha256_of_this_document"
 
@@ -22,18 +22,23 @@ def dump_checksummed(document: object) -> bytes:
     return _render(digest_of(body), body)
 
 
-def load_checksummed(data: bytes, name: str) -> dict[str, Any]:
+def load_checksummed(data: bytes, name: str, required: bool = True) -> dict[str, Any]:
     """Return the document that `dump_checksummed` made into `data`; an error names the file `name`.
+
+    Unless the checksum is `required`, a document without one is accepted, as earlier versions wrote a few.
 
     Raises:
         DamagedArtifactError: the bytes are not those that were written.
     """
     try:
         body = json.loads(data)
-    except ValueError as error:
-        raise damaged(name, "is not JSON") from error
-    digest = body.pop(_CHECKSUM, None) if isinstance(body, dict) else None
-    if digest is None or digest != digest_of(body) or _render(digest, body) != data:
+        digest = body.pop(_CHECKSUM, None) if isinstance(body, dict) else None
+        if isinstance(body, dict) and digest is None and not required:
+            return body
+        whole = digest is not None and digest == digest_of(body) and _render(digest, body) == data
+    except (ValueError, RecursionError, OspoError) as error:  # not JSON, too deep, not finite or half a character
+        raise damaged(name, "is not JSON that this project writes") from error
+    if not whole:
         raise damaged(name, "does not match its own digest")
     return dict(body)
 

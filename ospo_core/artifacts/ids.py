@@ -12,14 +12,17 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 
 from ospo_core.errors import OspoError
 
 Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | None"
 """What JSON can hold."""
+
+Digest: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+"""A sha256 as 64 hex digits: the field type of every digest that is read back, since folders are named after them."""
 
 
 def canonical_json(obj: object) -> str:

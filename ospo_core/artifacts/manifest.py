@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ospo_core.artifacts.addresses import StorageKey
 from ospo_core.artifacts.checksummed_json import damaged, dump_checksummed, load_checksummed
-from ospo_core.artifacts.ids import digest_of
+from ospo_core.artifacts.ids import Digest, digest_of
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
+from ospo_core.errors import DamagedArtifactError
 from ospo_core.schema import SCHEMA_VERSION, StageName
 
 
@@ -26,10 +28,10 @@ class ShardEntry(_Record):
     """One shard: a Parquet file, its contents, and what was dropped while computing it."""
 
     name: str = Field(description="Name of the shard, `part-00000`.")
-    file: str = Field(description="Name of its Parquet file in the stage's folder.")
+    file: StorageKey = Field(description="Name of its Parquet file in the stage's folder.")
     table: str = Field(description="Table of ospo_core.schema.TABLES; empty if the columns match none.")
     rows: int = Field(ge=0)
-    sha256: str = Field(description="Of the Parquet file's bytes, hex.")
+    sha256: Digest = Field(description="Of the Parquet file's bytes, hex.")
     bytes: int = Field(ge=0, description="Size of the Parquet file.")
     drops: dict[str, int] = Field(default_factory=dict, description="Items dropped, by reason.")
     counts: dict[str, float] = Field(default_factory=dict, description="Other named figures: tokens, calls, images.")
@@ -43,7 +45,7 @@ class Manifest(_Record):
     """A finished stage: identity, ingredients, shards, drops and timings. Small, JSON, safe to pass between tasks."""
 
     stage: StageName
-    fingerprint: str = Field(description="sha256 of the ingredients (docs/architecture.md, decision 3).")
+    fingerprint: Digest = Field(description="sha256 of the ingredients (docs/architecture.md, decision 3).")
     version: int = Field(description="Version of the stage's code.")
     schema_version: int = SCHEMA_VERSION
     ingredients: dict[str, Any] = Field(default_factory=dict, description="What the fingerprint was computed from.")
@@ -57,6 +59,14 @@ class Manifest(_Record):
     cpu_seconds: float = Field(0.0, ge=0, description="Processor time of the stage.")
     gpu_seconds: float = Field(0.0, ge=0, description="Time of the GPUs the stage held.")
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @field_validator("ingredients")
+    @classmethod
+    def _names_its_upstream(cls, ingredients: dict[str, Any]) -> dict[str, Any]:
+        upstream = ingredients.get("upstream", {})
+        if not isinstance(upstream, dict) or not all(isinstance(content, str) for content in upstream.values()):
+            raise ValueError("`upstream` gives the content of each earlier stage as text")
+        return ingredients
 
     @cached_property
     def digest(self) -> str:
@@ -99,9 +109,11 @@ def publish_manifest(storage: Storage, manifest: Manifest) -> Manifest:
     Of several writers one wins; the others get the winner's manifest, whose shards are not verified.
 
     Raises:
-        DamagedArtifactError: another manifest was published and is damaged.
+        DamagedArtifactError: a file of `manifest` has gone or has another size, which is found out by one listing; or
+            another manifest was published and is damaged.
         StorageError: the storage cannot be written.
     """
+    _check_files(storage, manifest)
     key = manifest_key(manifest.stage, manifest.fingerprint)
     if storage.create(key, dump_checksummed(manifest)):
         return manifest
@@ -126,6 +138,19 @@ def load_manifest(storage: Storage, stage: StageName, fingerprint: str, verify: 
     for entry in manifest.shards if verify else ():
         verify_shard(storage, manifest.prefix, entry)
     return manifest
+
+
+def _check_files(storage: Storage, manifest: Manifest) -> None:
+    """Check that the files of a stage that is about to be published are there: hours may have passed meanwhile."""
+    sizes = {one.key: one.size for one in storage.details(manifest.prefix)} if manifest.shards else {}
+    for index, entry in enumerate(manifest.shards):
+        key = manifest.shard_key(index)
+        if sizes.get(key) != entry.bytes:
+            raise DamagedArtifactError(
+                f"shard {entry.name} {'changed' if key in sizes else 'was deleted'} while its stage was running",
+                field=storage.uri(key),
+                remedy="Run again: shards that are no longer there are computed anew",
+            )
 
 
 def verify_shard(storage: Storage, prefix: str, entry: ShardEntry) -> None:

@@ -7,16 +7,20 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ospo_core.artifacts.addresses import check_endpoint, checked_key, is_key, split_root
 from ospo_core.artifacts.atomic_write import atomic_folder, is_temporary
 from ospo_core.artifacts.backends import Backend, LocalBackend, RemoteBackend, StoredObject
 from ospo_core.artifacts.storage_errors import as_storage_error
-from ospo_core.errors import StorageError, has_userinfo, redact
+from ospo_core.errors import StorageError
+
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Environment variables that hold the address of an S3-compatible store, unless one is configured."""
 
 _PROBE = b"ospo" * 4096
 _CONNECT_TIMEOUT = 2.5
@@ -36,22 +40,14 @@ class Storage:
         endpoint_url: address of an S3-compatible store; None means AWS itself, or AWS_ENDPOINT_URL.
 
     Raises:
-        StorageError: the root is empty, has no bucket, carries credentials, or its protocol is not supported.
+        StorageError: the root is empty, has no bucket, or is another kind of address; or the endpoint is none.
     """
 
     def __init__(self, root: str, endpoint_url: str | None = None) -> None:
-        for field, address in (("storage.root", root), ("storage.endpoint_url", endpoint_url or "")):
-            if has_userinfo(address):
-                remedy = "Give credentials through the environment, e.g. AWS_ACCESS_KEY_ID"
-                raise StorageError("an address must not carry credentials", field=field, remedy=remedy)
+        if endpoint_url:
+            check_endpoint(endpoint_url)
         self.endpoint_url = endpoint_url
-        self.protocol, _, path = root.rpartition("://")
-        self.protocol = self.protocol or "file"
-        if not path.strip("/") and (self.protocol != "file" or not path):
-            raise StorageError(
-                "names no place", field="storage.root", value=root, remedy="Give a folder or s3://bucket"
-            )
-        self.root = str(Path(path).expanduser().absolute()) if self.protocol == "file" else root.rstrip("/")
+        self.protocol, self.root = split_root(root)
 
     def __repr__(self) -> str:
         """Return the root, for logs."""
@@ -110,10 +106,14 @@ class Storage:
         return [one.key for one in self.details(prefix) if not is_temporary(PurePosixPath(one.key))]
 
     def details(self, prefix: str) -> builtins.list[StoredObject]:
-        """Return the objects below the folder `prefix` with size and time, by key, including temporary files."""
+        """Return the objects below the folder `prefix` with size and time, by key, including temporary files.
+
+        What others have put there under names that are no keys, such as `a/../b` in a bucket, is not among them.
+        """
         prefix = checked_key(prefix.rstrip("/")) if prefix.rstrip("/") else ""
         with as_storage_error("list", self.uri(prefix), self.endpoint_url):
-            return sorted(self._backend.objects(prefix), key=lambda one: one.key)
+            found = [one for one in self._backend.objects(prefix) if is_key(one.key)]
+        return sorted(found, key=lambda one: one.key)
 
     def delete(self, key: str) -> None:
         """Remove the object at `key`; a missing object is not an error."""
@@ -130,7 +130,7 @@ class Storage:
             self.delete(key)
         folder = self.local_path(prefix.rstrip("/"))
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # a link in it is removed, not followed
         return len(keys)
 
     def put_folder(self, local: Path, key: str) -> None:
@@ -143,8 +143,10 @@ class Storage:
             with self._errors_of("write", target):
                 self._backend.upload(source, target)
 
-    def get_folder(self, key: str, local: Path) -> None:
+    def get_folder(self, key: str, local: Path, check: Callable[[Path], object] = lambda folder: None) -> None:
         """Copy the objects below `key` into the folder `local`, which appears complete or, if new, not at all.
+
+        `check` sees the copy before it appears; if it raises an error, the copy is removed.
 
         Raises:
             StorageError: there is nothing below `key`, or the copy fails.
@@ -159,6 +161,7 @@ class Storage:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as stream:
                     stream.writelines(self.blocks(entry))
+            check(fresh)
 
     def uri(self, key: str = "") -> str:
         """Return the address of `key`: an absolute path, or `s3://bucket/prefix/key`."""
@@ -167,15 +170,6 @@ class Storage:
     def local_path(self, key: str) -> Path | None:
         """Return the path of `key` if the root is a local folder, else None."""
         return Path(self.root) / checked_key(key) if self.protocol == "file" else None
-
-    def storage_options(self) -> dict[str, str]:
-        """Return the options that Polars needs to read an address of this storage; they contain no credentials."""
-        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if self.protocol != "s3" or not endpoint:
-            return {}
-        plain_http = str(endpoint.startswith("http://")).lower()
-        region = os.environ.get("AWS_DEFAULT_REGION", os.environ.get("AWS_REGION", "us-east-1"))
-        return {"aws_endpoint_url": endpoint, "aws_allow_http": plain_http, "aws_region": region}
 
     def check_writable(self) -> None:
         """Write and delete a small object, so that a long run fails early; takes at most 10 s on S3.
@@ -200,29 +194,14 @@ class Storage:
             return LocalBackend(Path(self.root))
         import fsspec
 
-        if self.protocol not in fsspec.available_protocols():
-            remedy = "Use a folder or s3://"
-            raise StorageError("protocol not supported", field="storage.root", value=self.root, remedy=remedy)
+        for variable in ENDPOINT_VARIABLES if self.endpoint_url is None else ():
+            if os.environ.get(variable):
+                check_endpoint(os.environ[variable], variable)
         with as_storage_error("open", self.root, self.endpoint_url):
-            options = _s3_options(self.endpoint_url, patient) if self.protocol == "s3" else {}
-            filesystem = fsspec.filesystem(self.protocol, **options)
-            if self.protocol == "s3":
-                filesystem.retries = 1
+            filesystem = fsspec.filesystem(self.protocol, **_s3_options(self.endpoint_url, patient))
+            filesystem.retries = 1
         path = self.root.rpartition("://")[2]
         return RemoteBackend(filesystem, path, self.protocol, _PATIENCE if patient else _IMPATIENCE)
-
-
-def checked_key(key: str) -> str:
-    """Return `key` if it is a plain relative key.
-
-    Raises:
-        StorageError: it is empty or absolute, contains `..`, or is not normalised.
-    """
-    odd = "\\" in key or "\0" in key or "://" in key or key != str(PurePosixPath(key)) or key == "."
-    if not key or odd or key.startswith("/") or ".." in key.split("/"):
-        remedy = "A key is relative and stays below the root: no '..', no leading '/'"
-        raise StorageError("is not a key", field="key", value=redact(key), remedy=remedy)
-    return key
 
 
 def _s3_options(endpoint_url: str | None, patient: bool) -> dict[str, Any]:

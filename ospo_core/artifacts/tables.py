@@ -26,6 +26,7 @@ from ospo_core.schema import SCHEMA_VERSION, TABLES
 
 _ROW_GROUP = 4096
 _ROWS_AT_ONCE = 64
+_FOLDER = "folder"
 
 
 def write_shard(storage: Storage, key: str, table: pa.Table, **figures: Any) -> ShardEntry:
@@ -67,9 +68,9 @@ def publish_shard(storage: Storage, prefix: str, shard_name: str, table: pa.Tabl
     file = f"{shard_name}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
     made = entry_of(shard_name, file, table, data, **figures)
     storage.write(f"{prefix}/{file}", data)
-    if storage.create(_entry_key(prefix, shard_name), dump_checksummed(made)):
+    if storage.create(_entry_key(prefix, shard_name), dump_checksummed({**made.model_dump(), _FOLDER: prefix})):
         return made
-    there = _read_entry(storage, prefix, shard_name)
+    there = read_shard_entry(storage, prefix, shard_name)
     if there.file != file:
         storage.delete(f"{prefix}/{file}")
     return there
@@ -83,7 +84,7 @@ def load_shard_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEnt
         StorageError: the storage cannot be read.
     """
     try:
-        entry = _read_entry(storage, prefix, shard_name)
+        entry = read_shard_entry(storage, prefix, shard_name)
     except MissingObjectError:
         return None
     verify_shard(storage, prefix, entry)
@@ -109,23 +110,19 @@ def read_entry(storage: Storage, prefix: str, entry: ShardEntry, columns: Sequen
         raise damaged(storage.uri(key), "is missing") from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise damaged(storage.uri(key), "its bytes are not those that were published")
-    file = pq.ParquetFile(pa.BufferReader(data))
-    unknown = sorted(set(columns or ()) - set(file.schema_arrow.names))
-    if unknown:
-        raise StageError("unknown columns", field=storage.uri(key), value=unknown, remedy="See ospo_core.schema.TABLES")
-    # one thread: a shard is small, or most of it is one column, so waking others takes longer than they save
-    return file.read(list(columns) if columns is not None else None, use_threads=False).replace_schema_metadata(None)
+    try:
+        return _decode(data, columns, storage.uri(key))
+    except (pa.ArrowException, OSError) as error:  # what pyarrow raises for bytes that are no Parquet
+        raise damaged(storage.uri(key), "is not a Parquet file") from error
 
 
 def read_table(storage: Storage, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return all shards of a stage as one table; use `iter_rows` or `scan` for tables too large for memory.
+    """Return all shards of a stage as one table; use `iter_rows` or `select` for tables too large for memory.
 
     Raises:
         DamagedArtifactError, StageError: as `read_shard`; StageError also if the stage has no shard.
     """
-    if not manifest.shards:
-        raise StageError("has no shards", field=manifest.prefix, remedy="Read a stage that writes a table")
-    return pa.concat_tables(read_shard(storage, manifest, index, columns) for index in range(len(manifest.shards)))
+    return pa.concat_tables(_shards(storage, manifest, columns))
 
 
 def iter_rows(storage: Storage, manifest: Manifest, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -139,28 +136,58 @@ def iter_rows(storage: Storage, manifest: Manifest, columns: Sequence[str] | Non
             yield from batch.to_pylist()
 
 
-def scan(storage: Storage, manifest: Manifest) -> pl.LazyFrame:
-    """Return the stage as a lazy Polars frame, which reads only the columns and rows that a query needs.
+def select(storage: Storage, manifest: Manifest, columns: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
+    """Return some columns of the rows that satisfy `where`; `columns` includes those that it needs.
 
-    It does not compare digests; `load_manifest(verify=True)` does.
+    One shard is in memory at a time, beside the chosen rows.
 
     Raises:
-        StageError: the stage has no shard.
+        DamagedArtifactError, StageError: as `read_shard`; StageError also if the stage has no shard.
     """
+    frames = (_frame(shard) for shard in _shards(storage, manifest, columns))
+    return pl.concat([frame if where is None else frame.filter(where) for frame in frames])
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    """Return `table` as a Polars frame."""
+    return cast(pl.DataFrame, pl.from_arrow(table))
+
+
+def _shards(storage: Storage, manifest: Manifest, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    """Yield the shards of a stage that has some."""
     if not manifest.shards:
         raise StageError("has no shards", field=manifest.prefix, remedy="Read a stage that writes a table")
-    addresses = [storage.uri(manifest.shard_key(index)) for index in range(len(manifest.shards))]
-    return pl.scan_parquet(addresses, storage_options=storage.storage_options() or None, glob=False)
+    yield from (read_shard(storage, manifest, index, columns) for index in range(len(manifest.shards)))
 
 
-def _read_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEntry:
-    """Return the entry of `shard_name` without reading its rows."""
+def _decode(data: bytes, columns: Sequence[str] | None, name: str) -> pa.Table:
+    """Return columns of the Parquet bytes `data`; an error names the file `name`."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    unknown = sorted(set(columns or ()) - set(file.schema_arrow.names))
+    if unknown:
+        raise StageError("unknown columns", field=name, value=unknown, remedy="See ospo_core.schema.TABLES")
+    # one thread: a shard is small, or most of it is one column, so waking others takes longer than they save
+    return file.read(list(columns) if columns is not None else None, use_threads=False).replace_schema_metadata(None)
+
+
+def read_shard_entry(storage: Storage, prefix: str, shard_name: str) -> ShardEntry:
+    """Return the entry of a published shard without reading its rows.
+
+    Raises:
+        MissingObjectError: the shard is not published.
+        DamagedArtifactError: the entry is damaged, or belongs to another shard or stage.
+    """
     key = _entry_key(prefix, shard_name)
-    document = load_checksummed(storage.read(key), storage.uri(key))
+    name = storage.uri(key)
+    document = load_checksummed(storage.read(key), name)
+    folder = document.pop(_FOLDER, prefix)  # entries of earlier versions do not say it
     try:
-        return ShardEntry.model_validate(document)
+        entry = ShardEntry.model_validate(document)
     except ValidationError as error:
-        raise damaged(storage.uri(key), "is not a shard entry of this version") from error
+        raise damaged(name, "is not a shard entry of this version") from error
+    if (folder, entry.name) != (prefix, shard_name):
+        raise damaged(name, "belongs to another shard or stage")
+    return entry
 
 
 def _entry_key(prefix: str, shard_name: str) -> str:

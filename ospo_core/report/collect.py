@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.artifacts.tables import read_table, scan
+from ospo_core.artifacts.tables import read_table, select
 from ospo_core.report.formats import Change, changed_words
 from ospo_core.report.pictures import Picture, embed
-from ospo_core.schema import CHILD, PARENT
+from ospo_core.schema import CHILD, PARENT, TABLES
 
 Row = Mapping[str, Any]
 
@@ -82,8 +82,8 @@ def pair_examples(
     """
     keys = read_table(storage, manifest, columns=["item_id", "sub_category"]).to_pylist()
     chosen = _one_of_each(keys, derive_seed("report", "pairs", seed), count)
-    plain = ["chosen_tokens", "rejected_tokens", "chosen_mask", "rejected_mask"]
-    frame = scan(storage, manifest).drop(plain).filter(pl.col("item_id").is_in(chosen)).collect()
+    shown = [name for name in TABLES["pairs"].names if not name.endswith(("_tokens", "_mask"))]
+    frame = select(storage, manifest, shown, pl.col("item_id").is_in(chosen))
     rows = {row["item_id"]: row for row in frame.iter_rows(named=True)}
     return [
         PairExample(
@@ -100,21 +100,20 @@ def pair_examples(
 def scores_by(storage: Storage, manifest: Manifest, label: str, score: str) -> dict[Any, NDArray[np.float64]]:
     """Return the finite values of column `score` by the value of column `label`; rows without a label are omitted."""
     kept = pl.col(label).is_not_null() & pl.col(score).is_finite()
-    frame = scan(storage, manifest).select(label, score).filter(kept).collect()
+    frame = select(storage, manifest, [label, score], kept)
     return {name: part[score].to_numpy() for (name,), part in frame.group_by(label, maintain_order=True)}
 
 
 def pair_scores(storage: Storage, manifest: Manifest) -> dict[str, NDArray[np.float64]]:
     """Return the scores S in [-1, 1] of the chosen and of the rejected pictures."""
-    frame = scan(storage, manifest).select("chosen_score", "rejected_score").collect()
+    frame = select(storage, manifest, ["chosen_score", "rejected_score"])
     return {side: frame[f"{side}_score"].to_numpy() for side in ("chosen", "rejected")}
 
 
 def training_series(storage: Storage, manifest: Manifest) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return the steps and values of every training metric by name; values that are not finite are omitted."""
-    columns = pl.col("step").cast(pl.Float64), pl.col("value"), pl.col("name")
-    frame = scan(storage, manifest).select(columns).filter(pl.col("value").is_finite()).collect().sort("step", "value")
-    groups = frame.group_by("name", maintain_order=True)
+    frame = select(storage, manifest, ["step", "value", "name"], pl.col("value").is_finite())
+    groups = frame.cast({"step": pl.Float64}).sort("step", "value").group_by("name", maintain_order=True)
     return {name: (part["step"].to_numpy(), part["value"].to_numpy()) for (name,), part in groups}
 
 
@@ -123,7 +122,7 @@ def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, co
 
     `column` is the verdict to compare, `oracle_correct` or `vqa_correct`; `seed` chooses the examples.
     """
-    keys = scan(storage, manifest).select(*_PICTURE, "model", column).collect()
+    keys = select(storage, manifest, [*_PICTURE, "model", column])
     before, after = (keys.filter(pl.col("model") == label) for label in (PARENT, CHILD))
     joined = before.join(after, on=_PICTURE, suffix="_after").sort(_PICTURE)
     groups: dict[str, list[Row]] = {name: [] for name in GROUPS.values()}
@@ -134,9 +133,9 @@ def comparisons(storage: Storage, manifest: Manifest, column: str, seed: int, co
         for name, members in groups.items()
     }
     items = [row["item_id"] for rows in chosen.values() for row in rows]
-    shown = scan(storage, manifest).filter(pl.col("item_id").is_in(items))
-    shown = shown.select(*_PICTURE, "model", "prompt", "sub_category", "image", column)
-    pictures = {_identity(row, row["model"]): row for row in shown.collect().iter_rows(named=True)}
+    columns = [*_PICTURE, "model", "prompt", "sub_category", "image", column]
+    shown = select(storage, manifest, columns, pl.col("item_id").is_in(items))
+    pictures = {_identity(row, row["model"]): row for row in shown.iter_rows(named=True)}
     return [
         ComparisonGroup(name, len(groups[name]), [_comparison(row, pictures, column) for row in rows])
         for name, rows in chosen.items()

@@ -3,23 +3,31 @@
 Kept are the results that the records of rounds name, the current model, and everything these were made from. A nightly
 flow run notes its starting model for its own retries; such notes expire like the rest. Questions of held-out prompts
 (`heldout/`) always stay: all rounds of a lineage share them, and they are small.
+
+A run writes into a stage's folder with every shard that it computes or finds (`StageRun.claim`), so the newest file
+says whether somebody uses it, and publishing checks that no shard has gone.
+`keep_hours` must be longer than a shard takes.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 
 from ospo_core.artifacts.backends import StoredObject
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import MissingObjectError
+from ospo_core.artifacts.tables import read_shard_entry
 from ospo_core.config.sections import Section
 from ospo_core.errors import StageError
 from ospo_core.rounds.lineage import all_manifests, ancestors, lineage
 from ospo_core.rounds.records import round_ids, stage_records
 from ospo_core.schema import StageName
+from ospo_core.stages.base import shard_name
 from ospo_core.stages.model_ref import current_model
-from ospo_core.stages.training import MODEL_DIGEST
+from ospo_core.stages.training import MERGED, trained
 
 MODELS, REPORTS, NIGHTLY = "models", "reports", "nightly"
 _REPORT_DIGITS = 16
@@ -66,18 +74,17 @@ def find_garbage(storage: Storage, keep_hours: float, forgotten: Collection[str]
         )
     manifests = all_manifests(storage)
     kept = _kept(storage, manifests, [one for one in rounds if one not in forgotten])
-    before = time.time() - keep_hours * 3600
-    return [one for one in _unreferenced(storage, manifests, kept) if one.modified <= before]
+    return list(_unreferenced(storage, manifests, kept, before=time.time() - keep_hours * 3600))
 
 
 def remove(storage: Storage, garbage: Iterable[Garbage]) -> int:
-    """Delete what `find_garbage` found; return the number of deleted files."""
+    """Delete what `find_garbage` found, unless it was written to since; return the number of deleted files."""
     deleted = 0
     for one in garbage:
         if one.kind in (REPORTS, NIGHTLY):
             storage.delete(one.key)
             deleted += 1
-        else:
+        elif _newest(storage.details(one.key)) <= one.modified:
             deleted += storage.delete_folder(one.key)
     return deleted
 
@@ -99,26 +106,51 @@ def _kept(storage: Storage, manifests: list[Manifest], rounds: Iterable[str]) ->
     return kept
 
 
-def _unreferenced(storage: Storage, manifests: list[Manifest], kept: dict[str, Manifest]) -> Iterator[Garbage]:
-    """Yield the folders of stages and models, and the reports, that nothing kept refers to."""
+def _unreferenced(
+    storage: Storage, manifests: list[Manifest], kept: dict[str, Manifest], before: float
+) -> Iterator[Garbage]:
+    """Yield folders of stages and models, and reports and notes, last written `before` and referred to by nothing kept.
+
+    What a younger training made stays too.
+    """
     published = {one.prefix for one in manifests}
+    trainings: set[str] = set()
     for stage in StageName:
         for folder, objects in _by_folder(storage.details(stage.value)).items():
-            if folder not in kept:
+            if folder not in kept and _newest(objects) <= before:
                 why = "no round refers to it" if folder in published else "never finished"
                 yield _garbage(folder, stage.value, why, objects)
-    pointer = current_model(storage)
-    models = {str(one.extra[MODEL_DIGEST]) for one in kept.values() if one.stage is StageName.TRAINING}
-    models |= {pointer.digest} if pointer is not None else set()
+            elif stage is StageName.TRAINING:
+                trainings.add(folder)
+    models = _models(storage, manifests, trainings)
     for folder, objects in _by_folder(storage.details(MODELS)).items():
-        if folder.partition("/")[2] not in models:
+        if folder not in models and _newest(objects) <= before:
             yield _garbage(folder, MODELS, "no kept training made it", objects)
+    yield from (one for one in _files(storage, kept) if one.modified <= before)
+
+
+def _files(storage: Storage, kept: dict[str, Manifest]) -> Iterator[Garbage]:
+    """Yield the reports of other rounds than those kept, and all notes of nightly runs."""
     prefixes = {one.fingerprint[:_REPORT_DIGITS] for one in kept.values()}
     for one in storage.details(REPORTS):
         if one.key.removesuffix(".html").rpartition("-")[2] not in prefixes:
             yield _garbage(one.key, REPORTS, "its round is gone", [one])
     for one in storage.details(NIGHTLY):
         yield _garbage(one.key, NIGHTLY, "its flow run began long ago", [one])
+
+
+def _models(storage: Storage, manifests: Iterable[Manifest], trainings: Collection[str]) -> set[str]:
+    """Return the folders of the current model and of those that these trainings made, finished or not."""
+    pointer = current_model(storage)
+    models = {pointer.key} if pointer is not None else set()
+    finished = {one.prefix: one for one in manifests}
+    for folder in trainings:
+        if folder in finished:
+            models.add(trained(finished[folder]).merged)
+            continue
+        with suppress(MissingObjectError):
+            models.add(str(read_shard_entry(storage, folder, shard_name(0)).extra.get(MERGED)))
+    return models
 
 
 def _by_folder(objects: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
@@ -132,5 +164,10 @@ def _by_folder(objects: Iterable[StoredObject]) -> dict[str, list[StoredObject]]
 
 
 def _garbage(key: str, kind: str, why: str, objects: list[StoredObject]) -> Garbage:
-    size, newest = sum(one.size for one in objects), max(one.modified for one in objects)
-    return Garbage(key=key, kind=kind, why=why, files=len(objects), size=size, modified=newest)
+    size = sum(one.size for one in objects)
+    return Garbage(key=key, kind=kind, why=why, files=len(objects), size=size, modified=_newest(objects))
+
+
+def _newest(objects: Iterable[StoredObject]) -> float:
+    """Return when one of the objects was last written."""
+    return max((one.modified for one in objects), default=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ospo_core.artifacts.checksummed_json import damaged
 from ospo_core.artifacts.manifest import Manifest, load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config.sections import Section
@@ -11,7 +12,7 @@ from ospo_core.errors import ModelError
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import CURRENT, current_model
 from ospo_core.stages.run import content_of
-from ospo_core.stages.training import MODEL_DIGEST
+from ospo_core.stages.training import trained
 
 _LEAST_DIGITS = 6
 
@@ -66,7 +67,7 @@ def find_model(storage: Storage, manifests: Iterable[Manifest], wanted: str) -> 
     """
     pointer = current_model(storage) if wanted == CURRENT else None
     name = pointer.digest if pointer is not None else wanted.removeprefix("models/")
-    known = sorted({str(one.extra[MODEL_DIGEST]) for one in manifests if one.stage is StageName.TRAINING})
+    known = sorted({trained(one).model.digest for one in manifests if one.stage is StageName.TRAINING})
     fitting = [digest for digest in known if digest.startswith(name)]
     if len(fitting) != 1 or len(name) < _LEAST_DIGITS:
         listed = ", ".join(digest[:12] for digest in known) or "none"
@@ -82,10 +83,10 @@ def find_model(storage: Storage, manifests: Iterable[Manifest], wanted: str) -> 
 def lineage(manifests: Sequence[Manifest], model: str) -> list[Generation]:
     """Return the generations of a model, itself first, back to the first one trained in this storage."""
     generations: list[Generation] = []
-    trainings = {str(one.extra[MODEL_DIGEST]): one for one in manifests if one.stage is StageName.TRAINING}
+    trainings = {trained(one).model.digest: one for one in manifests if one.stage is StageName.TRAINING}
     while model in trainings and model not in {one.model for one in generations}:
         training = trainings[model]
-        parent = str(training.extra["parent_digest"])
+        parent = trained(training).parent.digest
         stages = (training, *ancestors(manifests, training))
         generations.append(Generation(model=model, parent=parent, stages=stages, promoted=_verdict(manifests, model)))
         model = parent
@@ -126,8 +127,20 @@ def cost(manifests: Iterable[Manifest]) -> Cost:
     )
 
 
+def promotes(evaluation: Manifest) -> bool:
+    """Return whether a finished evaluation of a child decided to promote it.
+
+    Raises:
+        DamagedArtifactError: its manifest holds no decision.
+    """
+    decision = evaluation.extra.get("decision")
+    if not isinstance(decision, dict) or not isinstance(decision.get("promote"), bool):
+        raise damaged(evaluation.prefix, "its manifest holds no decision")
+    return bool(decision["promote"])
+
+
 def _verdict(manifests: Iterable[Manifest], model: str) -> bool | None:
     """Return the decision of the last evaluation in which the model was the child."""
     tests = (one for one in manifests if one.stage is StageName.EVALUATION and one.extra.get("child") == model)
-    verdicts = [bool(one.extra["decision"]["promote"]) for one in tests]
+    verdicts = [promotes(one) for one in tests]
     return verdicts[-1] if verdicts else None

@@ -12,6 +12,7 @@ from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config.sections import Section
 from ospo_core.errors import DamagedArtifactError, StageError
+from ospo_core.rounds.lineage import promotes
 from ospo_core.rounds.records import read_record, stage_records
 from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
@@ -19,7 +20,7 @@ from ospo_core.stages import StageRun
 from ospo_core.stages.model_ref import ModelPointer, Promotion, current_model, promote
 from ospo_core.stages.partial import chosen_items
 from ospo_core.stages.run import find
-from ospo_core.stages.training import MERGED, MODEL_DIGEST
+from ospo_core.stages.training import trained
 
 Status = Literal["cached", "run", "waits", "damaged"]
 Standing = Literal["up to date", "out of date", "not done yet"]
@@ -106,7 +107,7 @@ def finished_round(round: Round, until: StageName | None = None) -> FinishedRoun
 
 def apply_decision(storage: Storage, manifests: Mapping[StageName, Manifest]) -> Promotion:
     """Make the child the current model if the gate decided so; a refused child is kept, with the reason."""
-    if not manifests[StageName.EVALUATION].extra["decision"]["promote"]:
+    if not promotes(manifests[StageName.EVALUATION]):
         return Promotion(changed=False, reason="the gate refused the trained model")
     return promote(storage, _child(manifests))
 
@@ -114,7 +115,7 @@ def apply_decision(storage: Storage, manifests: Mapping[StageName, Manifest]) ->
 def applied_promotion(storage: Storage, manifests: Mapping[StageName, Manifest]) -> Promotion | None:
     """Return the effect of a decision that was applied; None if applying it would change the current model."""
     current = current_model(storage)
-    accepted = manifests[StageName.EVALUATION].extra["decision"]["promote"]
+    accepted = promotes(manifests[StageName.EVALUATION])
     if accepted and (current is None or current.digest == _child(manifests).parent):
         return None
     return apply_decision(storage, manifests)
@@ -181,10 +182,11 @@ def report_key(manifests: Mapping[StageName, Manifest]) -> str:
 def _child(manifests: Mapping[StageName, Manifest]) -> ModelPointer:
     """Return the pointer to the trained model of a round."""
     training, evaluation = manifests[StageName.TRAINING], manifests[StageName.EVALUATION]
+    made = trained(training)
     return ModelPointer(
-        digest=training.extra[MODEL_DIGEST],
-        key=training.extra[MERGED],
-        parent=training.extra["parent_digest"],
+        digest=made.model.digest,
+        key=made.merged,
+        parent=made.parent.digest,
         training=training.fingerprint,
         evaluation=evaluation.fingerprint,
     )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.storage import Storage
+from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
-from ospo_core.errors import ConfigError
+from ospo_core.errors import ConfigError, DamagedArtifactError
 from ospo_core.rounds.round import Round, RoundKind
 from ospo_core.schema import StageName
-from ospo_core.stages.attempts import ROUNDS, StageRecord, now, read_record_file, stage_record
+from ospo_core.stages.attempts import ROUNDS, StageRecord, damaged_record, now, read_record_file, stage_record
 from ospo_core.stages.model_ref import ModelRef
 
 _LEAST_DIGITS = 4
@@ -48,7 +49,28 @@ def read_record(storage: Storage, round_id: str) -> RoundRecord:
         MissingObjectError: there is none.
         DamagedArtifactError: it is not what was written.
     """
-    return read_record_file(storage, _key(round_id), RoundRecord)
+    record = read_record_file(storage, _key(round_id), RoundRecord)
+    if record.id != round_id:
+        raise damaged_record(storage, _key(round_id), "is that of another round")
+    return record
+
+
+def config_of(record: RoundRecord, **sections: Any) -> RoundConfig:
+    """Return the configuration of a recorded round, in which `sections` replace its own.
+
+    Raises:
+        DamagedArtifactError: it is none of this version.
+    """
+    try:
+        return RoundConfig.model_validate({**record.config, **sections})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        option = ".".join(str(part) for part in first["loc"])
+        raise DamagedArtifactError(
+            f"its configuration is none of this version: {option}: {first['msg']}",
+            field=_key(record.id),
+            remedy=f"Use the version that recorded it, or `ospo gc --forget {record.id}`",
+        ) from error
 
 
 def find_record(storage: Storage, wanted: str) -> RoundRecord:
@@ -71,7 +93,8 @@ def find_record(storage: Storage, wanted: str) -> RoundRecord:
 
 def round_ids(storage: Storage) -> list[str]:
     """Return the ids of all rounds and evaluations recorded in a storage, sorted."""
-    return sorted({key.split("/")[1] for key in storage.list(ROUNDS) if key.endswith("/round.json")})
+    places = (key.split("/") for key in storage.list(ROUNDS))
+    return sorted(place[1] for place in places if len(place) == 3 and place[2] == "round.json")
 
 
 def stage_records(storage: Storage, round_id: str) -> dict[StageName, StageRecord]:

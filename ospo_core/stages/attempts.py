@@ -6,11 +6,12 @@ Which attempt counts in a round is recorded in `rounds/<id>/<stage>.json`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError
 
 from ospo_core.artifacts.checksummed_json import dump_checksummed, load_checksummed
+from ospo_core.artifacts.ids import Digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.config.sections import Section
@@ -41,7 +42,7 @@ class Attempt(Section):
     where: str = ""
     overrides: tuple[str, ...] = ()
     number: int = Field(0, ge=0, validation_alias=AliasChoices("number", "attempt"))
-    of: str = ""
+    of: Digest | Literal[""] = ""
 
     def ingredients(self) -> dict[str, Any]:
         """Return what enters the fingerprint, so that no attempt overwrites another result."""
@@ -60,8 +61,8 @@ class StageRecord(Section):
     """
 
     stage: StageName
-    fingerprint: str
-    base: str
+    fingerprint: Digest
+    base: Digest
     attempt: Attempt | None = Field(None, validation_alias=AliasChoices("attempt", "redo"))
     at: str = Field(default_factory=now)
 
@@ -80,23 +81,40 @@ def stage_record(storage: Storage, round_id: str, stage: StageName) -> StageReco
         DamagedArtifactError: the record is not what was written.
     """
     try:
-        return read_record_file(storage, _key(round_id, stage), StageRecord)
+        record = read_record_file(storage, _key(round_id, stage), StageRecord)
     except MissingObjectError:
         return None
+    if record.stage is not stage:
+        raise damaged_record(storage, _key(round_id, stage), "is that of another stage")
+    return record
 
 
-def read_record_file(storage: Storage, key: str, kind: type[_Record]) -> _Record:
+def read_record_file(
+    storage: Storage, key: str, kind: type[_Record], writer: str = "run of the round", checksum_required: bool = True
+) -> _Record:
     """Return a record that was written with a checksum.
+
+    Args:
+        storage: where it is.
+        key: its place.
+        kind: its class.
+        writer: what writes it again once it is deleted, for the error.
+        checksum_required: False accepts a record without one, as earlier versions wrote it.
 
     Raises:
         MissingObjectError: there is none.
         DamagedArtifactError: it is not what was written.
     """
     try:
-        return kind.model_validate(load_checksummed(storage.read(key), storage.uri(key)))
+        return kind.model_validate(load_checksummed(storage.read(key), storage.uri(key), checksum_required))
     except (DamagedArtifactError, ValidationError) as error:
-        remedy = "Delete this file; the next run of the round writes it again"
-        raise DamagedArtifactError("the record is damaged", field=storage.uri(key), remedy=remedy) from error
+        raise damaged_record(storage, key, "is damaged", writer) from error
+
+
+def damaged_record(storage: Storage, key: str, problem: str, writer: str = "run of the round") -> DamagedArtifactError:
+    """Return the error for a record that is not what was written."""
+    remedy = f"Delete this file; the next {writer} writes it again"
+    return DamagedArtifactError(f"the record {problem}", field=storage.uri(key), remedy=remedy)
 
 
 def _key(round_id: str, stage: StageName) -> str:

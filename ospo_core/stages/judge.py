@@ -14,7 +14,7 @@ from ospo_core.errors import ModelError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import CURRENT, STORED, ModelRef, model_folder, starting_model
-from ospo_core.stages.training import MODEL_DIGEST, PARENT_SOURCE
+from ospo_core.stages.training import trained
 
 OPTION = "evaluation.judge"
 _NAME_A_FOLDER = f"Name the folder of the judge in {OPTION}"
@@ -95,8 +95,7 @@ def first_model(config: RoundConfig, storage: Storage, model: ModelRef) -> Model
         return model
     trainings, first = _trainings(storage), model
     while (training := trainings.pop(first.digest, None)) is not None:
-        source = str(training.extra.get(PARENT_SOURCE, ""))
-        first = ModelRef(digest=str(training.extra["parent_digest"]), source=source)
+        first = trained(training).parent
     if first.source.startswith(STORED):
         raise ModelError(
             "the training that made this model is gone, so the first model of its lineage is unknown",
@@ -120,7 +119,7 @@ def _trainings(storage: Storage) -> dict[str, Manifest]:
     name = StageName.TRAINING
     keys = [key for key in storage.list(name.value) if key.endswith("/manifest.json")]
     found = (load_manifest(storage, name, key.split("/")[-2], verify=False) for key in sorted(keys))
-    return {str(one.extra[MODEL_DIGEST]): one for one in found if one is not None}
+    return {trained(one).model.digest: one for one in found if one is not None}
 
 
 def _verified(digest: str, source: str, config: RoundConfig, storage: Storage) -> ModelRef | None:

@@ -5,14 +5,20 @@ The current model is named by `models/current.json`, which changes only on promo
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from pydantic import field_validator
+
+from ospo_core.artifacts.addresses import StorageKey, is_key
+from ospo_core.artifacts.checksummed_json import dump_checksummed
+from ospo_core.artifacts.ids import Digest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
+from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
-from ospo_core.errors import DamagedArtifactError, ModelError
+from ospo_core.errors import ModelError
+from ospo_core.stages.attempts import read_record_file
 
 CURRENT = "current"
 """Value of `model.path` that means the current model of the storage."""
@@ -26,8 +32,15 @@ POINTER_KEY = "models/current.json"
 class ModelRef(Section):
     """A model: `digest` identifies its content, `source` says where to find it."""
 
-    digest: str
+    digest: Digest
     source: str
+
+    @field_validator("source")
+    @classmethod
+    def _stays_in_the_storage(cls, source: str) -> str:
+        if source.startswith(STORED) and not is_key(source.removeprefix(STORED)):
+            raise ValueError(f"{STORED} is followed by a folder of the artifact storage")
+        return source
 
 
 def stored_ref(digest: str, key: str) -> ModelRef:
@@ -74,17 +87,27 @@ def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
     if not ref.source.startswith(STORED):
         return _verified(resolve_model(ref.source), ref)
     local = scratch / "models" / ref.digest
-    if not (local / "config.json").is_file() or model_digest(local) != ref.digest:
-        storage.get_folder(ref.source.removeprefix(STORED), local)
+    if not _holds(local, ref):
+        key = ref.source.removeprefix(STORED)
+        storage.get_folder(key, local, lambda fetched: _verified(fetched, ref, storage.uri(key)))
     return _verified(local, ref)
 
 
-def _verified(folder: Path, ref: ModelRef) -> Path:
+def _holds(folder: Path, ref: ModelRef) -> bool:
+    """Return whether `folder` has the model `ref`, whole."""
+    try:
+        return model_digest(folder) == ref.digest
+    except ModelError:  # there is no folder, or not all of it
+        return False
+
+
+def _verified(folder: Path, ref: ModelRef, name: str = "") -> Path:
+    """Return `folder` if it holds the model `ref`; an error calls it `name`, by default its path."""
     found = model_digest(folder)
     if found != ref.digest:
         raise ModelError(
             "the model's files are not those the round started with",
-            field=str(folder),
+            field=name or str(folder),
             value=found[:12],
             remedy=f"Restore the model with digest {ref.digest[:12]}, or start another round",
         )
@@ -102,11 +125,11 @@ class ModelPointer(Section):
         evaluation: fingerprint of the evaluation that promoted it.
     """
 
-    digest: str
-    key: str
-    parent: str
-    training: str
-    evaluation: str
+    digest: Digest
+    key: StorageKey
+    parent: Digest
+    training: Digest
+    evaluation: Digest
 
 
 class Promotion(Section):
@@ -120,18 +143,29 @@ def current_model(storage: Storage) -> ModelPointer | None:
     """Return the pointer, or None if no model was ever promoted.
 
     Raises:
-        DamagedArtifactError: the pointer is not readable.
+        DamagedArtifactError: the pointer is not what was written.
     """
-    if not storage.exists(POINTER_KEY):
-        return None
     try:
-        return ModelPointer.model_validate_json(storage.read(POINTER_KEY))
-    except ValueError as error:
-        raise DamagedArtifactError(
-            "the pointer to the current model is damaged",
-            field=storage.uri(POINTER_KEY),
-            remedy="Delete it; the next promotion writes it again",
-        ) from error
+        return read_record_file(storage, POINTER_KEY, ModelPointer, "promotion", checksum_required=False)
+    except MissingObjectError:
+        return None
+
+
+def noted_model(storage: Storage, key: str) -> ModelRef | None:
+    """Return the model that `note_model` wrote at `key`, or None if there is no note.
+
+    Raises:
+        DamagedArtifactError: the note is not what was written.
+    """
+    try:
+        return read_record_file(storage, key, ModelRef, "run of the flow", checksum_required=False)
+    except MissingObjectError:
+        return None
+
+
+def note_model(storage: Storage, key: str, model: ModelRef) -> None:
+    """Write down a model for `noted_model`."""
+    storage.write(key, dump_checksummed(model))
 
 
 def promote(storage: Storage, pointer: ModelPointer) -> Promotion:
@@ -149,5 +183,5 @@ def promote(storage: Storage, pointer: ModelPointer) -> Promotion:
             reason=f"the current model {current.digest[:12]} is not the parent that it was compared with; "
             "start a round with model.path=current to build on it",
         )
-    storage.write(POINTER_KEY, json.dumps(pointer.model_dump(), indent=2, sort_keys=True).encode())
+    storage.write(POINTER_KEY, dump_checksummed(pointer))
     return Promotion(changed=True, reason="promoted")

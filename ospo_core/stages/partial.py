@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,47 @@ from ospo_core.stages.base import ShardResult, ShardSpec
 if TYPE_CHECKING:
     from ospo_core.stages.run import StageRun
 
+_SHOWN = 200
+
 KEPT_ROWS = "kept_rows"
 """Name among a shard's counts of the rows that were kept; drops of the earlier result are not counted again."""
+
+
+LONGEST_CONDITION = 2000
+"""Characters of a condition. Polars parses and evaluates by recursion: some 10 000 terms overflow its stack."""
+
+FUNCTIONS = frozenset(
+    [
+        "abs",
+        "array_contains",
+        "array_length",
+        "char_length",
+        "coalesce",
+        "concat",
+        "ends_with",
+        "initcap",
+        "left",
+        "length",
+        "lower",
+        "ltrim",
+        "nullif",
+        "regexp_like",
+        "reverse",
+        "right",
+        "round",
+        "rtrim",
+        "starts_with",
+        "strpos",
+        "substr",
+        "trim",
+        "upper",
+    ]
+)
+"""Functions of SQL that a condition may call: without those that make Polars panic or take any amount of memory."""
+
+_BEFORE_PARENTHESES = FUNCTIONS | {"and", "or", "not", "in", "like", "ilike", "between", "when", "then", "else", "case"}
+_QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
+_CALL = re.compile(r"([\w.\"]+)\s*\(")
 
 
 def chosen_items(prompts: pa.Table, where: str) -> frozenset[str]:
@@ -33,16 +73,31 @@ def chosen_items(prompts: pa.Table, where: str) -> frozenset[str]:
     Raises:
         ConfigError: it cannot be parsed, names an unknown column, or is not a condition.
     """
-    try:
-        found = pl.DataFrame(prompts).filter(pl.sql_expr(where))
-    except pl.exceptions.PolarsError as error:
-        raise ConfigError(
-            f"is not a condition on the prompts table: {str(error).splitlines()[0]}",
-            field="where",
-            value=where,
-            remedy=f"Write SQL over {', '.join(prompts.column_names)}, e.g. \"category = 'layout'\"",
-        ) from error
-    return frozenset(found["item_id"].to_list())
+    problem = _problem(where)
+    if not problem:
+        try:
+            return frozenset(pl.DataFrame(prompts).filter(pl.sql_expr(where))["item_id"].to_list())
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a panic is no Exception
+            problem = (str(error).splitlines() or [type(error).__name__])[0][:_SHOWN]
+    raise ConfigError(
+        f"is not a condition on the prompts table: {problem}",
+        field="where",
+        value=where if len(where) <= _SHOWN else f"{where[:_SHOWN]}...",
+        remedy=f"Write SQL over {', '.join(prompts.column_names)}, e.g. \"category = 'layout'\"",
+    )
+
+
+def _problem(where: str) -> str:
+    """Return why a condition must not reach Polars; empty if it may."""
+    if len(where) > LONGEST_CONDITION:
+        return f"it has {len(where)} characters, more than {LONGEST_CONDITION}"
+    if not where.isprintable() and not where.replace("\n", "").replace("\t", "").isprintable():
+        return "it has characters that cannot be printed"
+    bare = _QUOTED.sub('""', where)
+    if "--" in bare or "/*" in bare:
+        return "it has a comment or two minus signs"
+    called = sorted({name.lower() for name in _CALL.findall(bare)} - _BEFORE_PARENTHESES)
+    return f"it calls {called[0]}; functions are {', '.join(sorted(FUNCTIONS))}" if called else ""
 
 
 def run_chosen_items(run: StageRun, spec: ShardSpec) -> ShardResult:

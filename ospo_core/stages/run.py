@@ -111,6 +111,11 @@ class StageRun:
         return prefix_of(self.stage.name, self.fingerprint)
 
     @property
+    def claim(self) -> str:
+        """Key of an empty object, written whenever a shard is found, so that garbage collection spares its folder."""
+        return f"{self.prefix}/in-use"
+
+    @property
     def is_partial(self) -> bool:
         """Whether only chosen items are recomputed, and the rows of the others are kept."""
         return self.attempt is not None and bool(self.attempt.where)
@@ -185,6 +190,7 @@ class StageRun:
         with _disk_faults(self.scratch), self.stage.lock(self):
             found = self.find_shard(spec)
             if found is not None:
+                self.storage.write(self.claim, b"")
                 return found, False
             started, cpu_started = time.monotonic(), _cpu_seconds()
             result = run_chosen_items(self, spec) if self.is_partial else self.stage.run_shard(self, spec)
@@ -230,6 +236,7 @@ class StageRun:
 
         Raises:
             StageError: the result cannot be used, e.g. no prompts or no pairs.
+            DamagedArtifactError: a shard was deleted while others were computed.
         """
         started = time.monotonic()
         finished = self.stage.finish(self, self.manifest_of(done))
@@ -241,6 +248,7 @@ class StageRun:
         )
         published = publish_manifest(self.storage, manifest)
         self.note()
+        self.storage.delete(self.claim)
         return published
 
     def note(self) -> None:

@@ -16,12 +16,16 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
+from ospo_core.artifacts.addresses import StorageKey
 from ospo_core.artifacts.atomic_write import atomic_file
+from ospo_core.artifacts.checksummed_json import damaged
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config import RoundConfig
+from ospo_core.config.sections import Section
 from ospo_core.schema import TABLES, StageName, table_from_rows
 from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.model_ref import ModelRef, stored_ref
@@ -93,7 +97,14 @@ class TrainingStage(Stage):
         )
 
     def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
-        """Delete the scratch folder, whose models are now in the storage."""
+        """Delete the scratch folder, whose models are now in the storage.
+
+        Raises:
+            DamagedArtifactError: the merged model was deleted since.
+        """
+        merged = trained(manifest).merged
+        if not run.storage.exists(f"{merged}/config.json"):  # the first file that is deleted
+            raise damaged(run.storage.uri(merged), f"is missing, but {run.prefix} was trained to make it")
         with self.lock(run):
             shutil.rmtree(_out_dir(run), ignore_errors=True)
         return manifest
@@ -114,9 +125,37 @@ class TrainingStage(Stage):
 STAGE = TrainingStage()
 
 
+class Trained(Section):
+    """What a finished training says: the `model` that it made, its folder `merged`, and the `parent` it started from.
+
+    The parent's source is empty in manifests of earlier versions.
+    """
+
+    model: ModelRef
+    merged: StorageKey
+    parent: ModelRef
+
+
+def trained(manifest: Manifest) -> Trained:
+    """Return what the manifest of a finished training says.
+
+    Raises:
+        DamagedArtifactError: it names no models.
+    """
+    said = manifest.extra
+    try:
+        return Trained(
+            model=stored_ref(said[MODEL_DIGEST], said[MERGED]),
+            merged=said[MERGED],
+            parent=ModelRef(digest=said["parent_digest"], source=said.get(PARENT_SOURCE, "")),
+        )
+    except (KeyError, ValidationError) as error:
+        raise damaged(manifest.prefix, "its manifest does not say which model was made from which") from error
+
+
 def trained_model(manifest: Manifest) -> ModelRef:
-    """Return the model that a finished training made."""
-    return stored_ref(str(manifest.extra[MODEL_DIGEST]), str(manifest.extra[MERGED]))
+    """Return the model that a finished training made; errors are those of `trained`."""
+    return trained(manifest).model
 
 
 def _out_dir(run: StageRun) -> Path:

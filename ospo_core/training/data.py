@@ -169,7 +169,15 @@ class PairData:
 def _read_pairs(path: Path, config: TrainingConfig) -> pa.Table:
     """Read the columns that training needs, and check that they have no nulls."""
     masks = _MASK_COLUMNS if config.loss.object_weight else ()
-    table = pq.read_table(path, columns=["prompt", "negative_prompt", *_TOKEN_COLUMNS, *masks])
+    try:
+        table = pq.read_table(path, columns=["prompt", "negative_prompt", *_TOKEN_COLUMNS, *masks])
+    except (pa.ArrowException, OSError) as error:  # what pyarrow raises for files that are no Parquet or not there
+        raise TrainingError(
+            "cannot be read as pairs",
+            field=str(path),
+            value=str(error)[:200],
+            remedy="Run again: the file is made anew",
+        ) from error
     if not len(table):
         raise TrainingError("there are no pairs", field="pairs", value=str(path), remedy="Make more prompts or images")
     needed = [*_TOKEN_COLUMNS, "prompt", *masks, *(["negative_prompt"] if config.loss.w_cond else [])]

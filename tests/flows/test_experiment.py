@@ -11,11 +11,14 @@ import pytest
 from flows import experiment as flow
 from flows.experiment import BASE, run_experiment
 from flows.round import RoundResult
+from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import Arm, ExperimentConfig, RoundConfig
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import ModelRef
 from tests.support.rounds import small_round
+
+BASE_MODEL = "0" * 64
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +35,21 @@ class Recorded:
 
     def __init__(self) -> None:
         self.trained: list[str] = []
+        self.names = {BASE_MODEL: "m"}  # by digest
         self.evaluated: list[tuple[str, float]] = []
 
     def round(self, config: RoundConfig, until: StageName, start: ModelRef | None) -> RoundResult:
         assert until is StageName.TRAINING
-        name = f"{start.digest if start else 'm'}>{config.name}{config.seed}"
+        parent = start.digest if start else BASE_MODEL
+        name = f"{self.names[parent]}>{config.name}{config.seed}"
         self.trained.append(name)
-        training = manifest(StageName.TRAINING, model_digest=name, merged=f"models/{name}")
-        return RoundResult(model=ModelRef(digest="m", source="s"), manifests={StageName.TRAINING: training})
+        self.names[digest_of(name)] = name
+        facts = {"model_digest": digest_of(name), "merged": f"models/{digest_of(name)}", "parent_digest": parent}
+        training = manifest(StageName.TRAINING, **facts)
+        return RoundResult(model=ModelRef(digest=BASE_MODEL, source="s"), manifests={StageName.TRAINING: training})
 
     def evaluate(self, config: RoundConfig, start: ModelRef | None = None) -> Manifest:
-        self.evaluated.append((start.digest if start else "m", config.evaluation.guidance))
+        self.evaluated.append((self.names[start.digest] if start else "m", config.evaluation.guidance))
         return manifest(StageName.EVALUATION)
 
 

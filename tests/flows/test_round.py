@@ -32,7 +32,8 @@ def manifest_of(stage: StageName, extra: dict[str, Any]) -> Manifest:
 
 
 def finished(promote: bool, parent: str, child: str) -> RoundResult:
-    training = manifest_of(StageName.TRAINING, {"model_digest": child, "merged": f"models/{child}"})
+    facts = {"model_digest": child, "merged": f"models/{child}", "parent_digest": parent}
+    training = manifest_of(StageName.TRAINING, facts)
     evaluation = manifest_of(StageName.EVALUATION, {"decision": {"promote": promote}})
     manifests = {StageName.TRAINING: training, StageName.EVALUATION: evaluation}
     return RoundResult(model=ModelRef(digest=parent, source="embedded:shapes"), manifests=manifests)
@@ -89,8 +90,9 @@ def test_missing_model_ends_the_round_before_any_work(tmp_path: Path) -> None:
 
 
 def test_next_round_starts_from_the_child_only_if_the_gate_lets_it_through() -> None:
-    assert finished(True, "a", "b").next_model == ModelRef(digest="b", source="stored:models/b")
-    assert finished(False, "a", "b").next_model.digest == "a"
+    parent, child = "a" * 64, "b" * 64
+    assert finished(True, parent, child).next_model == ModelRef(digest=child, source=f"stored:models/{child}")
+    assert finished(False, parent, child).next_model.digest == parent
 
 
 def test_rounds_differ_in_seed_and_build_on_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,9 +101,9 @@ def test_rounds_differ_in_seed_and_build_on_each_other(tmp_path: Path, monkeypat
     def one_round(config: Any, refresh: Any = None, start: ModelRef | None = None) -> RoundResult:
         number = len(seen)
         seen.append((config.seed, start.digest if start else "configured"))
-        return finished(number == 0, start.digest if start else "m0", f"m{number + 1}")
+        return finished(number == 0, start.digest if start else "0" * 64, str(number + 1) * 64)
 
     monkeypatch.setattr(improve, "self_improvement_round", one_round)
     results = self_improve(small_round(tmp_path, seed=10), rounds=3)
-    assert seen == [(10, "configured"), (11, "m1"), (12, "m1")]
-    assert [result.next_model.digest for result in results] == ["m1", "m1", "m1"]
+    assert seen == [(10, "configured"), (11, "1" * 64), (12, "1" * 64)]
+    assert [result.next_model.digest for result in results] == ["1" * 64] * 3

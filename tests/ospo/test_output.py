@@ -61,11 +61,12 @@ def test_accuracy_plan_and_models_are_shown(capsys: pytest.CaptureFixture[str]) 
     groups = {"all": {"prompts": 4, "accuracy": 0.5, "low": 0.2, "high": 0.8}}
     output.show_accuracy("some model", {"metric": "vqa", "judge": "the parent", "groups": groups})
     output.show_plan([StagePlan(stage=StageName.IMAGES, status="run", fingerprint="abc", shards_done=3)])
-    pointer = ModelPointer(digest="c" * 64, key="models/c", parent="p" * 64, training="t", evaluation="e")
-    start, counts = ModelRef(digest="s" * 64, source="embedded:shapes"), {StageName.PROMPTS: 2, StageName.IMAGES: 0}
+    made_by = {"training": "1" * 64, "evaluation": "2" * 64}
+    pointer = ModelPointer(digest="c" * 64, key="models/c", parent="b" * 64, **made_by)
+    start, counts = ModelRef(digest="a" * 64, source="embedded:shapes"), {StageName.PROMPTS: 2, StageName.IMAGES: 0}
     output.show_state("/root", start, pointer, counts)
     shown = capsys.readouterr().out
-    for words in ("0.200 to 0.800", "images", "run", "c" * 12, "p" * 12, "embedded:shapes", "prompts 2"):
+    for words in ("0.200 to 0.800", "images", "run", "c" * 12, "b" * 12, "embedded:shapes", "prompts 2"):
         assert words in shown
     assert "images 0" not in shown
 

@@ -37,7 +37,8 @@ def generation(number: int, parent: str) -> list[Manifest]:
     images = made(StageName.IMAGES, number, (prompts,))
     pairs = made(StageName.PAIRS, number, (prompts, images))
     model = f"{number}" * 64
-    training = made(StageName.TRAINING, number, (pairs,), model_digest=model, parent_digest=parent, digest=model)
+    facts = {"model_digest": model, "digest": model, "merged": f"models/{model}", "parent_digest": parent}
+    training = made(StageName.TRAINING, number, (pairs,), **facts)
     return [prompts, images, pairs, training]
 
 

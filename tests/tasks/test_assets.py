@@ -88,9 +88,8 @@ def test_trained_model_is_an_asset_of_pairs_and_parent(tmp_path: Path, monkeypat
     parent = ModelRef(digest="a" * 64, source="stored:models/aaa")
     pairs = Manifest(stage=StageName.PAIRS, fingerprint="f" * 64, version=1, rows=1, items_in=1)
     run = bound(STAGES[StageName.TRAINING], config, {StageName.PAIRS: pairs}, parent)
-    entry = ShardEntry(
-        name="part-00000", file="part-00000.parquet", table="", rows=1, sha256="", bytes=1, extra={"merged": "models/b"}
-    )
+    file = {"name": "part-00000", "file": "part-00000.parquet", "sha256": "0" * 64}
+    entry = ShardEntry(**file, table="", rows=1, bytes=1, extra={"merged": "models/b"})
     assert [asset.key for asset in assets.sources_of(run)] == [
         f"s3://bucket/ospo/pairs/{'f' * 64}",
         "s3://bucket/ospo/models/aaa",
@@ -103,7 +102,7 @@ def test_trained_model_is_an_asset_of_pairs_and_parent(tmp_path: Path, monkeypat
         version=1,
         rows=1,
         items_in=1,
-        extra={"merged": "models/b", "model_digest": "b", "parent_digest": "a"},
+        extra={"merged": "models/b", "model_digest": "b" * 64, "parent_digest": "a" * 64},
     )
     later = bound(STAGES[StageName.EVALUATION], config, {StageName.TRAINING: training}, parent)
     assert "s3://bucket/ospo/models/b" in {asset.key for asset in assets.sources_of(later)}
@@ -139,4 +138,7 @@ def test_no_storage_has_credentials_in_its_address() -> None:
 
 def test_embedded_model_has_a_key_of_its_own(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    assert assets.model_key(storage, ModelRef(digest="d1", source="embedded:shapes")) == "embedded://shapes/d1"
+    assert (
+        assets.model_key(storage, ModelRef(digest="d" * 64, source="embedded:shapes"))
+        == f"embedded://shapes/{'d' * 64}"
+    )

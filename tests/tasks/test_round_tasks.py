@@ -28,7 +28,7 @@ GROUP |= {"difference": 0.3, "difference_low": 0.1, "difference_high": 0.5}
 def finished(promote: bool) -> dict[StageName, Manifest]:
     decision = {"promote": promote, "reason": "so it is", "metric": "vqa", "overall": GROUP, "categories": []}
     extras: Mapping[StageName, dict[str, Any]] = {
-        StageName.TRAINING: {"model_digest": "b", "merged": "models/b", "parent_digest": "a"},
+        StageName.TRAINING: {"model_digest": "b" * 64, "merged": "models/b", "parent_digest": "a" * 64},
         StageName.EVALUATION: {"decision": decision},
     }
     return {
@@ -41,7 +41,7 @@ def test_promoted_child_becomes_the_current_model(tmp_path: Path) -> None:
     config = small_round(tmp_path)
     assert round_tasks.apply_decision.fn(config, finished(promote=True)).changed
     pointer = current_model(open_storage(config))
-    assert pointer is not None and (pointer.digest, pointer.parent) == ("b", "a")
+    assert pointer is not None and (pointer.digest, pointer.parent) == ("b" * 64, "a" * 64)
     assert not round_tasks.apply_decision.fn(config, finished(promote=True)).changed
 
 
@@ -53,7 +53,7 @@ def test_a_nightly_run_starts_from_the_promoted_model_and_its_retries_from_the_s
     round_tasks.apply_decision.fn(config, finished(promote=True))
     assert round_tasks.nightly_start.fn(config, "first night") == configured
     promoted = round_tasks.nightly_start.fn(config, "second night")
-    assert (promoted.digest, promoted.source) == ("b", "stored:models/b")
+    assert (promoted.digest, promoted.source) == ("b" * 64, "stored:models/b")
     assert open_storage(config).list("nightly") == ["nightly/first night.json", "nightly/second night.json"]
 
 

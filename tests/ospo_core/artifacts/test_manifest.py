@@ -129,7 +129,7 @@ def test_a_manifest_that_has_told_its_digest_is_equal_to_one_that_has_not_and_it
 
 def test_manifests_are_frozen_and_refuse_unknown_fields() -> None:
     """A misspelt field is an error, and a manifest cannot be changed after it was made."""
-    manifest = Manifest(stage=_STAGE, fingerprint="f", version=1, rows=0, items_in=0)
+    manifest = Manifest(stage=_STAGE, fingerprint=_FINGERPRINT, version=1, rows=0, items_in=0)
     with pytest.raises(ValidationError):
         manifest.rows = 5  # type: ignore[misc]  # the assignment is what is tested
     with pytest.raises(ValidationError):

@@ -6,11 +6,13 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from ospo_core.artifacts.backends import LocalBackend, StoredObject
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.errors import StorageError
@@ -169,3 +171,86 @@ def test_relative_roots_do_not_move_with_the_working_folder(tmp_path: Path, monk
     storage.write("key", b"")
     assert (tmp_path / "runs" / "key").exists()
     assert storage.local_path("key") == tmp_path / "runs" / "key" == Path(storage.uri("key"))
+
+
+@pytest.mark.parametrize("link", ["stage", "stage/folder", "stage/folder/file"])
+def test_links_below_the_root_are_not_followed(local_storage: Storage, tmp_path: Path, link: str) -> None:
+    """Nothing is read, written or deleted through a link; removing the folder that it lies in removes it."""
+    outside, key = tmp_path / "outside", "stage/folder/file"
+    place = outside / Path(key).relative_to(link)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"precious")
+    local_storage.write("other", b"")
+    at = Path(local_storage.root) / link
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.symlink_to(outside / "." if link != key else place)
+    operations: list[Callable[[], object]] = [
+        lambda: local_storage.read(key),
+        lambda: list(local_storage.blocks(key)),
+        lambda: local_storage.write(key, b"changed"),
+        lambda: local_storage.create(key, b"changed"),
+        lambda: local_storage.exists(key),
+        lambda: local_storage.delete(key),
+        lambda: local_storage.delete_folder(link),
+        lambda: local_storage.get_folder(link, tmp_path / "copy"),
+        lambda: local_storage.put_folder(Path(local_storage.root), key),
+    ]
+    for operation in operations:
+        with pytest.raises(StorageError, match=r"is a symbolic link.*not followed"):
+            operation()
+    assert local_storage.list() == ["other"] and place.read_bytes() == b"precious"
+    if link != "stage":
+        local_storage.delete_folder("stage")
+        assert not at.is_symlink() and place.read_bytes() == b"precious"
+
+
+def test_a_root_may_be_reached_through_links(tmp_path: Path) -> None:
+    """The place of the root is the user's own choice."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    Storage(str(tmp_path / "link" / "runs")).write("stage/key", b"x")
+    assert (tmp_path / "disk" / "runs" / "stage" / "key").read_bytes() == b"x"
+
+
+def test_foreign_names_in_a_bucket_are_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store allows `a/../b` as a name; it is not listed, copied or deleted."""
+    storage = Storage(str(tmp_path / "root"))
+    storage.write("models/m/config.json", b"{}")
+    known = LocalBackend.objects
+    foreign = ["models/m/../../../evil", "models/m//x", "models/m/a\\b", "models/m/\x1b[2J"]
+
+    def listed(backend: LocalBackend, prefix: str) -> list[StoredObject]:
+        return known(backend, prefix) + [StoredObject(name, 1, 0.0) for name in foreign]
+
+    monkeypatch.setattr(LocalBackend, "objects", listed)
+    storage.get_folder("models/m", tmp_path / "deep" / "copy")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()].count("config.json") == 2
+    assert not (tmp_path / "evil").exists() and len(list(tmp_path.rglob("*"))) == 7
+    assert storage.delete_folder("models/m") == 1
+
+
+def test_a_copy_that_is_refused_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
+    """What the caller does not accept does not appear under its name."""
+    storage.write("models/m/config.json", b"{}")
+
+    def refuse(folder: Path) -> None:
+        assert (folder / "config.json").read_bytes() == b"{}"
+        raise ValueError("not this one")
+
+    with pytest.raises(ValueError, match="not this one"):
+        storage.get_folder("models/m", tmp_path / "copy", refuse)
+    assert list(tmp_path.rglob("config.json")) in ([], [tmp_path / "root" / "models" / "m" / "config.json"])
+
+
+def test_an_empty_object_says_when_it_was_last_written(storage: Storage) -> None:
+    """Writing it again makes it younger; that is how a running stage claims its folder."""
+    times = []
+    for _ in range(2):
+        storage.write("stage/in-use", b"")
+        (one,) = storage.details("stage")
+        assert (one.key, one.size) == ("stage/in-use", 0)
+        times.append(one.modified)
+        time.sleep(1.1)
+    assert times[0] < times[1] and abs(times[1] - time.time()) < 60
+    storage.delete("stage/in-use")
+    assert storage.details("stage") == []

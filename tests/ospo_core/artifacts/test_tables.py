@@ -5,6 +5,7 @@ They publish one by one: what is published is found and verified, and two attemp
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ospo_core.artifacts import tables
+from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.manifest import Manifest, ShardEntry, load_manifest, prefix_of, publish_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import (
@@ -25,33 +27,34 @@ from ospo_core.artifacts.tables import (
     publish_shard,
     read_shard,
     read_table,
-    scan,
+    select,
     write_shard,
 )
 from ospo_core.errors import DamagedArtifactError, StageError, StorageError
 from ospo_core.schema import SCHEMA_VERSION, TABLES, StageName, table_from_rows
 from tests.support.tables import question_table
 
-_PREFIX = prefix_of(StageName.QUESTIONS, "f")
+_PREFIX = prefix_of(StageName.QUESTIONS, "f" * 64)
 
 
 def _stage(storage: Storage, parts: Sequence[pa.Table]) -> Manifest:
     """Write `parts` as the shards of one stage."""
     shards = tuple(write_shard(storage, f"{_PREFIX}/part-{n:05d}.parquet", part) for n, part in enumerate(parts))
     rows = sum(part.num_rows for part in parts)
-    return Manifest(stage=StageName.QUESTIONS, fingerprint="f", version=1, shards=shards, rows=rows, items_in=rows)
+    return Manifest(stage=StageName.QUESTIONS, fingerprint="f" * 64, version=1, shards=shards, rows=rows, items_in=rows)
 
 
 def test_rows_come_back_in_order_and_by_column(storage: Storage) -> None:
-    """Tables, single shards, rows and lazy frames all give what was written."""
+    """Tables, single shards, rows and chosen rows all give what was written."""
     manifest = _stage(storage, [question_table(0, 3), question_table(3, 2)])
     whole = question_table(0, 5)
     assert read_table(storage, manifest).equals(whole)
     assert read_shard(storage, manifest, 1).equals(question_table(3, 2))
     assert read_table(storage, manifest, ["prompt"]).column_names == ["prompt"]
     assert list(iter_rows(storage, manifest)) == whole.to_pylist()
-    found = scan(storage, manifest).filter(pl.col("item_id") == "item-4").select("item_id").collect()
+    found = select(storage, manifest, ["item_id"], pl.col("item_id") == "item-4")
     assert found["item_id"].to_list() == ["item-4"]
+    assert select(storage, manifest, ["prompt"])["prompt"].to_list() == whole["prompt"].to_pylist()
 
 
 def test_an_entry_says_what_the_shard_is(storage: Storage) -> None:
@@ -112,8 +115,9 @@ def test_a_changed_or_missing_shard_is_never_read(storage: Storage) -> None:
     with pytest.raises(DamagedArtifactError, match=r"part-00001\.parquet"):
         next(rows)
     storage.delete(key)
-    with pytest.raises(DamagedArtifactError, match="missing"):
-        read_table(storage, manifest)
+    for read in (read_table, select):
+        with pytest.raises(DamagedArtifactError, match="missing"):
+            read(storage, manifest, ["prompt"])
 
 
 def test_streaming_holds_one_shard_at_a_time(local_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +145,9 @@ def test_unknown_columns_and_empty_stages_are_told(local_storage: Storage) -> No
     with pytest.raises(StageError, match="promt"):
         read_table(local_storage, manifest, ["promt"])
     empty = manifest.model_copy(update={"shards": ()})
-    for read in (read_table, scan):
+    for read in (read_table, select):
         with pytest.raises(StageError, match="no shards"):
-            read(local_storage, empty)
+            read(local_storage, empty, ["prompt"])
 
 
 def _publish(storage: Storage, number: int, start: int, rows: int = 2) -> ShardEntry:
@@ -197,13 +201,71 @@ def test_a_resumed_stage_has_the_digest_of_an_uninterrupted_one(storage: Storage
         _publish(storage, number, number * 2)
     loaded = [load_shard_entry(storage, _PREFIX, f"part-{number:05d}") for number in range(3)]
     shards = tuple(entry for entry in loaded if entry)
-    resumed = Manifest(stage=StageName.QUESTIONS, fingerprint="f", version=1, shards=shards, rows=6, items_in=9)
+    resumed = Manifest(stage=StageName.QUESTIONS, fingerprint="f" * 64, version=1, shards=shards, rows=6, items_in=9)
     publish_manifest(storage, resumed)
-    assert load_manifest(storage, StageName.QUESTIONS, "f") == resumed
+    assert load_manifest(storage, StageName.QUESTIONS, "f" * 64) == resumed
     assert read_table(storage, resumed).equals(question_table(0, 6))
     storage.delete_folder(_PREFIX)
     fresh = tuple(_publish(storage, number, number * 2) for number in range(3))
     assert resumed.model_copy(update={"shards": fresh}).digest == resumed.digest
+
+
+@pytest.mark.parametrize(
+    "copy", ["part-00001.json", "images", f"{StageName.QUESTIONS}/{'e' * 64}"], ids=["shard", "stage", "fingerprint"]
+)
+def test_the_entry_of_another_shard_or_stage_is_not_taken(local_storage: Storage, copy: str) -> None:
+    """Neither swapped within a folder, nor moved to another stage together with its rows."""
+    entry = _publish(local_storage, 0, 0)
+    data = local_storage.read(f"{_PREFIX}/part-00000.json")
+    if copy.endswith(".json"):
+        local_storage.write(f"{_PREFIX}/{copy}", data)
+        place = _PREFIX, "part-00001"
+    else:
+        local_storage.write(f"{copy}/part-00000.json", data)
+        local_storage.write(f"{copy}/{entry.file}", local_storage.read(f"{_PREFIX}/{entry.file}"))
+        place = copy, "part-00000"
+    with pytest.raises(DamagedArtifactError, match=f"{place[0]}/{place[1]}.json.*another shard or stage"):
+        load_shard_entry(local_storage, *place)
+
+
+def test_an_entry_of_an_earlier_version_is_found(local_storage: Storage) -> None:
+    """It does not say in which folder it was made."""
+    entry = _publish(local_storage, 0, 0)
+    local_storage.write(f"{_PREFIX}/part-00000.json", dump_checksummed(entry))
+    assert load_shard_entry(local_storage, _PREFIX, "part-00000") == entry
+
+
+@pytest.mark.parametrize("change", [{"file": "../x"}, {"file": "/etc/passwd"}, {"sha256": "x"}, {"sha256": "A" * 64}])
+def test_a_forged_entry_is_damage(local_storage: Storage, change: dict[str, str]) -> None:
+    """Its checksum is right, but it names a file elsewhere or no digest."""
+    entry = _publish(local_storage, 0, 0)
+    local_storage.write(f"{_PREFIX}/part-00000.json", dump_checksummed({**entry.model_dump(), **change}))
+    with pytest.raises(DamagedArtifactError, match=r"part-00000\.json.*not a shard entry"):
+        load_shard_entry(local_storage, _PREFIX, "part-00000")
+
+
+@pytest.mark.parametrize("cut", [0, 3, 4, 12, 100, -1, -4, -8])
+def test_rows_that_are_no_parquet_are_named(local_storage: Storage, cut: int) -> None:
+    """A cut file is damage, even if the manifest was forged to have its digest."""
+    manifest = _stage(local_storage, [question_table(0, 50)])
+    data = local_storage.read(manifest.shard_key(0))[:cut]
+    local_storage.write(manifest.shard_key(0), data)
+    entry = manifest.shards[0].model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    with pytest.raises(DamagedArtifactError, match=r"part-00000\.parquet.*not a Parquet file"):
+        read_shard(local_storage, manifest.model_copy(update={"shards": (entry,)}), 0)
+
+
+@pytest.mark.parametrize(("change", "word"), [(None, "was deleted"), (b"x", "changed")])
+def test_publishing_checks_that_all_shards_are_still_there(storage: Storage, change: bytes | None, word: str) -> None:
+    """A shard that vanished while others were computed is named, and nothing is published."""
+    manifest = _stage(storage, [question_table(0, 3), question_table(3, 3)])
+    if change is None:
+        storage.delete(manifest.shard_key(0))
+    else:
+        storage.write(manifest.shard_key(0), change)
+    with pytest.raises(DamagedArtifactError, match=rf"part-00000\.parquet: shard part-00000 {word}.*Run again"):
+        publish_manifest(storage, manifest)
+    assert load_manifest(storage, StageName.QUESTIONS, "f" * 64) is None
 
 
 def _killed(_storage: Storage, _key: str, _data: bytes) -> bool:

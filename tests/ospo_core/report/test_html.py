@@ -14,6 +14,7 @@ import pytest
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
+from ospo_core.errors import DamagedArtifactError
 from ospo_core.report.html import render_report, write_report
 from ospo_core.schema import StageName
 from tests.support.synthetic_round import pair_row, publish, whole_round
@@ -165,3 +166,15 @@ def test_the_file_is_written_where_it_was_asked_for(storage: Storage, manifests:
     address = write_report(storage, only, CONFIG, "reports/round-0001.html")
     assert address.endswith("reports/round-0001.html")
     assert storage.read("reports/round-0001.html").decode("utf-8") == render_report(storage, only, CONFIG)
+
+
+@pytest.mark.parametrize("stage", [StageName.SCORES, StageName.PAIRS, StageName.TRAINING, StageName.EVALUATION])
+def test_a_damaged_shard_is_named_instead_of_shown(tmp_path: Path, stage: StageName) -> None:
+    storage = Storage(str(tmp_path))
+    manifests = whole_round(storage, count=24)
+    key = manifests[stage].shard_key(len(manifests[stage].shards) - 1)
+    data = bytearray(storage.read(key))
+    data[len(data) // 3] ^= 4
+    storage.write(key, bytes(data))
+    with pytest.raises(DamagedArtifactError, match=f"{key}: damaged"):
+        render_report(storage, manifests, CONFIG)

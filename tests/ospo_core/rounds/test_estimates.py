@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ospo_core.artifacts.ids import digest_of
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import load_profile
 from ospo_core.rounds.estimates import expected_seconds, expected_work
@@ -49,8 +50,8 @@ def past(stage: StageName, seconds: float, rows: int, *upstream: Manifest, **mor
     ingredients = {"upstream": {one.stage.value: content_of(one) for one in upstream}, **more.pop("ingredients", {})}
     name = f"{stage}-{seconds}"
     return Manifest(
-        stage=stage, fingerprint=name, version=1, rows=rows, items_in=0, ingredients=ingredients, seconds=seconds,
-        extra={"digest": name}, **more,
+        stage=stage, fingerprint=digest_of(name), version=1, rows=rows, items_in=0, ingredients=ingredients,
+        seconds=seconds, extra={"digest": name}, **more,
     )  # fmt: skip
 
 

@@ -26,8 +26,8 @@ def storage(tmp_path: Path) -> Storage:
     ]
     for one in (*first, *second, *judged):
         publish_manifest(storage, one)
-    pointer = ModelPointer(digest="1" * 64, key=f"models/{'1' * 64}", parent="0" * 64, training="t", evaluation="e")
-    promote(storage, pointer)
+    made_by = {"training": first[-1].fingerprint, "evaluation": judged[0].fingerprint}
+    promote(storage, ModelPointer(digest="1" * 64, key=f"models/{'1' * 64}", parent="0" * 64, **made_by))
     return storage
 
 

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.storage import Storage
 from ospo_core.errors import ConfigError, DamagedArtifactError
 from ospo_core.rounds import Round
-from ospo_core.rounds.records import find_record, forget_round, read_record, record_round, round_ids, stage_records
+from ospo_core.rounds.records import (
+    config_of,
+    find_record,
+    forget_round,
+    read_record,
+    record_round,
+    round_ids,
+    stage_records,
+)
 from ospo_core.schema import StageName
 from ospo_core.stages.attempts import Attempt, StageRecord, record_stage, stage_record
 from tests.support.rounds import made_up_model, small_round
@@ -52,3 +61,51 @@ def test_record_of_an_earlier_version_is_read() -> None:
     old = {"stage": "images", "fingerprint": "a" * 64, "base": "b" * 64, "at": "2026-01-01T00:00:00+00:00"}
     old |= {"redo": {"where": "", "overrides": [], "attempt": 2, "of": ""}}
     assert StageRecord.model_validate(old).attempt == Attempt(number=2)
+
+
+def test_the_record_of_another_stage_or_round_is_not_taken(tmp_path: Path) -> None:
+    config = small_round(tmp_path)
+    storage, model = Storage(config.storage.root), made_up_model(config)
+    record_stage(storage, "r", RESULT)
+    storage.write("rounds/r/pairs.json", storage.read("rounds/r/images.json"))
+    with pytest.raises(DamagedArtifactError, match=r"rounds/r/pairs\.json: the record is that of another stage"):
+        stage_record(storage, "r", StageName.PAIRS)
+    opened = record_round(Round(config, storage, model))
+    storage.write("rounds/other/round.json", storage.read(f"rounds/{opened.id}/round.json"))
+    with pytest.raises(DamagedArtifactError, match=r"rounds/other/round\.json: the record is that of another round"):
+        read_record(storage, "other")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"fingerprint": "../../x"}, {"base": "/etc"}, {"attempt": {"number": 1, "of": "../x"}}, {"stage": "none"}],
+)
+def test_a_forged_record_of_a_stage_is_damage(tmp_path: Path, change: dict[str, object]) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("rounds/r/images.json", dump_checksummed({**RESULT.model_dump(), **change}))
+    with pytest.raises(DamagedArtifactError, match=r"rounds/r/images\.json: the record is damaged"):
+        stage_record(storage, "r", StageName.IMAGES)
+
+
+@pytest.mark.parametrize("model", [{"digest": "../../x"}, {"source": "stored:../x"}, {"digest": "0" * 63}])
+def test_a_forged_record_of_a_round_is_damage(tmp_path: Path, model: dict[str, str]) -> None:
+    config = small_round(tmp_path)
+    storage = Storage(config.storage.root)
+    opened = record_round(Round(config, storage, made_up_model(config)))
+    document = opened.model_dump()
+    document["model"] |= model
+    storage.write(f"rounds/{opened.id}/round.json", dump_checksummed(document))
+    with pytest.raises(DamagedArtifactError, match=r"round\.json: the record is damaged"):
+        read_record(storage, opened.id)
+
+
+@pytest.mark.parametrize("change", [{"nope": 1}, {"seed": "x"}, {"storage": 5}, {"prompts": {"quotas": {"x": 1}}}])
+def test_a_configuration_of_another_version_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    config = small_round(tmp_path)
+    record = record_round(Round(config, Storage(config.storage.root), made_up_model(config)))
+    assert config_of(record) == config and config_of(record, seed=5).seed == 5
+    other = record.model_copy(update={"config": {**record.config, **change}})
+    with pytest.raises(
+        DamagedArtifactError, match=rf"rounds/{record.id}/round\.json: .*{next(iter(change))}.*--forget"
+    ):
+        config_of(other)

@@ -108,7 +108,8 @@ def test_the_judge_is_part_of_the_evaluations_identity_and_of_no_other_stage(lin
     start, each = lineage.config, lineage.with_judge("self")
     there = small_round(lineage.root, evaluation={**ENDPOINT, "judge_url": "http://127.0.0.1:2"})
     configs = [start, each, small_round(lineage.root, evaluation=ENDPOINT)]
-    training = {StageName.TRAINING: made(StageName.TRAINING, 1, model_digest="1" * 64, merged="models/1")}
+    facts = {"model_digest": "1" * 64, "merged": "models/1", "parent_digest": model.digest}
+    training = {StageName.TRAINING: made(StageName.TRAINING, 1, **facts)}
     stage = STAGES[StageName.EVALUATION]
     prints = [bound(stage, config, training, model).fingerprint for config in (*configs, there)]
     assert len(set(prints)) == 3 and prints[2] == prints[3], "an address changes nothing"

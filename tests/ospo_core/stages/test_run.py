@@ -106,8 +106,8 @@ def test_fingerprint_follows_configuration_model_upstream_and_attempt(tmp_path: 
 
 
 def test_ingredients_of_an_attempt_keep_their_published_names() -> None:
-    attempt = Attempt(where="x", overrides=("a.b=1",), number=2, of="f")
-    assert attempt.ingredients() == {"where": "x", "overrides": ["a.b=1"], "attempt": 2, "of": "f"}
+    attempt = Attempt(where="x", overrides=("a.b=1",), number=2, of="f" * 64)
+    assert attempt.ingredients() == {"where": "x", "overrides": ["a.b=1"], "attempt": 2, "of": "f" * 64}
     assert Attempt.model_validate(attempt.ingredients()) == attempt, "records of earlier versions are read"
 
 

@@ -127,6 +127,14 @@ def test_no_pairs_are_an_error(tmp_path: Path, loaded: JanusModel) -> None:
         data(write_pairs(tmp_path / "p", count=0), loaded)
 
 
+@pytest.mark.parametrize("cut", [0, 4, 100, -1, -8])
+def test_a_cut_file_of_pairs_is_named(pairs_path: Path, tmp_path: Path, loaded: JanusModel, cut: int) -> None:
+    whole = (pairs_path if pairs_path.is_file() else next(pairs_path.glob("*.parquet"))).read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[:cut])
+    with pytest.raises(TrainingError, match=r"cut\.parquet: cannot be read as pairs.*Run again"):
+        data(tmp_path / "cut.parquet", loaded)
+
+
 def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path: Path, loaded: JanusModel) -> None:
     for name, color in (("part-1.parquet", "blue"), ("part-0.parquet", "red")):
         write_pairs(tmp_path / name, count=1, prompt=f"a {color} circle")
