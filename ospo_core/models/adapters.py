@@ -21,13 +21,16 @@ from transformers import PreTrainedModel
 from ospo_core.config.sections import LoraSettings
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.folders import copy_all_but_weights, new_folder
+from ospo_core.models.folders import copy_all_but_weights, new_folder, readable
 from ospo_core.models.loading import read_network
 from ospo_core.models.locate import check_folder
 from ospo_core.models.lora import AdaptedLinear, share_inputs
-from ospo_core.models.tokenizer import LOAD_ERRORS
 
 _ADAPTER = "default"
+_CHOSEN = frozenset(
+    {"r", "lora_alpha", "lora_dropout", "target_modules", "inference_mode", "base_model_name_or_path", "peft_version"}
+)
+"""What an adapter's configuration may say; the rest stays as PEFT has it by default."""
 _CPU = torch.device("cpu")
 
 
@@ -79,16 +82,33 @@ def load_adapter(network: PreTrainedModel, folder: Path, trainable: bool = False
     for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError("not a PEFT adapter in safetensors: a file is missing", field=str(folder / name))
-    try:
+    with readable("the adapter cannot be read", folder):
+        config = LoraConfig.from_pretrained(str(folder))
+    _check_kind(config, folder / CONFIG_NAME)
+    with readable("the adapter cannot be read", folder):
         with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
             names = set(stored.keys())
-        adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
-    except LOAD_ERRORS as error:
-        raise ModelError(f"the adapter cannot be read: {error}", field=str(folder)) from error
+        adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable, config=config)
     differing = sorted(names ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if differing:
         raise ModelError("the adapter does not fit the model", field=str(folder), value=differing[:3])
     return adapted
+
+
+def _check_kind(config: LoraConfig, file: Path) -> None:
+    """Raise ModelError unless an adapter is plain LoRA as `add_lora` makes it.
+
+    Other kinds and options load further files, import modules that the configuration names, or change the base.
+    """
+    usual = LoraConfig()
+    odd = [name for name, value in vars(usual).items() if name not in _CHOSEN and getattr(config, name) != value]
+    if odd:
+        raise ModelError(
+            "not a plain LoRA adapter",
+            field=f"{file}: {odd[0]}",
+            value=getattr(config, odd[0]),
+            remedy="Use an adapter that this package has written",
+        )
 
 
 def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path, device: torch.device = _CPU) -> Path:

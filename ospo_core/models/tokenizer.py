@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ospo_core.errors import ModelError
+from ospo_core.models.folders import readable
 from ospo_core.prompts.families import FAMILIES
 from ospo_core.schema import SubCategory
-
-LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
-"""What transformers raises for files that it cannot read."""
 
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
@@ -60,10 +57,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ModelError: the tokenizer's files cannot be read, or it cannot be made to begin texts that way.
     """
     reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    try:
+    with readable("the tokenizer cannot be read", folder):
         tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(folder, **_OFFLINE)
-    except LOAD_ERRORS as error:
-        raise ModelError(f"the tokenizer cannot be read: {error}", field=str(folder)) from error
+        tokenizer("a")
     _begin_texts(tokenizer, folder)
     return tokenizer
 
