@@ -8,11 +8,12 @@ PEFT folder, without the path of the base model.
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PeftType
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -82,9 +83,7 @@ def load_adapter(network: PreTrainedModel, folder: Path, trainable: bool = False
     for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError("not a PEFT adapter in safetensors: a file is missing", field=str(folder / name))
-    with readable("the adapter cannot be read", folder):
-        config = LoraConfig.from_pretrained(str(folder))
-    _check_kind(config, folder / CONFIG_NAME)
+    config = _plain_config(folder)
     with readable("the adapter cannot be read", folder):
         with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
             names = set(stored.keys())
@@ -95,20 +94,22 @@ def load_adapter(network: PreTrainedModel, folder: Path, trainable: bool = False
     return adapted
 
 
-def _check_kind(config: LoraConfig, file: Path) -> None:
-    """Raise ModelError unless an adapter is plain LoRA as `add_lora` makes it.
+def _plain_config(folder: Path) -> LoraConfig:
+    """Return the configuration of an adapter; raises ModelError unless it is plain LoRA as `add_lora` makes it.
 
     Other kinds and options load further files, import modules that the configuration names, or change the base.
     """
-    usual = LoraConfig()
-    odd = [name for name, value in vars(usual).items() if name not in _CHOSEN and getattr(config, name) != value]
-    if odd:
-        raise ModelError(
-            "not a plain LoRA adapter",
-            field=f"{file}: {odd[0]}",
-            value=getattr(config, odd[0]),
-            remedy="Use an adapter that this package has written",
-        )
+    file = folder / CONFIG_NAME
+    with readable("the adapter cannot be read", file):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        odd = {"peft_type": stored["peft_type"]} if stored["peft_type"] != PeftType.LORA else {}
+        config = LoraConfig() if odd else LoraConfig.from_pretrained(str(folder))
+    usual = vars(LoraConfig())
+    odd |= {name: found for name, found in vars(config).items() if name not in _CHOSEN and found != usual.get(name)}
+    for name, found in odd.items():
+        remedy = "Use an adapter that this package has written"
+        raise ModelError("not a plain LoRA adapter", field=f"{file}: {name}", value=found, remedy=remedy)
+    return config
 
 
 def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path, device: torch.device = _CPU) -> Path:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ospo_core
-from ospo_core.artifacts.model_digest import MODEL_SUFFIXES
+from ospo_core.artifacts.model_digest import is_part
 from ospo_core.errors import MissingModelError, ModelError
-from ospo_core.models.hub import Repository, configuration, repository_of, snapshot
+from ospo_core.models.hub import Repository, configuration, is_folder, repository_of, snapshot
 from ospo_core.models.libraries import check_libraries
 
 if TYPE_CHECKING:
@@ -61,10 +61,9 @@ def resolve_model(path: str, download: bool = True) -> Path:
         return snapshot(Repository(repository.name, first.name), download)
     try:
         folder = Path(path).expanduser()
-        found = folder.is_dir()
-    except (OSError, RuntimeError):  # a name that is too long, or a home folder of nobody
-        found = False
-    if not found:
+    except RuntimeError:  # the home folder of nobody
+        folder = Path(path)
+    if not is_folder(folder):
         raise MissingModelError(
             "no such folder",
             field="model.path",
@@ -98,6 +97,8 @@ def check_folder(folder: Path) -> None:
     family_of(folder)
     check_weights(folder)
     check_tokenizer(folder)
+    if (generation := folder / "generation_config.json").is_file():
+        _json_object(generation)
     if (folder / "adapter_config.json").is_file():  # transformers would put that adapter into the network
         raise ModelError(
             "an adapter lies beside the model",
@@ -159,18 +160,13 @@ def check_tokenizer(folder: Path) -> None:
         )
     file = folder / "tokenizer_config.json"
     for option, value in (_json_object(file) if file.is_file() else {}).items():
-        if option.endswith(("_file", "_files")) and value and (value != Path(str(value)).name or not _is_known(value)):
+        if option.endswith(("_file", "_files")) and value and (value != Path(str(value)).name or not is_part(value)):
             raise ModelError(
                 "the tokenizer's configuration names files that are not the tokenizer's own",
                 field=f"{file}: {option}",
                 value=value,
                 remedy=f"Remove {option}; tokenizer.json or tokenizer.model is read",
             )
-
-
-def _is_known(name: str) -> bool:
-    """Return whether a file of this name is part of a model's digest."""
-    return Path(name).suffix in MODEL_SUFFIXES and not name.startswith(".")
 
 
 def family_of(folder: Path) -> str:
@@ -219,15 +215,18 @@ def read_config(folder: Path) -> dict[str, Any]:
                 value=stored[option],
                 remedy=f"Remove {option}; model.safetensors or its index is read, and config.json",
             )
-    _check_sizes(stored, f"{file}: ")
+    _check_values(stored, f"{file}: ")
     return stored
 
 
-def _check_sizes(stored: dict[str, Any], place: str) -> None:
-    """Raise ModelError for a number in a configuration that no model has and that would be built for hours."""
+def _check_values(stored: dict[str, Any], place: str) -> None:
+    """Raise ModelError for a number that no model has and that would be built for hours, and for code to download."""
     for option, value in stored.items():
         if isinstance(value, dict):
-            _check_sizes(value, f"{place}{option}.")
+            _check_values(value, f"{place}{option}.")
+        elif option.endswith("_implementation") and "/" in str(value):
+            remedy = f"Remove {option}; code of the Hugging Face Hub is not run"
+            raise ModelError("names code to download", field=f"{place}{option}", value=value, remedy=remedy)
         elif (isinstance(value, int) and abs(value) > (MOST_PARTS if option in _COUNTS else MOST)) or (
             isinstance(value, list) and len(value) > MOST_PARTS
         ):

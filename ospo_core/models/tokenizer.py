@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ospo_core.artifacts.model_digest import is_part
 from ospo_core.errors import ModelError
 from ospo_core.models.folders import readable
 from ospo_core.prompts.families import FAMILIES
@@ -60,6 +61,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     with readable("the tokenizer cannot be read", folder):
         tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(folder, **_OFFLINE)
         tokenizer("a")
+    for name in type(tokenizer).vocab_files_names.values():  # its class chooses them, and the folder its class
+        if not is_part(name) and (folder / name).is_file():
+            raise ModelError(
+                "the tokenizer reads a file that is no part of the model's digest",
+                field=str(folder / name),
+                remedy="Save the tokenizer with tokenizer.json, e.g. by transformers' AutoTokenizer",
+            )
     _begin_texts(tokenizer, folder)
     return tokenizer
 

@@ -81,6 +81,21 @@ def test_a_damaged_configuration_is_refused(copied: Path, text: str) -> None:
         load_tiny_janus(copied)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"quant_method": "torchao", "quant_type": "int8wo"},
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"quant_method": "gptq"},
+        3,
+    ],
+)
+def test_a_quantisation_that_cannot_be_read_is_one_error(copied: Path, value: object) -> None:
+    edit_json(copied / "config.json", quantization_config=value)
+    with pytest.raises(ModelError, match="the weights cannot be read: "):
+        load_tiny_janus(copied)
+
+
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
@@ -102,9 +117,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ("id2label", 3),
         ("attn_implementation", "flash_attention_2"),
         ("_attn_implementation", "somebody/kernels"),
-        ("quantization_config", {"quant_method": "torchao", "quant_type": "int8wo"}),
-        ("quantization_config", {"quant_method": "bitsandbytes", "load_in_4bit": True}),
-        ("quantization_config", {"quant_method": "none"}),
+        ("text_config.attn_implementation", "somebody/kernels:function"),
     ],
 )
 def test_any_wrong_value_of_a_configuration_is_one_error(copied: Path, place: str, value: object) -> None:
