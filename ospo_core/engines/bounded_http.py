@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -37,6 +38,7 @@ def bounded_client(seconds: float) -> httpx2.Client:
     client: httpx2.Client = DefaultHttpxClient(
         timeout=seconds,
         headers={"Accept-Encoding": "identity"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, so none is sent
         event_hooks={"request": [begin], "response": [_bound_answer]},
     )
     for transport in (client._transport, *client._mounts.values()):  # with proxies of the environment
@@ -47,7 +49,11 @@ def bounded_client(seconds: float) -> httpx2.Client:
 
 
 def _bound_answer(response: httpx2.Response) -> None:
-    """Bound the bytes of an answer, whose headers have been read; raises StageError if it is compressed."""
+    """Bound the bytes of an answer, whose headers have been read; raises StageError if it is compressed.
+
+    It is read as UTF-8: of the encodings that a server can name, some are none of texts.
+    """
+    response.encoding = "utf-8"
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.strip().lower() not in ("identity", ""):
         raise StageError(
@@ -123,7 +129,10 @@ class _Backend:
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> _Stream:
         limit = self._clock.limit(timeout, httpx2.ConnectTimeout)
-        return _Stream(self._backend.connect_tcp(host, port, limit, **options), self._clock)
+        try:
+            return _Stream(self._backend.connect_tcp(host, port, limit, **options), self._clock)
+        except UnicodeError as error:  # of the system's look-up: a redirect may name anything
+            raise httpx2.ConnectError(f"not the name of a host: {error}") from error
 
     def sleep(self, seconds: float) -> None:
         self._backend.sleep(seconds)

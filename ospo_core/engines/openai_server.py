@@ -125,7 +125,6 @@ class OpenAIServer:
         """
         try:
             body = self._read(request, longest)
-            return reply.model_validate(json.loads(body))
         except openai.APIStatusError as error:
             if error.status_code in _RETRIED or error.status_code >= 500:
                 raise self._no_answer(f"status {error.status_code}") from None
@@ -137,6 +136,8 @@ class OpenAIServer:
             ) from None
         except openai.APIConnectionError as error:
             raise self._unreachable(error) from None
+        try:
+            return reply.model_validate(json.loads(body))
         except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or pydantic's ValidationError
             raise self._bad_answer(expected, body.decode("utf-8", "replace")) from error
 

@@ -113,6 +113,47 @@ def test_what_is_no_json_object_is_one_error(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "charset", ["base64", "hex", "zlib", "rot13", "idna", "undefined", "punycode", "utf-16", "none"]
+)
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "503 Busy"])
+@pytest.mark.usefixtures("waits")
+def test_an_answer_is_read_as_utf8_whatever_encoding_it_names(charset: str, status: str) -> None:
+    lines = (f"Content-Type: application/json; charset={charset}", "Content-Length: 5")
+    message, _ = refused(lambda connection: connection.sendall(b"\xff[]ab"), head(*lines, status=status))
+    assert "status" in message or "not an OpenAI completion (got '\ufffd[]ab')" in message
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://[::1",
+        "http://host:99999999/",
+        "http://" + "a" * 80,
+        "http://a..b",
+        "//",
+        "",
+        "/",
+        "ftp://x",
+        "file:///x",
+    ],
+)
+@pytest.mark.usefixtures("waits")
+def test_a_redirect_to_nowhere_is_one_error(location: str) -> None:
+    sent = head(f"Location: {location}", "Content-Length: 0", status="307 Elsewhere")
+    assert "engine.base_url: the server" in refused(lambda connection: None, sent)[0]
+
+
+def test_no_cookie_is_kept() -> None:
+    sent = b"HTTP/1.1 200 OK\r\nSet-Cookie: \xff=\xff\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\n{}"
+    with raw_server(lambda connection: None, sent) as (url, asked):
+        client = server(url)
+        for _ in range(2):
+            assert client.models() == {}
+        assert len(asked) == 2 and not client._client._client.cookies
+        client.close()
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "http://[::1",
