@@ -138,8 +138,8 @@ class OpenAIServer:
             raise self._unreachable(error) from None
         try:
             return reply.model_validate(json.loads(body))
-        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or pydantic's ValidationError
-            raise self._bad_answer(expected, body.decode("utf-8", "replace")) from error
+        except (ValueError, RecursionError):  # no JSON, no UTF-8, or pydantic's ValidationError
+            raise self._bad_answer(expected, body.decode("utf-8", "replace")) from None
 
     def models(self) -> dict[str, ServedModel]:
         """Return what the server says of each model it serves, by name; empty if it has no such list.
@@ -174,10 +174,11 @@ class OpenAIServer:
         raise self._no_answer(problem)
 
     def clean(self, text: str) -> str:
-        """Return what the server said without key, password and whatever else must not be shown or stored."""
+        """Return what the server said without key, password and other secrets, control characters escaped."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return redact(text)
+        escaped = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in redact(text))
+        return "".join(escaped)
 
     def _shown(self, text: str) -> str:
         """Return the beginning of what the server said, for a message."""

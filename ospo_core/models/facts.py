@@ -14,6 +14,7 @@ from ospo_core.models.folders import readable
 from ospo_core.models.libraries import FLOORS
 from ospo_core.models.loading import load_shapes
 from ospo_core.models.locate import check_folder, check_weights, family_of
+from ospo_core.prompts.failures import printable
 
 
 def model_facts(folder: Path) -> dict[str, str]:
@@ -39,7 +40,7 @@ def model_facts(folder: Path) -> dict[str, str]:
         "language model": f"{model.backbone.config.num_hidden_layers} layers of width "
         f"{model.backbone.config.hidden_size}, {model.backbone.config.vocab_size} ids",
         "pictures": f"{picture.width} x {picture.height} px, {picture.tokens} tokens of {picture.codes} codes",
-        "tokenizer": f"{len(tokenizer)} tokens; begin, end, padding: {' '.join(map(str, special))}",
+        "tokenizer": f"{len(tokenizer)} tokens; begin, end, padding: {printable(' '.join(map(str, special)))}",
         "libraries": ", ".join(f"{name} {version(name)} (>= {floor})" for name, floor in FLOORS.items()),
     }
 

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from ospo_core.artifacts.atomic_write import atomic_folder
 from ospo_core.artifacts.storage_errors import disk_problem
 from ospo_core.errors import ModelError, OspoError, StorageError
+from ospo_core.prompts.failures import printable
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -42,7 +43,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 _SHOWN = 300
-"""Characters of a library's message that are shown."""
+"""About how many characters of a library's message are shown."""
 
 
 @contextmanager
@@ -54,14 +55,14 @@ def readable(problem: str, where: Path, remedy: str = "") -> Iterator[None]:
     RecursionError; tokenizers raises Exception itself). So the block holds calls of a library and nothing else.
 
     Raises:
-        ModelError: the problem, and the beginning of the library's message.
+        ModelError: the problem, with the library's message.
     """
     try:
         yield
     except OspoError:
         raise
     except Exception as error:  # of any class, see above: the contents of files decide which
-        said = " ".join(str(error).split())[:_SHOWN] or type(error).__name__
+        said = printable(" ".join(str(error).split()), _SHOWN) or type(error).__name__
         raise ModelError(f"{problem}: {said}", field=str(where), remedy=remedy) from error
 
 

@@ -78,7 +78,7 @@ def _embedded(path: str) -> Path:
     """Return the folder of a model that is shipped with the package."""
     name = path.removeprefix(EMBEDDED_PREFIX)
     folder = Path(ospo_core.__file__).parent / name / "weights"
-    if not name.isidentifier() or not (folder / "config.json").is_file():
+    if not name.isidentifier() or not is_folder(folder):
         raise ModelError(
             "no such embedded model", field="model.path", value=path, remedy="Use embedded:shapes, or a local folder"
         )
@@ -204,7 +204,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: there is no such file, it is not a JSON object, or what it states is refused.
     """
     file = folder / "config.json"
-    if not file.is_file():
+    if not is_folder(folder) or not file.is_file():
         raise ModelError("no config.json", field=str(folder), remedy="Give a folder in transformers' format")
     stored = _json_object(file)
     for option in ("transformers_weights", "configuration_files"):

@@ -186,6 +186,13 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(monkeypatch: pytest.
     assert "cret" not in str(caught.value)
 
 
+def test_control_characters_of_an_answer_are_shown_as_text() -> None:
+    body = b"\x1b[2J\r\nno such model\x00"
+    sent = head(f"Content-Length: {len(body)}", status="404 Missing")
+    message, _ = refused(lambda connection: connection.sendall(body), sent)
+    assert r"\x1b[2J\r\nno such model\x00" in message
+
+
 def listing(answer: Any, monkeypatch: pytest.MonkeyPatch, key: str = KEY) -> tuple[OpenAIServer, dict[str, Any]]:
     monkeypatch.setenv("OPENAI_API_KEY", key)
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -225,5 +232,6 @@ def test_no_part_of_a_key_or_password_that_comes_back_is_shown(
             )
         client.close()
     message = str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__  # a log of the error shows no more
     assert not any(part in message for part in ("k3", "3y!", "pass%", "pass/", "word"))
     assert "***" in message or before >= 290

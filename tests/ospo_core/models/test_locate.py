@@ -116,6 +116,14 @@ def test_paths_that_no_system_takes_are_missing_models(path: str, monkeypatch: p
         resolve_model(path, download=False)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "../shapes", "shapes/weights", "", "."])
+def test_odd_names_of_embedded_models_and_folders_are_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="no such embedded model"):
+        resolve_model(f"embedded:{name}")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        check_folder(Path(name))
+
+
 def test_an_adapter_or_other_weights_that_would_be_loaded_too_are_refused(copied: Path, tmp_path: Path) -> None:
     (copied / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="an adapter lies beside the model"):
