@@ -61,10 +61,10 @@ def pretrain(out: Path, steps: int | None, device: str, resume: bool, compiled: 
         )
     recipe = Recipe() if steps is None else Recipe(steps=steps)
     place = _device(device)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_flush_denormal(True)
     with as_storage_error("write", str(work)):
         work.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_flush_denormal(True)
     model = build_model(recipe.seed)
     if not (work / VQ_FILE).exists():
         train_vq(model.model.vqmodel, VqRecipe(), place, partial(logger.info, "vq %d %s"), work / VQ_CHECKPOINT)
