@@ -52,7 +52,9 @@ def pretrain(out: Path, steps: int | None, device: str, resume: bool, compiled: 
         StorageError: `out` cannot be written.
     """
     work = out / "work"
-    if work.exists() and not resume:
+    with as_storage_error("look for a checkpoint", str(work)):
+        unfinished = work.exists()
+    if unfinished and not resume:
         raise ConfigError(
             "the folder holds an unfinished pretraining",
             field="out",

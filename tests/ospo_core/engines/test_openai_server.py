@@ -86,6 +86,17 @@ def test_headers_that_drip_in_end_at_the_deadline() -> None:
     assert "ReadTimeout" in message and asked == ATTEMPTS and time.monotonic() - begun < 5
 
 
+@pytest.mark.usefixtures("waits")
+def test_a_proxy_of_the_environment_is_used_and_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with raw_server(dripping(b"X-A: 1\r\n"), b"HTTP/1.1 200 OK\r\n") as (url, asked):
+        monkeypatch.setenv("HTTP_PROXY", url)
+        client = server("http://host.invalid", seconds=0.05)
+        with pytest.raises(StageError, match="ReadTimeout"):
+            client.models()
+        client.close()
+        assert len(asked) == ATTEMPTS
+
+
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
 @pytest.mark.usefixtures("waits")
 def test_a_flood_is_not_read_to_its_end(status: str) -> None:

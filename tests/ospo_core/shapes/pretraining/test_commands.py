@@ -57,5 +57,7 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_checkpoint_are_named(tmp_
     (tmp_path / "file").write_text("not a checkpoint")
     with pytest.raises(StorageError, match="cannot write"):
         pretrain(tmp_path / "file" / "out", 1, "cpu", resume=False)
+    with pytest.raises(StorageError, match="File name too long"):
+        pretrain(tmp_path / ("x" * 300), 1, "cpu", resume=False)
     with pytest.raises(ModelError, match=r"file: the checkpoint cannot be read: .*Remove it"):
         load_checkpoint(tmp_path / "file", torch.nn.Linear(1, 1), [])
