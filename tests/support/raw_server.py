@@ -22,6 +22,10 @@ def raw_server(send: Callable[[socket.socket], None], head: bytes = OK) -> Itera
             asked.append(1)
             connection.sendall(head)
             send(connection)
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(5)
+            while connection.recv(65536):  # what is left unread at a close makes the system drop what was sent
+                pass
 
     def serve() -> None:
         with suppress(OSError):
