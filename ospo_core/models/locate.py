@@ -23,6 +23,10 @@ MOST = 2**40
 """The largest number that a model's configuration may state; `max_position_embeddings` is the largest that any does."""
 MOST_PARTS = 2000
 """The most layers, blocks or labels that it may state; each is built in Python."""
+_NEVER_OPENED = frozenset(
+    {"special_tokens_map_file", "added_tokens_file", "tokenizer_config_file", "chat_template_file"}
+)
+"""What old tokenizers state of the folder in which they were saved; transformers looks for these files itself."""
 _COUNTS = frozenset({"num_hidden_layers", "depth", "num_res_blocks", "num_labels"})
 
 FAMILIES = {
@@ -160,7 +164,9 @@ def check_tokenizer(folder: Path) -> None:
         )
     file = folder / "tokenizer_config.json"
     for option, value in (_json_object(file) if file.is_file() else {}).items():
-        if option.endswith(("_file", "_files")) and value and (value != Path(str(value)).name or not is_part(value)):
+        if option in _NEVER_OPENED or not option.endswith(("_file", "_files")) or not value:
+            continue
+        if value != Path(str(value)).name or not is_part(value):
             raise ModelError(
                 "the tokenizer's configuration names files that are not the tokenizer's own",
                 field=f"{file}: {option}",
@@ -230,7 +236,7 @@ def _check_values(stored: dict[str, Any], place: str) -> None:
         elif (isinstance(value, int) and abs(value) > (MOST_PARTS if option in _COUNTS else MOST)) or (
             isinstance(value, list) and len(value) > MOST_PARTS
         ):
-            shown = value if isinstance(value, int) and value < 10**30 else None
+            shown = value if isinstance(value, int) and abs(value) < 10**30 else None
             raise ModelError("larger than any model's", field=f"{place}{option}", value=shown, remedy="Correct it")
 
 

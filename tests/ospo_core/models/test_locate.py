@@ -88,7 +88,7 @@ def test_a_tokenizer_of_another_folder_is_refused(copied: Path, option: str) -> 
     file = copied / "tokenizer_config.json"
     stored = json.loads(file.read_text())
     for value in (None, "tokenizer.json"):
-        file.write_text(json.dumps({**stored, option: value}))
+        file.write_text(json.dumps({**stored, option: value, "special_tokens_map_file": "/elsewhere/map.json"}))
         check_folder(copied)
     for other in ("../other/tokenizer.json", "/tmp/tokenizer.json", "vocab.pkl", ["tokenizer.5.json"], 3):
         file.write_text(json.dumps({**stored, option: other}))
