@@ -96,9 +96,6 @@ def test_a_quantisation_that_cannot_be_read_is_one_error(copied: Path, value: ob
         load_tiny_janus(copied)
 
 
-DEEP = "[" * 100_000 + "]" * 100_000
-
-
 @pytest.mark.parametrize(
     ("place", "value"),
     [
@@ -133,12 +130,19 @@ def test_any_wrong_value_of_a_configuration_is_one_error(copied: Path, place: st
         assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json"])
-@pytest.mark.parametrize("text", [DEEP, "3", "\udcff", '{"generation_kwargs": 3, "model": 3, "added_tokens": [3]}'])
+FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        *((file, text) for file in FILES for text in ("[" * 100_000 + "]" * 100_000, "3", "\udcff", "")),
+        ("tokenizer.json", '{"model": 3, "added_tokens": [3]}'),
+        ("generation_config.json", '{"generation_kwargs": 3}'),
+    ],
+)
 def test_files_that_hold_something_else_are_one_error(copied: Path, file: str, text: str) -> None:
     (copied / file).write_text(text, encoding="utf-8", errors="surrogateescape")
-    if file == "tokenizer_config.json" and text.startswith("{"):
-        return  # a tokenizer's configuration may say so
     with pytest.raises(ModelError):
         load_tiny_janus(copied)
 
