@@ -144,8 +144,9 @@ def test_no_message_and_no_log_shows_the_key_or_a_password(
         reply = (status, "Incorrect API key provided: sk-secret-key")
         with serving(lambda body, number, reply=reply: reply) as (server, _):
             address = server.url.replace("http://", "http://me:hush@")
-            named = EngineConfig(kind="endpoint", base_url=address, served_model="tiny")
-            with EndpointEngine(named) as engine, pytest.raises(StageError) as caught:
+            named = EngineConfig(kind="endpoint", base_url=server.url, served_model="tiny")
+            engine = EndpointEngine(named.model_copy(update={"base_url": address}))
+            with engine, pytest.raises(StageError) as caught:
                 engine.generate(requests(1))
         messages.append(str(caught.value))
     assert "***" in messages[0] and "***@" in messages[1]
