@@ -20,6 +20,9 @@ from ospo_core.models.folders import readable
 from ospo_core.prompts.families import FAMILIES
 from ospo_core.schema import SubCategory
 
+MOST_IDS = 2**24
+"""The largest id of a token; the largest vocabularies have some 300 000."""
+
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
 _AWKWARD = (
@@ -57,7 +60,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: the tokenizer's files cannot be read, or it cannot be made to begin texts that way.
     """
-    reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    whole = (folder / "tokenizer.json").is_file()
+    if whole:
+        _check_ids(folder / "tokenizer.json")
+    reader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
     with readable("the tokenizer cannot be read", folder):
         tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(folder, **_OFFLINE)
         tokenizer("a")
@@ -70,6 +76,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             )
     _begin_texts(tokenizer, folder)
     return tokenizer
+
+
+def _check_ids(file: Path) -> None:
+    """Raise ModelError for an id that no embedding has; transformers would take memory for all ids up to it."""
+    with readable("the tokenizer cannot be read", file):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = stored["model"].get("vocab")
+        ids = [*(vocabulary.values() if isinstance(vocabulary, dict) else ())]
+        ids += [token["id"] for token in stored.get("added_tokens") or ()]
+        largest = max((number for number in ids if isinstance(number, int)), default=0)
+    if largest > MOST_IDS:
+        raise ModelError("a token with an id that no model has", field=str(file), value=largest)
 
 
 def export_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

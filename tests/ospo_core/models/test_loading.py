@@ -186,6 +186,18 @@ def test_a_damaged_tokenizer_is_refused(copied: Path) -> None:
         load_tokenizer(copied)
 
 
+@pytest.mark.parametrize("largest", [2**25, 2**32 - 1])
+def test_a_token_with_an_id_that_fills_the_memory_is_refused(copied: Path, largest: int) -> None:
+    stored = json.loads((copied / "tokenizer.json").read_text())
+    for where in (stored["model"]["vocab"], stored["added_tokens"][-1]):
+        before, name = dict(where), "id" if "id" in where else "red"
+        where[name] = largest
+        (copied / "tokenizer.json").write_text(json.dumps(stored))
+        with pytest.raises(ModelError, match=r"tokenizer\.json: a token with an id that no model has"):
+            load_tokenizer(copied)
+        where.update(before)
+
+
 @pytest.mark.parametrize("model_type", ["llama", None, ["janus"]])
 def test_only_known_families_are_read(copied: Path, model_type: object) -> None:
     assert model_class(copied) is JanusModel
