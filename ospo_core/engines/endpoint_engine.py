@@ -6,20 +6,44 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import openai
+from openai import APIResponse, OpenAI
+from pydantic import BaseModel, Field
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Finish, Request, TextEngine, cut_at_stop
-from ospo_core.engines.openai_server import CONNECTIONS, OpenAIServer
+from ospo_core.engines.openai_server import CONNECTIONS, OpenAIServer, Text
 from ospo_core.errors import ConfigError, StageError, redact
 
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _SHORT_DIGEST = 12
 """Digits of a digest that suffice to recognise the right model; only a whole one shows that it is another model."""
 
+LONGEST_ANSWER = 1 << 20
+"""Bytes of an answer that are read at most; an answer of 4 096 tokens has about 20 000."""
+LONGEST_NAME = 500
+"""Characters that are kept of what a server calls its model."""
+SECONDS = 600.0
+"""Seconds for one answer, with the time that the server lets it wait."""
+
 logger = logging.getLogger(__name__)
+
+
+class _Choice(BaseModel):
+    text: Text
+    finish_reason: Any = None
+
+
+class _Usage(BaseModel):
+    completion_tokens: int | None = Field(0, ge=0, lt=2**31)
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
 
 
 class EndpointEngine(TextEngine):
@@ -46,7 +70,7 @@ class EndpointEngine(TextEngine):
                 remedy="Set engine.base_url and engine.served_model",
             )
         options = ("engine.base_url", "engine.served_model", "choose another engine.kind")
-        self._server = OpenAIServer(config.base_url, config.served_model, "OPENAI_API_KEY", options)
+        self._server = OpenAIServer(config.base_url, config.served_model, "OPENAI_API_KEY", options, SECONDS)
         self.url, self.model = self._server.url, self._server.model
         self.digest, self.structured_output = digest, config.structured_output
         self._served: dict[str, Any] = {}
@@ -73,14 +97,14 @@ class EndpointEngine(TextEngine):
                 "the server does not serve this model",
                 field="engine.served_model",
                 value=self.model,
-                remedy=f"It serves {', '.join(sorted(map(str, listed)))}",
+                remedy=f"It serves {self._server.clean(', '.join(sorted(listed)))[:LONGEST_NAME]}",
             )
-        path = str(getattr(served, "root", None) or "")
+        path = self._server.clean((served and served.root) or "")[:LONGEST_NAME]
         known = self._served
         self._served = {
             "name": self.model,
             "path": path,
-            "server": str(getattr(served, "owned_by", "")),
+            "server": self._server.clean((served and served.owned_by) or "")[:LONGEST_NAME],
             "verified": bool(self.digest) and self._is_verified(f"{self.model} {path}"),
         }
         if self.digest and not self._served["verified"] and self._served != known:
@@ -111,27 +135,26 @@ class EndpointEngine(TextEngine):
         enforced = on == "on" or (on == "auto" and self._served.get("server") == "vllm")
         return {"structured_outputs": {"regex": request.regex}} if enforced and request.regex else {}
 
-    def _answer(self, request: Request) -> Completion:
+    def _answer(self, asked: Request) -> Completion:
         """Request one completion; raises StageError as `generate` does, and if the answer is not a completion."""
-        answer = self._server.ask(
-            lambda client: client.completions.create(
+
+        def request(client: OpenAI) -> AbstractContextManager[APIResponse[Any]]:
+            return client.completions.with_streaming_response.create(
                 model=self.model,
-                prompt=request.prompt,
-                seed=request.seed,
-                temperature=request.temperature,
-                max_tokens=request.max_tokens,
-                stop=list(request.stop) if request.stop else openai.omit,
-                top_p=request.top_p if request.top_p < 1 else openai.omit,
-                extra_body=self._constraint(request) or None,
+                prompt=asked.prompt,
+                seed=asked.seed,
+                temperature=asked.temperature,
+                max_tokens=asked.max_tokens,
+                stop=list(asked.stop) if asked.stop else openai.omit,
+                top_p=asked.top_p if asked.top_p < 1 else openai.omit,
+                extra_body=self._constraint(asked) or None,
             )
-        )
-        try:
-            choice = answer.choices[0]
-            text, stopped = cut_at_stop(choice.text, request.stop)
-            finish: Finish = "length" if choice.finish_reason == "length" and not stopped else "stop"
-            return Completion(text.strip(), answer.usage.completion_tokens if answer.usage else 0, finish)
-        except (AttributeError, IndexError, TypeError) as error:  # the client does not check what servers send
-            raise self._server.bad_answer("an OpenAI completion", str(answer)) from error
+
+        answer = self._server.ask(request, _Completion, "an OpenAI completion", LONGEST_ANSWER)
+        choice = answer.choices[0]
+        text, stopped = cut_at_stop(choice.text, asked.stop)
+        finish: Finish = "length" if choice.finish_reason == "length" and not stopped else "stop"
+        return Completion(text.strip(), (answer.usage and answer.usage.completion_tokens) or 0, finish)
 
     def close(self) -> None:
         """Close the connections."""

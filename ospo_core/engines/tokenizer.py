@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ospo_core.engines.base import Completion, Request, cut_at_stop
 from ospo_core.errors import ModelError, StageError
@@ -18,10 +19,25 @@ OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 """Options of `from_pretrained`: no network access, no code from the model's folder."""
 
 
-def cannot_load(what: str, folder: Path, error: Exception) -> ModelError:
-    """Return the error for a part of an exported checkpoint that transformers cannot load."""
-    remedy = f"Export the text backbone again: {str(error).splitlines()[0]}"
-    return ModelError(f"{what} cannot be loaded", field="model folder", value=str(folder), remedy=remedy)
+@contextmanager
+def loading(what: str, folder: Path) -> Iterator[None]:
+    """Raise what transformers raises inside the block, while it loads a part of an exported checkpoint, as ModelError.
+
+    A damaged file surfaces where it is used first, as an error of any class; tokenizers raises Exception itself.
+    """
+    try:
+        yield
+    except Exception as error:  # of any class, see above: the contents of files decide which
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        remedy = f"Export the text backbone again: {said}"
+        raise ModelError(f"{what} cannot be loaded", field="model folder", value=str(folder), remedy=remedy) from error
+
+
+def _stored_ends(folder: Path) -> Iterator[Any]:
+    """Yield what the configurations of a checkpoint state as ids of end tokens."""
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        stored = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+        yield from stored if isinstance(stored, list) else [stored]
 
 
 class EngineTokenizer:
@@ -43,22 +59,18 @@ class EngineTokenizer:
         self.window = window
         from transformers import AutoTokenizer
 
-        try:
+        with loading("the tokenizer", folder):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **OFFLINE)
-        except (OSError, ValueError) as error:
-            raise cannot_load("the tokenizer", folder, error) from error
+            begun = self.tokenizer("a")["input_ids"][:1]
+            known = [self.tokenizer.eos_token_id, *_stored_ends(folder)]
         begin = self.tokenizer.bos_token_id
-        if begin is not None and self.tokenizer("a")["input_ids"][:1] != [begin]:
+        if begin is not None and begun != [begin]:
             raise ModelError(
                 "the tokenizer does not begin a text with its begin-of-sequence token",
                 field="model folder",
                 value=str(folder),
                 remedy="Export the text backbone again",
             )
-        known = [self.tokenizer.eos_token_id]
-        for path in (folder / "generation_config.json", folder / "config.json"):
-            stored = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-            known += stored if isinstance(stored, list) else [stored]
         self.end_ids = frozenset(token for token in known if isinstance(token, int))
         if not self.end_ids:
             raise ModelError(

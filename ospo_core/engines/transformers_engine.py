@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, TopPLogitsWarper
 
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Request, TextEngine, cut_at_stop, quiet_loading
-from ospo_core.engines.tokenizer import OFFLINE, EngineTokenizer, cannot_load
+from ospo_core.engines.tokenizer import OFFLINE, EngineTokenizer, loading
 from ospo_core.errors import StageError
 
 
@@ -63,11 +63,8 @@ class TransformersEngine(TextEngine):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = EngineTokenizer(model_folder, config.max_model_len)
         options = {"dtype": getattr(torch, config.dtype), "use_safetensors": True}
-        try:
-            with quiet_loading():
-                model: Any = AutoModelForCausalLM.from_pretrained(model_folder, **options, **OFFLINE)
-        except (OSError, ValueError) as error:
-            raise cannot_load("the language model", model_folder, error) from error
+        with loading("the language model", model_folder), quiet_loading():
+            model: Any = AutoModelForCausalLM.from_pretrained(model_folder, **options, **OFFLINE)
         self.model = model.to(self.device).eval()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

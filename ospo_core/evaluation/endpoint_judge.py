@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from openai import APIResponse, OpenAI
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from ospo_core.engines.openai_server import CONNECTIONS, OpenAIServer
+from ospo_core.engines.openai_server import CONNECTIONS, OpenAIServer, Text
 from ospo_core.evaluation.judges import NEITHER, WITHOUT_PROBABILITIES
 
 KEY_VARIABLE = "OSPO_JUDGE_API_KEY"
@@ -33,7 +33,7 @@ Answer = tuple[float, float]
 
 
 class _Token(BaseModel):
-    token: str
+    token: Text
     logprob: float = Field(le=1e-3, allow_inf_nan=True)  # -inf is a probability of 0; a comparison refuses nan
 
 
@@ -46,7 +46,7 @@ class _Logprobs(BaseModel):
 
 
 class _Message(BaseModel):
-    content: str | None = None
+    content: Text | None = None
 
 
 class _Choice(BaseModel):
@@ -63,7 +63,7 @@ class EndpointJudge:
 
     def __init__(self, url: str, model: str) -> None:
         options = ("evaluation.judge_url", "evaluation.judge_model", "choose another evaluation.judge")
-        self._server = OpenAIServer(url, model, KEY_VARIABLE, options, timeout=SECONDS)
+        self._server = OpenAIServer(url, model, KEY_VARIABLE, options, SECONDS)
         self.counts: Counter[str] = Counter()
 
     def answer(self, pictures: Sequence[bytes], questions: Sequence[Sequence[str]]) -> list[list[Answer]]:
@@ -109,12 +109,7 @@ class EndpointJudge:
                 top_logprobs=TOP,
             )
 
-        body = self._server.read(request, LONGEST_ANSWER, SECONDS)
-        try:
-            choice = _Reply.model_validate_json(body).choices[0]
-        except ValidationError as error:
-            shown = body[:200].decode("utf-8", "replace")
-            raise self._server.bad_answer("an OpenAI chat completion", shown) from error
+        choice = self._server.ask(request, _Reply, "an OpenAI chat completion", LONGEST_ANSWER).choices[0]
         position = choice.logprobs.content[0] if choice.logprobs and choice.logprobs.content else None
         if position is None or not position.top_logprobs:
             word = _word(choice.message.content or "")

@@ -8,11 +8,12 @@ PEFT folder, without the path of the base model.
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, PeftType
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -21,13 +22,16 @@ from transformers import PreTrainedModel
 from ospo_core.config.sections import LoraSettings
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.folders import copy_all_but_weights, new_folder
+from ospo_core.models.folders import copy_all_but_weights, new_folder, readable
 from ospo_core.models.loading import read_network
 from ospo_core.models.locate import check_folder
 from ospo_core.models.lora import AdaptedLinear, share_inputs
-from ospo_core.models.tokenizer import LOAD_ERRORS
 
 _ADAPTER = "default"
+_CHOSEN = frozenset(
+    {"r", "lora_alpha", "lora_dropout", "target_modules", "inference_mode", "base_model_name_or_path", "peft_version"}
+)
+"""What an adapter's configuration may say; the rest stays as PEFT has it by default."""
 _CPU = torch.device("cpu")
 
 
@@ -79,16 +83,33 @@ def load_adapter(network: PreTrainedModel, folder: Path, trainable: bool = False
     for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError("not a PEFT adapter in safetensors: a file is missing", field=str(folder / name))
-    try:
+    config = _plain_config(folder)
+    with readable("the adapter cannot be read", folder):
         with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
             names = set(stored.keys())
-        adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
-    except LOAD_ERRORS as error:
-        raise ModelError(f"the adapter cannot be read: {error}", field=str(folder)) from error
+        adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable, config=config)
     differing = sorted(names ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if differing:
         raise ModelError("the adapter does not fit the model", field=str(folder), value=differing[:3])
     return adapted
+
+
+def _plain_config(folder: Path) -> LoraConfig:
+    """Return the configuration of an adapter; raises ModelError unless it is plain LoRA as `add_lora` makes it.
+
+    Other kinds and options load further files, import modules that the configuration names, or change the base.
+    """
+    file = folder / CONFIG_NAME
+    with readable("the adapter cannot be read", file):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        odd = {"peft_type": stored["peft_type"]} if stored["peft_type"] != PeftType.LORA else {}
+        config = LoraConfig() if odd else LoraConfig.from_pretrained(str(folder))
+    usual = vars(LoraConfig())
+    odd |= {name: found for name, found in vars(config).items() if name not in _CHOSEN and found != usual.get(name)}
+    for name, found in odd.items():
+        remedy = "Use an adapter that this package has written"
+        raise ModelError("not a plain LoRA adapter", field=f"{file}: {name}", value=found, remedy=remedy)
+    return config
 
 
 def merge_adapter(base_folder: Path, adapter_folder: Path, out_folder: Path, device: torch.device = _CPU) -> Path:

@@ -32,7 +32,7 @@ def export_text_backbone(folder: Path, out: Path) -> Path:
     """
     check_folder(folder)
     marker = {"source_digest": model_digest(folder), "version": EXPORT_VERSION}
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         if json.loads((out / MARKER).read_text(encoding="utf-8")) == marker:
             return out
     tokenizer = load_tokenizer(folder)

@@ -10,11 +10,11 @@ from safetensors import safe_open
 
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.config.sections import ModelConfig
-from ospo_core.errors import ModelError
+from ospo_core.models.folders import readable
 from ospo_core.models.libraries import FLOORS
 from ospo_core.models.loading import load_shapes
 from ospo_core.models.locate import check_folder, check_weights, family_of
-from ospo_core.models.tokenizer import LOAD_ERRORS
+from ospo_core.prompts.failures import printable
 
 
 def model_facts(folder: Path) -> dict[str, str]:
@@ -40,7 +40,7 @@ def model_facts(folder: Path) -> dict[str, str]:
         "language model": f"{model.backbone.config.num_hidden_layers} layers of width "
         f"{model.backbone.config.hidden_size}, {model.backbone.config.vocab_size} ids",
         "pictures": f"{picture.width} x {picture.height} px, {picture.tokens} tokens of {picture.codes} codes",
-        "tokenizer": f"{len(tokenizer)} tokens; begin, end, padding: {' '.join(map(str, special))}",
+        "tokenizer": f"{len(tokenizer)} tokens; begin, end, padding: {printable(' '.join(map(str, special)))}",
         "libraries": ", ".join(f"{name} {version(name)} (>= {floor})" for name, floor in FLOORS.items()),
     }
 
@@ -49,12 +49,9 @@ def _stored(files: list[Path]) -> tuple[int, list[str]]:
     """Return the number of stored parameters and their types, from the headers of the files."""
     count, types = 0, set()
     for file in files:
-        try:
-            with safe_open(file, framework="pt") as stored:
-                for name in stored.keys():  # noqa: SIM118 - not a mapping: it has no iterator
-                    tensor = stored.get_slice(name)
-                    count += prod(tensor.get_shape())
-                    types.add(tensor.get_dtype())
-        except LOAD_ERRORS as error:
-            raise ModelError(f"the weights cannot be read: {error}", field=str(file)) from error
+        with readable("the weights cannot be read", file), safe_open(file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118 - not a mapping: it has no iterator
+                tensor = stored.get_slice(name)
+                count += prod(tensor.get_shape())
+                types.add(tensor.get_dtype())
     return count, sorted(types)

@@ -12,7 +12,8 @@ from transformers.utils import logging
 
 from ospo_core.artifacts.atomic_write import atomic_folder
 from ospo_core.artifacts.storage_errors import disk_problem
-from ospo_core.errors import StorageError
+from ospo_core.errors import ModelError, OspoError, StorageError
+from ospo_core.prompts.failures import printable
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -39,6 +40,30 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+_SHOWN = 300
+"""About how many characters of a library's message are shown."""
+
+
+@contextmanager
+def readable(problem: str, where: Path, remedy: str = "") -> Iterator[None]:
+    """Raise what a library raises inside the block, while it reads files that nobody has checked, as ModelError.
+
+    transformers, tokenizers, PEFT and safetensors take the contents of a folder for granted: wrong ones surface where
+    they are used first, as errors of any class (AttributeError, ZeroDivisionError, ImportError of a quantisation,
+    RecursionError; tokenizers raises Exception itself). So the block holds calls of a library and nothing else.
+
+    Raises:
+        ModelError: the problem, with the library's message.
+    """
+    try:
+        yield
+    except OspoError:
+        raise
+    except Exception as error:  # of any class, see above: the contents of files decide which
+        said = printable(" ".join(str(error).split()), _SHOWN) or type(error).__name__
+        raise ModelError(f"{problem}: {said}", field=str(where), remedy=remedy) from error
 
 
 @contextmanager

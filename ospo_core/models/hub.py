@@ -40,15 +40,28 @@ def repository_of(path: str) -> Repository | None:
     `@REVISION`.
     """
     named = _REPOSITORY.fullmatch(path.removeprefix(HUB_PREFIX))
-    if named is None or (not path.startswith(HUB_PREFIX) and Path(path).is_dir()):
+    if named is None or (not path.startswith(HUB_PREFIX) and is_folder(Path(path))):
         return None
     return Repository(named["name"], named["revision"])
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; a name that no file system takes is none."""
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def pinned(path: str, folder: Path) -> str:
     """Return the model path that means the downloaded `folder` for ever: a repository's name and the commit."""
     repository = repository_of(path)
     return path if repository is None else f"{HUB_PREFIX}{repository.name}@{folder.name}"
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message, or the error's class if it has none."""
+    return next(iter(redact(str(error).strip()).splitlines()), type(error).__name__)
 
 
 def configuration(repository: Repository, download: bool) -> Path:
@@ -114,6 +127,6 @@ def _as_model_error(repository: Repository, download: bool) -> Iterator[None]:
             problem = f"there is no such folder, and the repository is not in the Hugging Face cache{cause}"
             remedy = f"Download it once with `hf download {repository.name}`, or give a local folder"
         else:
-            problem = f"it cannot be downloaded from {constants.ENDPOINT}: {redact(str(error).strip().splitlines()[0])}"
+            problem = f"it cannot be downloaded from {constants.ENDPOINT}: {_first_line(error)}"
             remedy = "Check the network; run again to go on with the download, or give a local folder"
         raise MissingModelError(problem, field="model.path", value=str(repository), remedy=remedy) from error

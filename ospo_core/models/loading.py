@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.folders import quiet_transformers
+from ospo_core.models.folders import quiet_transformers, readable
 from ospo_core.models.locate import check_folder, model_class
 from ospo_core.models.products import reorder_linears
-from ospo_core.models.tokenizer import LOAD_ERRORS, load_tokenizer
+from ospo_core.models.tokenizer import load_tokenizer
 from ospo_core.prompts.families import family
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -47,12 +47,9 @@ def load_shapes(folder: Path, config: ModelConfig) -> UnifiedModel:
         ModelError: the configuration is not that of a known family, or the tokenizer cannot be read.
     """
     network_class: Any = model_class(folder).network_class
-    try:
+    with readable("the configuration cannot be read", folder), torch.device("meta"):
         whole = network_class.config_class.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            network = network_class(whole).to(_DTYPES[config.dtype])
-    except LOAD_ERRORS as error:
-        raise ModelError(f"the configuration cannot be read: {error}", field=str(folder)) from error
+        network = network_class(whole).to(_DTYPES[config.dtype])
     return model_class(folder)(network, load_tokenizer(folder), family(config.family), folder)
 
 
@@ -64,21 +61,16 @@ def read_network(folder: Path, dtype: torch.dtype | str = "auto", device: torch.
             incomplete.
     """
     network_class = model_class(folder).network_class
-    try:
-        with quiet_transformers():
-            found: Any = network_class.from_pretrained(
-                folder,
-                dtype=dtype,
-                device_map=None if device.type == "cpu" else {"": device},
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except LOAD_ERRORS as error:
-        raise ModelError(
-            f"the weights cannot be read: {error}", field=str(folder), remedy="Copy or train the model again"
-        ) from error
+    with readable("the weights cannot be read", folder, "Copy or train the model again"), quiet_transformers():
+        found: Any = network_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     network: PreTrainedModel = found[0]
     for problem in ("missing_keys", "mismatched_keys"):  # transformers invented these tensors, or ignored them
         if names := sorted(str(name) for name in found[1].get(problem, ())):

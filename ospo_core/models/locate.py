@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ospo_core
+from ospo_core.artifacts.model_digest import is_part
 from ospo_core.errors import MissingModelError, ModelError
-from ospo_core.models.hub import Repository, configuration, repository_of, snapshot
+from ospo_core.models.hub import Repository, configuration, is_folder, repository_of, snapshot
 from ospo_core.models.libraries import check_libraries
 
 if TYPE_CHECKING:
@@ -18,10 +19,25 @@ if TYPE_CHECKING:
 
 EMBEDDED_PREFIX = "embedded:"
 
+MOST = 2**40
+"""The largest number that a model's configuration may state; `max_position_embeddings` is the largest that any does."""
+MOST_PARTS = 2000
+"""The most layers, blocks or labels that it may state; each is built in Python."""
+_NEVER_OPENED = frozenset(
+    {"special_tokens_map_file", "added_tokens_file", "tokenizer_config_file", "chat_template_file"}
+)
+"""What old tokenizers state of the folder in which they were saved; transformers looks for these files itself."""
+_COUNTS = frozenset({"num_hidden_layers", "depth", "num_res_blocks", "num_labels"})
+
 FAMILIES = {
     "janus": "ospo_core.models.janus.model:JanusModel",
 }
 """`model_type` of config.json to the subclass of `UnifiedModel` that implements it: one line per family."""
+
+LANGUAGE_MODELS = {
+    "janus": "llama",
+}
+"""Family to the `model_type` of the language model inside: others may bring parts that are loaded from elsewhere."""
 
 CONVERTERS = {
     "multi_modality": "ospo_core.models.janus.convert:convert_checkpoint",
@@ -47,8 +63,11 @@ def resolve_model(path: str, download: bool = True) -> Path:
         first = configuration(repository, download)
         family_of(first)  # before gigabytes of another kind of model are downloaded
         return snapshot(Repository(repository.name, first.name), download)
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError:  # the home folder of nobody
+        folder = Path(path)
+    if not is_folder(folder):
         raise MissingModelError(
             "no such folder",
             field="model.path",
@@ -63,7 +82,7 @@ def _embedded(path: str) -> Path:
     """Return the folder of a model that is shipped with the package."""
     name = path.removeprefix(EMBEDDED_PREFIX)
     folder = Path(ospo_core.__file__).parent / name / "weights"
-    if not name.isidentifier() or not (folder / "config.json").is_file():
+    if not name.isidentifier() or not is_folder(folder):
         raise ModelError(
             "no such embedded model", field="model.path", value=path, remedy="Use embedded:shapes, or a local folder"
         )
@@ -81,21 +100,14 @@ def check_folder(folder: Path) -> None:
     check_libraries()
     family_of(folder)
     check_weights(folder)
-    if "transformers_weights" in read_config(folder):
-        raise ModelError(
-            "the configuration names another file with the weights",
-            field=str(folder / "config.json"),
-            remedy="Remove transformers_weights; model.safetensors or its index is read",
-        )
+    check_tokenizer(folder)
+    if (generation := folder / "generation_config.json").is_file():
+        _json_object(generation)
     if (folder / "adapter_config.json").is_file():  # transformers would put that adapter into the network
         raise ModelError(
             "an adapter lies beside the model",
             field=str(folder / "adapter_config.json"),
             remedy="Merge it into the model, or move it elsewhere",
-        )
-    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
-        raise ModelError(
-            "no tokenizer", field=str(folder), remedy="Copy tokenizer.json and tokenizer_config.json there"
         )
 
 
@@ -105,20 +117,25 @@ def check_weights(folder: Path) -> list[Path]:
     Raises:
         ModelError: a file is missing, or the index names one that does not belong to the folder.
     """
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("."))
-        if not files:
-            raise ModelError(
-                "no safetensors weights",
-                field=str(folder),
-                value=sorted(file.name for file in folder.glob("*.bin")) or None,
-                remedy="Pickled weights are not read: convert them to safetensors",
-            )
-        return files
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    named = _named_weights(folder, index) if index.is_file() else []
+    files = [single] if single.is_file() else named  # as transformers: an index beside a single file is not read
+    if not files:
+        raise ModelError(
+            "no safetensors weights",
+            field=str(folder),
+            value=sorted(file.name for kind in ("*.bin", "*.safetensors") for file in folder.glob(kind)) or None,
+            remedy="Give model.safetensors, or several files with model.safetensors.index.json. Pickled weights are "
+            "not read: convert them to safetensors",
+        )
+    return files
+
+
+def _named_weights(folder: Path, index: Path) -> list[Path]:
+    """Return the files that an index names; raises ModelError as `check_weights` does."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(_json_object(index)["weight_map"].values()))
+    except (ModelError, KeyError, TypeError, AttributeError) as error:
         raise ModelError("the index of the weights is damaged", field=str(index)) from error
     for name in names:
         if not isinstance(name, str) or re.fullmatch(r"\w[\w.-]*\.safetensors", name, re.ASCII) is None:
@@ -135,13 +152,37 @@ def check_weights(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Check that there is a tokenizer, and that its configuration names only files of the folder.
+
+    Raises:
+        ModelError: there is none, or it names another file, which older versions of transformers would open.
+    """
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
+        raise ModelError(
+            "no tokenizer", field=str(folder), remedy="Copy tokenizer.json and tokenizer_config.json there"
+        )
+    file = folder / "tokenizer_config.json"
+    for option, value in (_json_object(file) if file.is_file() else {}).items():
+        if option in _NEVER_OPENED or not option.endswith(("_file", "_files")) or not value:
+            continue
+        if value != Path(str(value)).name or not is_part(value):
+            raise ModelError(
+                "the tokenizer's configuration names files that are not the tokenizer's own",
+                field=f"{file}: {option}",
+                value=value,
+                remedy=f"Remove {option}; tokenizer.json or tokenizer.model is read",
+            )
+
+
 def family_of(folder: Path) -> str:
     """Return the family of a checkpoint, a key of `FAMILIES`: the `model_type` of its config.json.
 
     Raises:
-        ModelError: there is no readable config.json, or it names no known family.
+        ModelError: there is no readable config.json, it names no known family, or another kind of language model.
     """
-    model_type = str(read_config(folder).get("model_type"))
+    config = read_config(folder)
+    model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         known = " or ".join(name.capitalize() for name in FAMILIES)
         convert = f"Convert it first: `ospo model convert {folder} OUT`"
@@ -151,24 +192,64 @@ def family_of(folder: Path) -> str:
             value=model_type,
             remedy=convert if model_type in CONVERTERS else f"Use a {known} checkpoint",
         )
+    text, expected = config.get("text_config"), LANGUAGE_MODELS[model_type]
+    if isinstance(text, dict) and text.get("model_type", expected) != expected:
+        raise ModelError(
+            f"the language model is not a {expected.capitalize()}",
+            field=f"{folder / 'config.json'}: text_config.model_type",
+            value=text["model_type"],
+            remedy="Use a checkpoint of the published architecture",
+        )
     return model_type
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the contents of config.json.
+    """Return the contents of config.json, which names no other file to read and states sizes that can be built.
 
     Raises:
-        ModelError: there is no such file, or it is not a JSON object.
+        ModelError: there is no such file, it is not a JSON object, or what it states is refused.
     """
     file = folder / "config.json"
-    if not file.is_file():
+    if not is_folder(folder) or not file.is_file():
         raise ModelError("no config.json", field=str(folder), remedy="Give a folder in transformers' format")
+    stored = _json_object(file)
+    for option in ("transformers_weights", "configuration_files"):
+        if option in stored:
+            raise ModelError(
+                "the configuration names another file with the weights or the configuration",
+                field=f"{file}: {option}",
+                value=stored[option],
+                remedy=f"Remove {option}; model.safetensors or its index is read, and config.json",
+            )
+    _check_values(stored, f"{file}: ")
+    return stored
+
+
+def _check_values(stored: dict[str, Any], place: str) -> None:
+    """Raise ModelError for a number that no model has and that would be built for hours, and for code to download."""
+    for option, value in stored.items():
+        if isinstance(value, dict):
+            _check_values(value, f"{place}{option}.")
+        elif option.endswith("_implementation") and "/" in str(value):
+            remedy = f"Remove {option}; code of the Hugging Face Hub is not run"
+            raise ModelError("names code to download", field=f"{place}{option}", value=value, remedy=remedy)
+        elif (isinstance(value, int) and abs(value) > (MOST_PARTS if option in _COUNTS else MOST)) or (
+            isinstance(value, list) and len(value) > MOST_PARTS
+        ):
+            shown = value if isinstance(value, int) and abs(value) < 10**30 else None
+            raise ModelError("larger than any model's", field=f"{place}{option}", value=shown, remedy="Correct it")
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    """Return a file of a model folder that holds a JSON object; raises ModelError if it does not."""
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         stored = None
+    except OSError as error:
+        raise ModelError(f"the file cannot be read: {error.strerror}", field=str(file)) from error
     if not isinstance(stored, dict):
-        raise ModelError("config.json is not a JSON object", field=str(file))
+        raise ModelError(f"{file.name} is not a JSON object", field=str(file), remedy="Copy or download it again")
     return stored
 
 

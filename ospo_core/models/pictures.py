@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ospo_core.artifacts.pictures import open_picture
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 
@@ -104,9 +105,8 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def decode_png(data: bytes) -> NDArray[np.uint8]:
-    """Return a PNG as a picture `uint8 [H, W, 3]` (RGB)."""
-    with Image.open(BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+    """Return a PNG as a picture `uint8 [H, W, 3]` (RGB); raises StageError if it is none or too large."""
+    return np.asarray(open_picture(data).convert("RGB"))
 
 
 def resized(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ospo_core.artifacts.model_digest import is_part
 from ospo_core.errors import ModelError
+from ospo_core.models.folders import readable
 from ospo_core.prompts.families import FAMILIES
 from ospo_core.schema import SubCategory
 
-LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
-"""What transformers raises for files that it cannot read."""
+MOST_IDS = 2**24
+"""The largest id of a token; the largest vocabularies have some 300 000."""
 
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
@@ -59,13 +60,34 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: the tokenizer's files cannot be read, or it cannot be made to begin texts that way.
     """
-    reader: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    try:
+    whole = (folder / "tokenizer.json").is_file()
+    if whole:
+        _check_ids(folder / "tokenizer.json")
+    reader: Any = PreTrainedTokenizerFast if whole else AutoTokenizer
+    with readable("the tokenizer cannot be read", folder):
         tokenizer: PreTrainedTokenizerBase = reader.from_pretrained(folder, **_OFFLINE)
-    except LOAD_ERRORS as error:
-        raise ModelError(f"the tokenizer cannot be read: {error}", field=str(folder)) from error
+        tokenizer("a")
+    for name in type(tokenizer).vocab_files_names.values():  # its class chooses them, and the folder its class
+        if not is_part(name) and (folder / name).is_file():
+            raise ModelError(
+                "the tokenizer reads a file that is no part of the model's digest",
+                field=str(folder / name),
+                remedy="Save the tokenizer with tokenizer.json, e.g. by transformers' AutoTokenizer",
+            )
     _begin_texts(tokenizer, folder)
     return tokenizer
+
+
+def _check_ids(file: Path) -> None:
+    """Raise ModelError for an id that no embedding has; transformers would take memory for all ids up to it."""
+    with readable("the tokenizer cannot be read", file):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = stored["model"].get("vocab")
+        ids = [*(vocabulary.values() if isinstance(vocabulary, dict) else ())]
+        ids += [token["id"] for token in stored.get("added_tokens") or ()]
+        largest = max((number for number in ids if isinstance(number, int)), default=0)
+    if largest > MOST_IDS:
+        raise ModelError("a token with an id that no model has", field=str(file), value=largest)
 
 
 def export_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -70,8 +70,9 @@ def normalise(prompt: str) -> str:
 
 def _above_four(word: str) -> bool:
     """Return whether a word is a number above four; `twenty-five` is one, `five-pointed` is not."""
-    if word.replace(",", "").isdecimal():
-        return int(word.replace(",", "")) > 4
+    digits = word.replace(",", "")
+    if digits.isdecimal():
+        return any(map(int, digits[:-1])) or int(digits[-1]) > 4  # Python reads no number of thousands of digits
     parts = word.split("-")
     return all(part in _LARGE_NUMBERS | _SMALL_NUMBERS for part in parts) and any(
         part in _LARGE_NUMBERS for part in parts

@@ -6,9 +6,9 @@ from base64 import b64encode
 from dataclasses import dataclass
 from io import BytesIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from ospo_core.errors import StageError
+from ospo_core.artifacts.pictures import open_picture
 
 _PIXEL_ART_SIDE = 128
 _LARGE_BYTES = 65_536
@@ -32,7 +32,7 @@ def embed(data: bytes, name: str) -> Picture:
     Raises:
         StageError: the bytes are not a picture.
     """
-    image = _opened(data, name)
+    image = open_picture(data, "report", name)
     kind = (image.format or "png").lower()
     if len(data) > _LARGE_BYTES:
         data, kind = _encoded(image, "webp"), "webp"
@@ -47,7 +47,7 @@ def thumbnail(data: bytes, name: str) -> Picture:
     Raises:
         StageError: the bytes are not a picture.
     """
-    image = _opened(data, name).convert("RGB")
+    image = open_picture(data, "report", name).convert("RGB")
     pixelated = max(image.size) <= _PIXEL_ART_SIDE
     factor = _THUMBNAIL_SIDE // max(image.size)
     if factor > 1:
@@ -56,16 +56,6 @@ def thumbnail(data: bytes, name: str) -> Picture:
         image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     kind = "png" if pixelated else "webp"
     return encoded_picture(_encoded(image, kind), kind, image.size, pixelated)
-
-
-def _opened(data: bytes, name: str) -> Image.Image:
-    try:
-        image = Image.open(BytesIO(data))
-        image.load()
-        return image
-    except (UnidentifiedImageError, OSError) as error:
-        remedy = "Recompute the stage that made it (--refresh)"
-        raise StageError("not a picture", field="report", value=name, remedy=remedy) from error
 
 
 def _encoded(image: Image.Image, kind: str) -> bytes:

@@ -20,6 +20,8 @@ SIDES = ("on the left", "on the right", "at the top", "at the bottom")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 MAX_THINGS = 6
 MAX_COUNT = 4
+MOST_WORDS = 1000
+"""Words of a text that is parsed; a dense sentence of the world has fewer than 100."""
 _PLURALS = {f"{shape}s": shape for shape in SHAPES}
 _OPPOSITE = {"right of": "left of", "below": "above", "behind": "in front of"}
 
@@ -151,7 +153,10 @@ def parse_dense(text: str) -> tuple[Sentence, tuple[tuple[Cell, ...], ...]]:
     Raises:
         GrammarError: the text is not a sentence of this world.
     """
-    reader = PhraseReader(text.split())
+    words = text.split()
+    if len(words) > MOST_WORDS:
+        raise GrammarError(f"{len(words)} words")
+    reader = PhraseReader(words)
     nouns, cells = [reader.noun()], [reader.cells()]
     relations: list[tuple[int, str, int]] = []
     side = reader.one_of(SIDES)

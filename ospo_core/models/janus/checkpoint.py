@@ -60,6 +60,8 @@ def _check_generation(special: SpecialTokens, stored: GenerationConfig | None) -
     if getattr(stored, "_from_model_config", True):  # there is no file, so nothing was stated
         return
     extra = getattr(stored, "generation_kwargs", None) or {}
+    if not isinstance(extra, dict):
+        raise ModelError("not an object", field="generation_config.json: generation_kwargs", value=extra)
     for option, token, found in (
         ("bos_token_id", special.bos, getattr(stored, "bos_token_id", None)),
         ("pad_token_id", special.pad, getattr(stored, "pad_token_id", None)),
@@ -82,6 +84,10 @@ def image_geometry(config: JanusConfig) -> ImageGeometry:
     """
     vision: Any = config.vision_config
     vq: Any = config.vq_config
+    sizes = {"image_size": vision.image_size, "patch_size": vision.patch_size}
+    for option, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise inconsistent(f"vision_config.{option} is {size}, not a number of pixels")
     grid = vision.image_size // vision.patch_size
     stride = 2 ** (len(vq.channel_multiplier) - 1)
     if grid * stride != vision.image_size:

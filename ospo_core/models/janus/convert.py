@@ -19,10 +19,10 @@ from transformers import GenerationConfig, JanusConfig, JanusForConditionalGener
 from transformers.models.janus import JanusVisionConfig, JanusVQVAEConfig
 
 from ospo_core.errors import ModelError
-from ospo_core.models.folders import new_folder
+from ospo_core.models.folders import new_folder, readable
 from ospo_core.models.janus.checkpoint import BEGIN_OF_IMAGE
 from ospo_core.models.locate import check_folder, read_config
-from ospo_core.models.tokenizer import LOAD_ERRORS, export_tokenizer, load_tokenizer
+from ospo_core.models.tokenizer import export_tokenizer, load_tokenizer
 
 Tensors = dict[str, torch.Tensor]
 
@@ -89,16 +89,13 @@ def convert_checkpoint(source: Path, out: Path) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    weights = _renamed(_read_weights(source))
-    try:
+    stored = _read_weights(source)
+    with readable("configuration and weights do not belong together", source):
+        weights = _renamed(stored)
         layout = _layout(config, weights, ids, vocabulary[IMAGE_PLACEHOLDER])
         with torch.device("meta"):
             network = JanusForConditionalGeneration(layout)
         network.load_state_dict(weights, strict=True, assign=True)
-    except (*LOAD_ERRORS, AttributeError, IndexError, StopIteration) as error:
-        raise ModelError(
-            f"configuration and weights do not belong together: {str(error) or type(error).__name__}", field=str(source)
-        ) from error
     network.generation_config = GenerationConfig(**ids, generation_kwargs={"boi_token_id": vocabulary[BEGIN_OF_IMAGE]})
     with new_folder(out) as fresh:
         network.save_pretrained(fresh)
@@ -111,15 +108,14 @@ def _read_weights(source: Path) -> Tensors:
     """Read all tensors of a folder: safetensors where there are any, else pickled tensors."""
     tensors: Tensors = {}
     for file in _weight_files(source):
-        try:
-            if file.suffix == ".safetensors":
-                tensors |= load_file(file)
-            else:
-                tensors |= torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except UnpicklingError as error:  # torch's own message advises to run the code
-            raise ModelError("the file is damaged, or holds more than tensors", field=str(file)) from error
-        except (*LOAD_ERRORS, EOFError, AttributeError) as error:
-            raise ModelError(f"the weights cannot be read: {error}", field=str(file)) from error
+        with readable("the weights cannot be read", file):
+            try:
+                if file.suffix == ".safetensors":
+                    tensors |= load_file(file)
+                else:
+                    tensors |= torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            except UnpicklingError as error:  # torch's own message advises to run the code
+                raise ModelError("the file is damaged, or holds more than tensors", field=str(file)) from error
     return tensors
 
 
@@ -128,9 +124,11 @@ def _weight_files(source: Path) -> list[Path]:
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index = source / f"{stem}.{suffix}.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()))
+            with readable("the index of the weights is damaged", index):
+                names = sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()))
             for name in names:
-                if Path(name).name != name or not name.endswith(f".{suffix}") or not (source / name).is_file():
+                plain = re.fullmatch(rf"\w[\w.-]*\.{suffix}", str(name), re.ASCII)
+                if not plain or not (source / name).is_file():
                     raise ModelError("weights that the index names are not in the folder", field=str(index), value=name)
             return [source / name for name in names]
         if (source / f"{stem}.{suffix}").is_file():

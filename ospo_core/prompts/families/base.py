@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from ospo_core.errors import OspoError
+from ospo_core.prompts.filters import NOT_TEXT
 from ospo_core.schema import PerturbationKind, SubCategory
 
 Relation = tuple[str, str, str]
@@ -16,6 +17,10 @@ Relation = tuple[str, str, str]
 
 IMAGE_MARKER = "{image}"
 """Marks in `vqa_text` where the image placeholders go; the tags around them are part of the text."""
+
+
+_UNDECODED = "\ufffd"
+"""What a tokenizer decodes bytes to that are not UTF-8."""
 
 
 class AnswerKind(StrEnum):
@@ -75,6 +80,17 @@ class ParseError(OspoError):
             detail, field=reason, value=answer, remedy="Such answers are dropped, counted and generated again"
         )
         self.reason, self.answer = reason, answer
+
+
+def check_text(answer: str) -> None:
+    """Check that an answer is text: it can be stored, and shows as it is.
+
+    Raises:
+        ParseError: it contains control characters, lone surrogates, or bytes that are not UTF-8.
+    """
+    odd = next((one for one in answer if not (one.isprintable() or one.isspace()) or one == _UNDECODED), None)
+    if odd is not None:
+        raise ParseError(NOT_TEXT, answer, f"the answer contains the character {odd!a}")
 
 
 def seed_prompts(table: str) -> dict[SubCategory, list[PromptAnswer]]:

@@ -9,14 +9,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ospo_core.prompts.families.base import ParseError
-from ospo_core.prompts.filters import MISSING_LINE, NOT_TEXT, STRAY_TEXT
+from ospo_core.prompts.families.base import ParseError, check_text
+from ospo_core.prompts.filters import MISSING_LINE, STRAY_TEXT
 
 _MARKUP = " \t*_#>`~"
 _QUOTES = "\"'\u201c\u201d\u2018\u2019`"
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\ufeff\xad"))
-_UNDECODED = "\ufffd"
-"""What a tokenizer decodes bytes to that are not UTF-8."""
 _FENCE = re.compile(r"\s*(?:```|~~~)\w{0,20}\s*")
 _BULLET = re.compile(r"\s{0,20}(?:[-*+\u2022\u2013\u2014]{1,2}\s{0,8}|\(?\d{1,3}[.)]\s{1,8})")
 _OTHER_LABEL = re.compile(r"[A-Za-z]{2,20}(?: [A-Za-z]{1,20}){0,3}\s?:")
@@ -29,9 +27,7 @@ def readable_lines(answer: str) -> list[str]:
         ParseError: the answer contains lone surrogates or control characters.
     """
     text = answer.translate(_INVISIBLE)
-    odd = next((one for one in text if not (one.isprintable() or one.isspace()) or one == _UNDECODED), None)
-    if odd is not None:
-        raise ParseError(NOT_TEXT, answer, f"the answer contains the character {odd!a}")
+    check_text(text)
     return [line.strip() for line in text.splitlines() if not _FENCE.fullmatch(line)]
 
 

@@ -15,6 +15,7 @@ from ospo_core.prompts.families.base import (
     PromptAnswer,
     PromptFamily,
     Relation,
+    check_text,
     seed_prompts,
 )
 from ospo_core.prompts.filters import UNPARSABLE
@@ -37,13 +38,14 @@ PHRASES: dict[SubCategory, str] = {
 }
 """How an instruction names a sub-category."""
 
-_MARK = re.compile(r"\s*([|;,?:.])\s*")
+_MARK = re.compile(r"[|;,?:.]")
 _NOT_IN_PROMPT = set("|;?:.")
 
 
-def _tidy(text: str) -> str:
-    """Put single spaces between words and marks."""
-    return " ".join(_MARK.sub(r" \1 ", text).split())
+def _tidy(answer: str) -> str:
+    """Put single spaces between words and marks; raises ParseError if the answer is no text."""
+    check_text(answer)
+    return " ".join(_MARK.sub(r" \g<0> ", answer).split())
 
 
 def _sentence(text: str, answer: str) -> str:

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from ospo_core.artifacts.atomic_write import atomic_file
+from ospo_core.models.folders import readable
 from ospo_core.prompts.families import family
 from ospo_core.prompts.families.shapes import NO_RELATION, PHRASES
 from ospo_core.schema import PerturbationKind
@@ -167,12 +168,18 @@ def save_checkpoint(path: Path, model: nn.Module, optimisers: Sequence[torch.opt
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> int:
-    """Restore a checkpoint if there is one; return the next step, 0 where there is none."""
+    """Restore a checkpoint if there is one; return the next step, 0 where there is none.
+
+    Raises:
+        ModelError: it cannot be read, or is that of another model.
+    """
     if not path.exists():
         return 0
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    model.load_state_dict(state["model"])
-    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-        optimiser.load_state_dict(saved)
-    logger.info("resumed at step %d", state["step"])
-    return int(state["step"])
+    with readable("the checkpoint cannot be read", path, "Remove it to start again"):
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        model.load_state_dict(state["model"])
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        step = int(state["step"])
+    logger.info("resumed at step %d", step)
+    return step

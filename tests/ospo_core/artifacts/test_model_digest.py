@@ -53,6 +53,30 @@ def test_unchanged_files_are_not_read_again(model: Path, monkeypatch: pytest.Mon
     assert model_digest(model) == digest
 
 
+def test_what_a_link_points_to_is_covered(model: Path, tmp_path: Path) -> None:
+    """The cache of the Hugging Face Hub holds links; what is read through one counts, wherever it lies."""
+    (model / "model.safetensors").rename(tmp_path / "blob")
+    (model / "model.safetensors").symlink_to(tmp_path / "blob")
+    before = model_digest(model)
+    (tmp_path / "blob").write_bytes(b"other weights")
+    assert model_digest(model) != before
+
+
+def test_a_name_that_is_no_text_is_told(model: Path) -> None:
+    (model / "\udcff.json").write_text("{}")
+    with pytest.raises(ModelError, match="model: has a file whose name is not UTF-8"):
+        model_digest(model)
+
+
+def test_a_file_that_cannot_be_read_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("ospo_core.artifacts.model_digest.file_sha256", refuse)
+    with pytest.raises(ModelError, match=r"config\.json: cannot be read: Permission denied"):
+        model_digest(model)
+
+
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_incomplete_folders_are_told(model: Path, missing: str) -> None:
     """The error names the folder and the file that is missing."""

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from ospo_core.config.sections import EngineConfig
-from ospo_core.engines import Request
+from ospo_core.engines import Completion, Request
 from ospo_core.engines.endpoint_engine import EndpointEngine
 from ospo_core.engines.openai_server import ATTEMPTS
 from ospo_core.errors import StageError
+from ospo_core.prompts.families import FAMILIES, ParseError
+from ospo_core.prompts.filters import NOT_TEXT
 
 Reply = Callable[[dict[str, Any], int], tuple[int, Any]]
 
@@ -142,8 +144,9 @@ def test_no_message_and_no_log_shows_the_key_or_a_password(
         reply = (status, "Incorrect API key provided: sk-secret-key")
         with serving(lambda body, number, reply=reply: reply) as (server, _):
             address = server.url.replace("http://", "http://me:hush@")
-            named = EngineConfig(kind="endpoint", base_url=address, served_model="tiny")
-            with EndpointEngine(named) as engine, pytest.raises(StageError) as caught:
+            named = EngineConfig(kind="endpoint", base_url=server.url, served_model="tiny")
+            engine = EndpointEngine(named.model_copy(update={"base_url": address}))
+            with engine, pytest.raises(StageError) as caught:
                 engine.generate(requests(1))
         messages.append(str(caught.value))
     assert "***" in messages[0] and "***@" in messages[1]
@@ -162,6 +165,45 @@ def test_a_refusal_is_not_repeated_and_shows_the_servers_words() -> None:
 def test_another_kind_of_server_is_recognised(answer: Any) -> None:
     with serving(lambda body, number: (200, answer)) as (_, engine), pytest.raises(StageError, match="OpenAI"):
         engine.generate(requests(1))
+
+
+CHOICE = {"text": "a b", "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"choices": [{**CHOICE, "text": text}]} for text in (None, 3, True, [], {})),
+        *({"choices": [CHOICE], "usage": usage} for usage in ("x", 3, [], {"completion_tokens": -1})),
+        *({"choices": [CHOICE], "usage": {"completion_tokens": tokens}} for tokens in ("many", 1e300, 2**40, [], {})),
+        *({"choices": choices} for choices in ("abc", {}, [None], [[]], [3])),
+        '{"choices": [{"text": "a"}], "usage": {"completion_tokens": NaN}}',
+        '{"choices": [{"text": "a"}], "usage": {"completion_tokens": ' + "9" * 5000 + "}}",
+        '{"choices": ' + "[" * 100_000 + "}",
+    ],
+)
+def test_wrong_types_in_an_answer_are_one_error(answer: Any) -> None:
+    with serving(lambda body, number: (200, answer)) as (_, engine):
+        with pytest.raises(StageError, match=r"engine\.base_url: the server's answer is not an OpenAI com") as caught:
+            engine.generate(requests(1))
+        assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": None}, {"completion_tokens": 0}])
+def test_a_server_that_counts_no_tokens_is_not_an_error(usage: Any) -> None:
+    with serving(lambda body, number: (200, {"choices": [CHOICE], "usage": usage})) as (_, engine):
+        assert engine.generate(requests(1))[0] == Completion("a b", 0, "stop")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_half_a_character_in_an_answer_drops_that_answer_only(name: str) -> None:
+    written = {"choices": [{"text": "a red \ud800 circle", "finish_reason": "stop"}]}
+    with serving(lambda body, number: (200, written)) as (_, engine):
+        text = engine.generate(requests(1))[0].text
+    text.encode()
+    with pytest.raises(ParseError) as caught:
+        FAMILIES[name].parse_perturbation(text)
+    assert caught.value.reason == NOT_TEXT
 
 
 def test_a_closed_engine_says_so_and_addresses_may_end_with_v1() -> None:
@@ -199,6 +241,15 @@ def test_a_server_that_still_holds_another_model_is_refused_before_anything_is_g
         server.models = vllm_lists(f"/exports/{DIGEST}", name="else")
         with pytest.raises(StageError, match=r"does not serve this model.*It serves else"):
             engine.generate(requests(2))
+
+
+def test_what_a_server_says_of_its_model_is_stored_without_the_key_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-key")
+    listed = [{"id": "tiny", "root": "/x/sk-secret-key" + "y" * 9000, "owned_by": "sk-secret-key" * 1000}]
+    with serving(echo, listed, DIGEST) as (_, engine):
+        engine.generate(requests(1))
+        facts = json.dumps(engine.facts())
+    assert "sk-secret" not in facts and "***" in facts and len(facts) < 2000
 
 
 @pytest.mark.parametrize("models", [None, vllm_lists("/models/current"), [{"id": "tiny"}]])

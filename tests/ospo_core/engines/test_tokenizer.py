@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Request
 from ospo_core.engines.tokenizer import EngineTokenizer
+from ospo_core.engines.transformers_engine import TransformersEngine
 from ospo_core.errors import ModelError, StageError
 from tests.support.tiny_llama import SPECIALS, make_tiny_llama
 
@@ -18,6 +20,25 @@ BOS, EOS = SPECIALS.index("<bos>"), SPECIALS.index("<eos>")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json")
+WRONG_INSIDE = '{"model": {"type": "WordLevel", "vocab": 3}, "added_tokens": [3], "id2label": 3}'
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        *((file, text) for file in FILES for text in ("[" * 100_000, "3", "")),
+        ("tokenizer.json", WRONG_INSIDE),
+        ("config.json", WRONG_INSIDE),
+    ],
+)
+def test_a_damaged_export_is_one_error(folder: Path, tmp_path: Path, file: str, text: str) -> None:
+    broken = Path(shutil.copytree(folder, tmp_path / "broken"))
+    (broken / file).write_text(text)
+    with pytest.raises(ModelError, match=r"cannot be loaded.*Export the text backbone again"):
+        TransformersEngine(EngineConfig(kind="transformers", max_model_len=64), broken)
 
 
 def test_prompts_get_their_begin_token_and_texts_come_back_word_for_word(folder: Path) -> None:

@@ -6,10 +6,7 @@ import base64
 import logging
 import math
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -20,6 +17,7 @@ from ospo_core.evaluation import endpoint_judge
 from ospo_core.evaluation.endpoint_judge import KEY_VARIABLE, LONGEST_ANSWER, TOP, EndpointJudge
 from ospo_core.evaluation.judges import NEITHER, WITHOUT_PROBABILITIES
 from tests.support.chat_server import Reply, chat_answer, chat_server
+from tests.support.raw_server import raw_server
 
 
 def ask(reply: Reply, pictures: int = 1, questions: int = 1) -> tuple[list[list[tuple[float, float]]], EndpointJudge]:
@@ -98,6 +96,9 @@ NAN = '{"choices": [{"message": {}, "logprobs": {"content": [{"top_logprobs": [{
         {"choices": []},
         {"choices": [{"text": "yes"}]},
         {"choices": [{"message": {"content": 3}}]},
+        {"choices": [{"message": {"content": None}, "logprobs": {"content": [{"top_logprobs": [{"token": 1}]}]}}]},
+        "[" * 100_000,
+        '{"choices": ' + "9" * 5000 + "}",
         chat_answer("Yes", {"Yes": 0.7}),
         NAN,
         ["yes"],
@@ -106,6 +107,11 @@ NAN = '{"choices": [{"message": {}, "logprobs": {"content": [{"top_logprobs": [{
 def test_malformed_answers_are_refused(reply: Any) -> None:
     with pytest.raises(StageError, match=r"judge_url: the server's answer is not an OpenAI chat completion"):
         ask(lambda body, number: (200, reply))
+
+
+def test_half_a_character_among_the_tokens_is_no_error() -> None:
+    """Tokens may end within a character, and some servers spell the half as a lone surrogate."""
+    assert answer({"\ud83d": -0.5, "yes": math.log(0.5)}) == (pytest.approx(0.5), 0.0)
 
 
 def test_an_endless_answer_is_not_read_to_its_end() -> None:
@@ -123,32 +129,6 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(monkeypatch: pytest.M
         assert len(server.seen) == 1
     with pytest.raises(StageError, match=f"{ATTEMPTS} attempts: ConnectError"):
         EndpointJudge(server.url, "eyes").answer([b"png"], [["?"]])
-
-
-@contextmanager
-def raw_server(send: Callable[[socket.socket], None]) -> Iterator[tuple[str, list[int]]]:
-    """A server that answers with what `send` writes, then hangs up; its address, and one entry per request."""
-    asked: list[int] = []
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listening.accept()
-                with connection, suppress(ConnectionError):
-                    connection.recv(65536)
-                    asked.append(1)
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")
-                    send(connection)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", asked
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-        thread.join()
 
 
 def test_a_torn_answer_is_asked_for_again() -> None:

@@ -129,6 +129,41 @@ def test_an_adapter_without_one_of_its_files_is_refused(
         load_adapter(read_network(tiny_folder), broken)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("peft_type", "XLORA"),
+        ("peft_type", "PROMPT_TUNING"),
+        ("peft_type", "NONE"),
+        ("megatron_config", {"a": 1}),
+        ("megatron_core", "antigravity"),
+        ("modules_to_save", ["lm_head"]),
+        ("trainable_token_indices", [1]),
+        ("target_modules", 3),
+        ("target_modules", "("),
+        ("r", -1),
+        ("r", "eight"),
+    ],
+)
+def test_adapters_of_another_kind_are_refused(
+    tiny_folder: Path, adapter_folder: Path, tmp_path: Path, option: str, value: object
+) -> None:
+    broken = Path(shutil.copytree(adapter_folder, tmp_path / "broken"))
+    config = broken / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {option: value}))
+    with pytest.raises(ModelError, match=r"the adapter cannot be read|not a plain LoRA adapter|does not fit"):
+        load_adapter(read_network(tiny_folder), broken)
+
+
+def test_a_pickled_adapter_is_never_read(tiny_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(adapter_folder, tmp_path / "broken"))
+    torch.save(load_file(broken / "adapter_model.safetensors"), broken / "adapter_model.bin")
+    load_adapter(read_network(tiny_folder), broken)
+    (broken / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="not a PEFT adapter in safetensors"):
+        load_adapter(read_network(tiny_folder), broken)
+
+
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
 def test_damaged_and_incomplete_adapters_are_refused(tiny_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(adapter_folder, tmp_path / "broken"))

@@ -81,6 +81,72 @@ def test_a_damaged_configuration_is_refused(copied: Path, text: str) -> None:
         load_tiny_janus(copied)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"quant_method": "torchao", "quant_type": "int8wo"},
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"quant_method": "gptq"},
+        3,
+    ],
+)
+def test_a_quantisation_that_cannot_be_read_is_one_error(copied: Path, value: object) -> None:
+    edit_json(copied / "config.json", quantization_config=value)
+    with pytest.raises(ModelError, match="the weights cannot be read: "):
+        load_tiny_janus(copied)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("rope_parameters", 3),
+        ("text_config.attention_dropout", []),
+        ("vision_config.num_hidden_layers", "two"),
+        ("vision_config.patch_size", 0),
+        ("vision_config.num_hidden_layers", 2**62),
+        ("vq_config.num_labels", 10**9),
+        ("vq_config.num_res_blocks", 2**31),
+        ("text_config.hidden_size", 10**40),
+        ("vq_config.channel_multiplier", [1] * 5000),
+        ("text_config.model_type", "vision-encoder-decoder"),
+        ("text_config.model_type", ["llama"]),
+        ("dtype", "float17"),
+        ("id2label", 3),
+        ("attn_implementation", "flash_attention_2"),
+        ("_attn_implementation", "somebody/kernels"),
+        ("text_config.attn_implementation", "somebody/kernels:function"),
+    ],
+)
+def test_any_wrong_value_of_a_configuration_is_one_error(copied: Path, place: str, value: object) -> None:
+    """Whatever class of error the libraries raise, and however late they notice."""
+    config = json.loads((copied / "config.json").read_text())
+    *parts, option = place.split(".")
+    inner = config[parts[0]] if parts else config
+    inner[option] = value
+    (copied / "config.json").write_text(json.dumps(config))
+    for load in (load_model, load_shapes):
+        with pytest.raises(ModelError, match=r"cannot be read: |config\.json") as caught:
+            load(copied, ModelConfig(path=str(copied), device="cpu"))
+        assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        *((file, text) for file in FILES for text in ("[" * 100_000 + "]" * 100_000, "3", "\udcff", "")),
+        ("tokenizer.json", '{"model": 3, "added_tokens": [3]}'),
+        ("generation_config.json", '{"generation_kwargs": 3}'),
+    ],
+)
+def test_files_that_hold_something_else_are_one_error(copied: Path, file: str, text: str) -> None:
+    (copied / file).write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ModelError):
+        load_tiny_janus(copied)
+
+
 @pytest.mark.parametrize(("file", "message"), [("config.json", "no config.json"), ("tokenizer.json", "no tokenizer")])
 def test_a_missing_file_is_named(copied: Path, file: str, message: str) -> None:
     (copied / file).unlink()
@@ -118,6 +184,18 @@ def test_a_damaged_tokenizer_is_refused(copied: Path) -> None:
     (copied / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="the tokenizer cannot be read"):
         load_tokenizer(copied)
+
+
+@pytest.mark.parametrize("largest", [2**25, 2**32 - 1])
+def test_a_token_with_an_id_that_fills_the_memory_is_refused(copied: Path, largest: int) -> None:
+    stored = json.loads((copied / "tokenizer.json").read_text())
+    for where in (stored["model"]["vocab"], stored["added_tokens"][-1]):
+        before, name = dict(where), "id" if "id" in where else "red"
+        where[name] = largest
+        (copied / "tokenizer.json").write_text(json.dumps(stored))
+        with pytest.raises(ModelError, match=r"tokenizer\.json: a token with an id that no model has"):
+            load_tokenizer(copied)
+        where.update(before)
 
 
 @pytest.mark.parametrize("model_type", ["llama", None, ["janus"]])

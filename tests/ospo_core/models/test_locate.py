@@ -10,9 +10,9 @@ import pytest
 from transformers import JanusForConditionalGeneration
 
 from ospo_core.artifacts.model_digest import model_digest
-from ospo_core.errors import ModelError
+from ospo_core.errors import MissingModelError, ModelError
 from ospo_core.models.janus.model import JanusModel
-from ospo_core.models.locate import check_folder, check_weights
+from ospo_core.models.locate import check_folder, check_weights, resolve_model
 from tests.support.tiny_janus import load_tiny_janus
 
 
@@ -72,6 +72,56 @@ def test_a_damaged_index_is_refused(sharded: Path, text: str) -> None:
     (sharded / "model.safetensors.index.json").write_text(text)
     with pytest.raises(ModelError, match="index of the weights is damaged"):
         check_folder(sharded)
+
+
+def test_another_configuration_of_the_folder_is_not_read(copied: Path) -> None:
+    """transformers would read that file in the place of the one that was checked."""
+    stored = json.loads((copied / "config.json").read_text())
+    (copied / "config.5.0.0.json").write_text(json.dumps({**stored, "transformers_weights": "sub/model.safetensors"}))
+    (copied / "config.json").write_text(json.dumps({**stored, "configuration_files": ["config.5.0.0.json"]}))
+    with pytest.raises(ModelError, match=r"config\.json: configuration_files: .* Remove configuration_files"):
+        load_tiny_janus(copied)
+
+
+@pytest.mark.parametrize("option", ["tokenizer_file", "vocab_file", "fast_tokenizer_files"])
+def test_a_tokenizer_of_another_folder_is_refused(copied: Path, option: str) -> None:
+    file = copied / "tokenizer_config.json"
+    stored = json.loads(file.read_text())
+    for value in (None, "tokenizer.json"):
+        file.write_text(json.dumps({**stored, option: value, "special_tokens_map_file": "/elsewhere/map.json"}))
+        check_folder(copied)
+    for other in ("../other/tokenizer.json", "/tmp/tokenizer.json", "vocab.pkl", ["tokenizer.5.json"], 3):
+        file.write_text(json.dumps({**stored, option: other}))
+        with pytest.raises(ModelError, match=rf"tokenizer_config\.json: {option}: .* Remove {option}"):
+            check_folder(copied)
+
+
+def test_the_single_file_is_read_and_an_index_beside_it_is_checked(sharded: Path, tiny_folder: Path) -> None:
+    shutil.copy(tiny_folder / "model.safetensors", sharded)
+    assert [file.name for file in check_weights(sharded)] == ["model.safetensors"]
+    name_weights(sharded, "../other/model.safetensors")
+    with pytest.raises(ModelError, match="not safetensors files of this folder"):
+        check_folder(sharded)
+
+
+def test_weights_of_a_name_that_nobody_reads_are_none(copied: Path) -> None:
+    (copied / "model.safetensors").rename(copied / "weights.safetensors")
+    with pytest.raises(ModelError, match=r"no safetensors weights .got .'weights\.safetensors'"):
+        check_folder(copied)
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "~nobody-of-this-name/model", "a\0b", "x" * 300 + "/y"])
+def test_paths_that_no_system_takes_are_missing_models(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingModelError, match=r"model\.path: .*no such"):
+        resolve_model(path, download=False)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "../shapes", "shapes/weights", "", "."])
+def test_odd_names_of_embedded_models_and_folders_are_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="no such embedded model"):
+        resolve_model(f"embedded:{name}")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        check_folder(Path(name))
 
 
 def test_an_adapter_or_other_weights_that_would_be_loaded_too_are_refused(copied: Path, tmp_path: Path) -> None:

@@ -36,6 +36,16 @@ def test_every_text_begins_with_its_begin_token_and_is_otherwise_what_the_file_s
         assert ids[0] == tokenizer.bos_token_id and ids[1:] == plain.encode(text, add_special_tokens=False).ids
 
 
+def test_a_tokenizer_that_reads_a_file_outside_the_digest_is_refused(tmp_path: Path) -> None:
+    """Its class comes from the folder, and may read a file that nobody counts as part of the model."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[X_SEP]", "[MASK]", "a", "red", "bench"]
+    (tmp_path / "prophetnet.tokenizer").write_text("\n".join(words))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "prophetnet"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ProphetNetTokenizer"}))
+    with pytest.raises(ModelError, match=r"prophetnet\.tokenizer: .*no part of the model's digest"):
+        load_tokenizer(tmp_path)
+
+
 def test_byte_level_texts_come_back_as_they_were(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(stored(tmp_path, "byte_level"))
     for text in probe_texts():
