@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
+from ospo_core.artifacts.pictures import open_picture
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.selection.rules import may_be_chosen, may_be_rejected
 from ospo_core.selection.scoring import read_scores
@@ -93,7 +92,7 @@ def _verdicts(images: Sequence[Row], prompts: Mapping[str, str]) -> dict[tuple[s
         except GrammarError:
             continue
     asked = [row for row in images if row["item_id"] in sentences]
-    opened = [(row, np.asarray(Image.open(BytesIO(row["image"]["bytes"])).convert("RGB"))) for row in asked]
+    opened = [(row, np.asarray(open_picture(row["image"]["bytes"]).convert("RGB"))) for row in asked]
     known = [(row, picture) for row, picture in opened if picture.shape[:2] == (SIZE, SIZE)]
     if not known:
         return {}

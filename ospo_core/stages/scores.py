@@ -18,6 +18,7 @@ import numpy as np
 
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import SelectionConfig
+from ospo_core.errors import StageError
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score, choice_floor, could_be_chosen, image_score
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
@@ -118,7 +119,15 @@ def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> 
     size, selection = config.scores.batch_size, config.selection
     pairs = [(item, image) for item in items for image in item.images]
     with ThreadPoolExecutor() as pool:  # zlib releases the interpreter lock
-        pictures = np.stack(list(pool.map(decode_png, [image["image"]["bytes"] for _, image in pairs])))
+        decoded = list(pool.map(decode_png, [image["image"]["bytes"] for _, image in pairs]))
+    if len(sizes := {picture.shape for picture in decoded}) > 1:
+        raise StageError(
+            "pictures of one round have several sizes",
+            field="images.image",
+            value=sorted(sizes)[:3],
+            remedy="Recompute the stage that made them (--refresh images)",
+        )
+    pictures = np.stack(decoded)
     asked = [item.questions.get(_BASE, []) for item, _ in pairs]
 
     def could(index: int, given: Sequence[tuple[float, float]]) -> bool:
