@@ -225,7 +225,7 @@ class TrainingConfig(Options):
         "work, the same result. auto: where training would otherwise fill the device.",
     )
     checkpoint_every: Positive = 50
-    collapse_drop: float = Field(
+    collapse_drop: Scale = Field(
         1.0, gt=0, description="Drop of the chosen log-probability that raises an alarm (nats per token)."
     )
     collapse_patience: Positive = Field(20, description="Consecutive alarms before training stops.")
