@@ -182,7 +182,7 @@ class LoraSettings(Options):
 
     rank: Positive = 32
     alpha: Positive = 64
-    dropout: Fraction = 0.05
+    dropout: Decay = 0.05
 
 
 class LossConfig(Options):
