@@ -19,7 +19,7 @@ Scale = Annotated[float, Field(gt=0.0, le=1e6)]
 Margin = Annotated[float, Field(ge=-1e6, le=1e6)]
 """A difference of log-probabilities."""
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-"""The share of a running mean that stays in every step."""
+"""A share below 1: what a running mean keeps in every step, or what dropout clears."""
 Speed = Annotated[float, Field(gt=0.0, le=1e15)]
 """Things per second."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
