@@ -5,6 +5,7 @@ A local path is not named, since a card is made to be published; nor is a licenc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import yaml
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config.sections import EMBEDDED, ModelConfig
+from ospo_core.errors import ConfigError
 from ospo_core.report.formats import escaped, human, markdown_table, percent, reasons, whole
 from ospo_core.schema import StageName
 from ospo_core.sharing import Part
@@ -23,6 +25,7 @@ from ospo_core.sharing.rows import PAIRS
 
 Manifests = Mapping[StageName, Manifest]
 
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _PAPER = "https://arxiv.org/abs/2506.02015"
 _SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 _NAMED_SOURCES = ("hub:", "stored:", EMBEDDED)
@@ -61,6 +64,9 @@ class Provenance:
         model: the model that the round started from.
         family: its prompt family.
         license: identifier of a licence, as the Hugging Face Hub names them; None states none.
+
+    Raises:
+        ConfigError: the licence is not such an identifier.
     """
 
     round: str
@@ -69,6 +75,20 @@ class Provenance:
     model: Origin
     family: str
     license: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.license is not None and _LICENSE.fullmatch(self.license) is None:
+            raise ConfigError(
+                "is not an identifier of a licence",
+                field="--license",
+                value=self.license,
+                remedy="Give one as the Hugging Face Hub names it, e.g. cc-by-4.0 or apache-2.0",
+            )
+
+    @property
+    def title(self) -> str:
+        """What the card is headed with, on one line."""
+        return f"Preference pairs of {' '.join(self.profile.split())}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,7 @@ class SharedTable:
 
 def dataset_card(tables: Sequence[SharedTable], manifests: Manifests, provenance: Provenance) -> str:
     """Return the card of a dataset; `tables` begins with the pairs."""
-    pairs, lines = tables[0], [f"# Preference pairs of {escaped(provenance.profile)}, seed {provenance.seed}", ""]
+    pairs, lines = tables[0], [f"# {escaped(provenance.title)}", ""]
     lines += [
         f"{whole(pairs.total)} pairs for preference learning of text-to-image models: pictures that a model drew and "
         f"judged itself (OSPO, [arXiv 2506.02015]({_PAPER})). Made by OSPO {version('ospo')}.",
@@ -277,7 +297,7 @@ def _dataset_facts(tables: Sequence[SharedTable], provenance: Provenance) -> dic
     total = tables[0].total
     facts: dict[str, Any] = {"license": provenance.license} if provenance.license else {}
     facts |= {
-        "pretty_name": f"Preference pairs of {provenance.profile}, seed {provenance.seed}",
+        "pretty_name": provenance.title,
         "task_categories": ["text-to-image"],
         "tags": ["ospo", "preference", "dpo", "synthetic"],
         "size_categories": [_size_category(total)],
