@@ -177,7 +177,7 @@ def _object(line: bytes) -> dict[str, Any] | Rejected:
 def _opened(path: Path) -> pq.ParquetFile:
     with as_storage_error("read", str(path)):
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path, pre_buffer=False)  # it would keep the columns of all row groups
         except pa.ArrowInvalid as error:
             raise ConfigError(f"is not Parquet: {error}", field=str(path), remedy="Correct the file") from None
     names = set(file.schema_arrow.names)
