@@ -89,12 +89,11 @@ def export_model(
 
     if push is not None:
         hub.check_repository(push)
-    config = load_profile(profile, overrides or [])
-    storage = storage_of(config)
+    storage = storage_of(load_profile(profile, overrides or []))
     manifests = all_manifests(storage)
     digest = find_model(storage, manifests, checkpoint)
     trainings = [one for one in manifests if one.stage is StageName.TRAINING and one.extra[MODEL_DIGEST] == digest]
-    output.show_text(f"Written to {export_checkpoint(storage, manifests, trainings[-1], config.model, out)}")
+    output.show_text(f"Written to {export_checkpoint(storage, manifests, trainings[-1], out)}")
     if push is not None:
         output.show_text(f"Uploaded to {hub.push(out, push, 'model', public)}")
 
@@ -128,11 +127,11 @@ def import_pairs(
     found = run_import(source, storage, model, relatives(storage, ref.digest), config.storage)
     total = sum(found.rejected.values())
     output.show_text(
-        f"{whole(found.rows)} pairs imported, {whole(found.rows - found.tokens_kept)} of them encoded to image tokens"
+        f"Pairs imported: {whole(found.rows)}, {whole(found.rows - found.tokens_kept)} of them encoded to image tokens"
     )
     if total:
         why = ", ".join(f"{count} {reason}" for reason, count in reasons(found.rejected))
-        output.show_text(f"{whole(total)} rows rejected: {why}. See {storage.uri(f'{found.prefix}/{REJECTED}')}")
+        output.show_text(f"Rows rejected: {whole(total)} ({why}), see {storage.uri(f'{found.prefix}/{REJECTED}')}")
     output.show_text(f"Train on them too: --set {OPTION}={found.digest}")
     output.show_text("Train on them alone: the same and --set training.own_pairs=false")
 

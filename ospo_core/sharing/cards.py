@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from ospo_core.artifacts.manifest import Manifest
-from ospo_core.config.sections import EMBEDDED, ModelConfig
+from ospo_core.config.sections import EMBEDDED
 from ospo_core.errors import ConfigError
 from ospo_core.report.formats import escaped, human, markdown_table, percent, reasons, whole
 from ospo_core.schema import StageName
@@ -153,7 +153,7 @@ def dataset_card(tables: Sequence[SharedTable], manifests: Manifests, provenance
     return _front_matter(_dataset_facts(tables, provenance)) + "\n".join(lines)
 
 
-def model_card(model: str, training: Manifest, evaluation: Manifest | None, network: str, config: ModelConfig) -> str:
+def model_card(model: str, training: Manifest, evaluation: Manifest | None, network: str) -> str:
     """Return the card of a trained checkpoint.
 
     Args:
@@ -161,10 +161,13 @@ def model_card(model: str, training: Manifest, evaluation: Manifest | None, netw
         training: the training that made it.
         evaluation: the evaluation in which it was the child, if any.
         network: its class in transformers.
-        config: the section `model` of its round.
     """
     parent = Origin(str(training.extra["parent_digest"]), str(training.extra.get("parent_source", "")))
     settings = training.ingredients.get("fields", {}).get("training", {})
+    family = training.ingredients.get("model", {}).get("family", "")
+    data = [f"pairs of its round, content `{one}`" for one in training.ingredients.get("upstream", {}).values()]
+    if settings.get("imported_pairs"):
+        data.append(f"{whole(training.counts['imported_pairs'])} imported pairs, `{settings['imported_pairs']}`")
     lines = [
         f"# Model {model[:12]}",
         "",
@@ -176,8 +179,9 @@ def model_card(model: str, training: Manifest, evaluation: Manifest | None, netw
             [
                 ["Digest", f"`{model}`"],
                 ["Parent", parent.in_words()],
-                ["Prompt family", f"`{config.family}`"],
+                ["Prompt family", f"`{family}`"],
                 ["Pairs", whole(training.counts.get("pairs", 0))],
+                ["Data", "; ".join(data)],
                 ["Steps", whole(training.counts.get("steps", 0))],
                 ["Learning rate", str(settings.get("learning_rate", ""))],
                 ["Training", f"`{training.fingerprint}`, {training.created_at}"],

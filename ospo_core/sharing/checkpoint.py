@@ -8,7 +8,6 @@ from pathlib import Path
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.config.sections import ModelConfig
 from ospo_core.errors import ModelError
 from ospo_core.schema import StageName
 from ospo_core.sharing.cards import model_card
@@ -17,16 +16,13 @@ from ospo_core.sharing.folder import CARD, check_free, shared_folder
 ADAPTER = "adapter"
 
 
-def export_checkpoint(
-    storage: Storage, manifests: Sequence[Manifest], training: Manifest, config: ModelConfig, out: Path
-) -> Path:
+def export_checkpoint(storage: Storage, manifests: Sequence[Manifest], training: Manifest, out: Path) -> Path:
     """Write a trained model into the new folder `out`, and return the folder.
 
     Args:
         storage: holds the model.
         manifests: all results of the storage, among which its evaluation is looked for.
         training: the training that made it.
-        config: the section `model` of its round.
         out: a new or empty folder.
 
     Raises:
@@ -51,6 +47,6 @@ def export_checkpoint(
             )
         network = model_class(folder).network_class.__name__
         storage.get_folder(str(training.extra["adapter"]), folder / ADAPTER)
-        card = model_card(digest, training, tests[-1] if tests else None, network, config)
+        card = model_card(digest, training, tests[-1] if tests else None, network)
         (folder / CARD).write_text(card, encoding="utf-8")
     return out

@@ -107,7 +107,7 @@ def test_import_says_how_to_train_on_the_pairs(run: Run, profile: str, tmp_path:
     (tmp_path / "pairs.jsonl").write_text(line + "{\n")
     code, out, err = run("import-pairs", str(tmp_path / "pairs.jsonl"), "--profile", profile)
     assert code == 0, err
-    assert "1 pairs imported, 1 of them encoded" in out and "1 rows rejected: 1 not json" in out
+    assert "Pairs imported: 1, 1 of them encoded" in out and "Rows rejected: 1 (1 not json)" in out
     option = next(word for word in out.split() if word.startswith("training.imported_pairs="))
     code, out, _ = run("plan", "--profile", profile, "--set", option, "--set", "training.own_pairs=false")
     assert code == 0 and "training" in out and "prompts" not in out
