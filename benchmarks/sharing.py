@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measuring import Clock
-from ospo_core.artifacts.manifest import Manifest
+from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import write_shard
 from ospo_core.config.sections import StorageConfig
@@ -100,7 +100,7 @@ def _prompts() -> Manifest:
 
 def _pairs(storage: Storage, size: int) -> Manifest:
     pictures, categories = [_picture(seed) for seed in range(_PICTURES)], list(Category)
-    entries = []
+    entries: list[ShardEntry] = []
     for start in range(0, size, _SHARD):
         numbers = range(start, min(size, start + _SHARD))
         rows = [_row(number, pictures, categories[number % len(categories)]) for number in numbers]

@@ -44,7 +44,8 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKi
     storage = open_storage(config)
     storage.check_writable()
     round = Round(config, storage, start or starting_model(config, storage), kind)
-    find_imported(config.training, storage, round.model.digest)
+    if kind == "round":
+        find_imported(config.training, storage, round.model.digest)
     record = record_round(round)
     tag_round(round)
     return Round(config, storage, record.model, kind)
