@@ -63,6 +63,8 @@ def self_improvement_round(
         OspoError: what is wrong with the configuration, the storage, the model or the result of a stage.
     """
     round = open_round(config, start)
+    for name in [*(refresh or ()), *([until] if until is not None else [])]:
+        round.stage(name)
     manifests: dict[StageName, Manifest] = {}
     ran: list[StageName] = []
     try:

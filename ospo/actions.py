@@ -293,7 +293,10 @@ def _import_engine(config: RoundConfig) -> None:
     if elsewhere or config.storage.credentials_block is not None:
         return
     storage = storage_of(config)
-    prompts = Round(config, storage, starting_model(config, storage)).bind(StageName.PROMPTS, {})
+    round = Round(config, storage, starting_model(config, storage))
+    if StageName.PROMPTS not in round.stages:
+        return
+    prompts = round.bind(StageName.PROMPTS, {})
     if prompts.find(verify=False) is None:
         import_text_engine(config.engine)
 

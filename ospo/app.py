@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
+from ospo import sharing
+from ospo.options import DEFAULT_PROFILE, ModelFolder, OutFolder, Overrides, Profile, Refresh, Verbose
 from ospo_core.errors import OspoError
 from ospo_core.schema import StageName
-
-DEFAULT_PROFILE = "shapes"
 
 app = typer.Typer(
     help="Self-improving preference optimization of unified multimodal models (OSPO), as a cached pipeline.",
@@ -29,19 +29,7 @@ models = typer.Typer(help="Check and convert checkpoints.", no_args_is_help=True
 app.add_typer(models, name="model")
 experiments = typer.Typer(help="Compare configurations over seeds.", no_args_is_help=True)
 app.add_typer(experiments, name="experiments")
-
-# Options that several commands share.
-Profile = Annotated[str, typer.Option("--profile", "-p", help="Name of a shipped profile, or path of a YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="SECTION.OPTION=VALUE", help="Change an option of the profile; repeatable."),
-]
-Refresh = Annotated[
-    list[StageName] | None, typer.Option("--refresh", help="Recompute a stage even if it is cached; repeatable.")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's logs.")]
-OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Where to write the result.")]
-ModelFolder = Annotated[Path | None, typer.Option("--model", "-m", help="Model folder; default: the embedded model.")]
+sharing.register(app)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from ospo_core.rounds.preflight import preflight
 from ospo_core.rounds.records import config_of, find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
+from ospo_core.stages.imported_pairs import find_imported
 from ospo_core.stages.model_ref import (
     ModelRef,
     Promotion,
@@ -40,10 +41,13 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKi
     Raises:
         StorageError: the storage is unreachable, read-only or full.
         ModelError: the model is missing or not a model of a known family.
+        ConfigError: the pairs that were imported for its training are not there, or do not fit the model.
     """
     storage = open_storage(config)
     storage.check_writable()
     round = Round(config, storage, start or starting_model(config, storage), kind)
+    if kind == "round":
+        find_imported(config.training, storage, round.model.digest)
     record = record_round(round)
     tag_round(round)
     return Round(config, storage, record.model, kind)

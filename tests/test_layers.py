@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "training": FOUNDATION | {"config", "artifacts", "prompts", "models"},
     "evaluation": FOUNDATION | {"config", "artifacts", "prompts", "engines", "selection", "models", "shapes"},
     "report": FOUNDATION | {"config", "artifacts", "prompts"},
+    "sharing": FOUNDATION | {"config", "artifacts", "prompts", "models", "report"},
 }
 """Each room of ospo_core and the rooms it may import; `stages` may import all of them, and `rounds` the stages too."""
 ROOMS["stages"] = set(ROOMS)

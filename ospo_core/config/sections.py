@@ -208,6 +208,14 @@ class TrainingConfig(Options):
     warmup_fraction: Fraction = 0.0
     min_learning_rate: Factor = 1e-7
     steps: Positive = Field(500, description="Optimiser steps; paper v2: 500.")
+    imported_pairs: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Digest of pairs that `ospo import-pairs` put into the storage, to train on too; None: none.",
+    )
+    own_pairs: bool = Field(
+        True, description="Train on the pairs of the round; False: on the imported ones alone, and make none."
+    )
     max_pairs: Positive | None = Field(None, description="Train on this many pairs, drawn with the seed; None: on all.")
     batch_size: Positive = Field(32, description="Pairs per micro-batch; how many share a forward pass is found out.")
     accumulation: Positive = Field(
@@ -229,6 +237,12 @@ class TrainingConfig(Options):
         1.0, gt=0, description="Drop of the chosen log-probability that raises an alarm (nats per token)."
     )
     collapse_patience: Positive = Field(20, description="Consecutive alarms before training stops.")
+
+    @model_validator(mode="after")
+    def _has_pairs(self) -> TrainingConfig:
+        if not self.own_pairs and self.imported_pairs is None:
+            raise ValueError("training.own_pairs=false needs training.imported_pairs")
+        return self
 
 
 class EvaluationConfig(Options):

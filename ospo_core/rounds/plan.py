@@ -83,7 +83,10 @@ def finished_round(round: Round, until: StageName | None = None) -> FinishedRoun
 
     Raises:
         DamagedArtifactError: a result is not what was published.
+        ConfigError: the round has no stage `until`.
     """
+    if until is not None:
+        round.stage(until)
     try:
         recorded = replace(round, model=read_record(round.storage, round.id).model)
     except MissingObjectError:
@@ -141,10 +144,11 @@ def manifests_before(round: Round, name: StageName) -> dict[StageName, Manifest]
     Raises:
         StageError: one of them is not done.
         DamagedArtifactError: one of them is damaged.
+        ConfigError: the round has no such stage.
     """
     plans, manifests = plan_round(round)
     order = list(round.stages)
-    before = plans[: order.index(name)]
+    before = plans[: order.index(round.stage(name).name)]
     for plan in before:
         if plan.stage not in manifests:
             if plan.status == "damaged":

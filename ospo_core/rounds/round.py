@@ -19,6 +19,7 @@ from ospo_core.stages.attempts import Attempt, stage_record
 from ospo_core.stages.evaluation import MODEL_EVALUATION
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.resources import Resources, shared_resources
+from ospo_core.stages.training import IMPORTED_ONLY
 
 RoundKind = Literal["round", "evaluation"]
 
@@ -47,8 +48,28 @@ class Round:
 
     @property
     def stages(self) -> Mapping[StageName, Stage]:
-        """The stages, in the order in which they run."""
-        return STAGES if self.kind == "round" else {StageName.EVALUATION: MODEL_EVALUATION}
+        """The stages, in the order in which they run; without pairs of its own, a round begins with training."""
+        if self.kind == "evaluation":
+            return {StageName.EVALUATION: MODEL_EVALUATION}
+        if self.config.training.own_pairs:
+            return STAGES
+        return {StageName.TRAINING: IMPORTED_ONLY, StageName.EVALUATION: STAGES[StageName.EVALUATION]}
+
+    def stage(self, name: StageName) -> Stage:
+        """Return one of the stages.
+
+        Raises:
+            ConfigError: the round has no such stage.
+        """
+        found = self.stages.get(name)
+        if found is None:
+            raise ConfigError(
+                f"a round that trains on imported pairs alone, or an evaluation, has no stage {name}",
+                field="training.own_pairs",
+                value=self.config.training.own_pairs,
+                remedy=f"Its stages are {', '.join(one.value for one in self.stages)}",
+            )
+        return found
 
     @cached_property
     def id(self) -> str:
@@ -88,7 +109,7 @@ class Round:
     def _bind(self, name: StageName, upstream: Mapping[StageName, Manifest], attempt: Attempt | None) -> StageRun:
         config = change_config(self.config, attempt.overrides) if attempt is not None else self.config
         return StageRun.bind(
-            self.stages[name],
+            self.stage(name),
             config,
             self.storage,
             self.model,
