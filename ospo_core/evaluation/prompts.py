@@ -46,8 +46,8 @@ class EvalPrompt(BaseModel):
     questions: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
 
 
-def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
-    """Return `config.limit` of the prompts in `config.prompts`, spread over sub-categories.
+def load_evaluation_prompts(config: EvaluationConfig, field: str = "evaluation.prompts") -> list[EvalPrompt]:
+    """Return `config.limit` of the prompts in `config.prompts`, spread over sub-categories; errors name option `field`.
 
     Raises:
         ConfigError: the file is missing, empty, in no known format, or contains a prompt twice; the line is given.
@@ -58,16 +58,14 @@ def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
-            field="evaluation.prompts",
+            field=field,
             value=config.prompts,
             remedy=f"Give {' or '.join(SHIPPED)}, a JSON-lines file, or a text file with one prompt per line",
         ) from error
     source = str(path)
     prompts = _parse_lines(text, source)
     if not prompts:
-        raise ConfigError(
-            "contains no prompts", field="evaluation.prompts", value=source, remedy="Give one prompt per line"
-        )
+        raise ConfigError("contains no prompts", field=field, value=source, remedy="Give one prompt per line")
     seen: dict[str, int] = {}
     for number, prompt in prompts:
         if prompt.item_id in seen:
@@ -125,15 +123,21 @@ def _with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
 def _geneval(record: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a line of GenEval's metadata into our fields, with one question per object and per relation."""
     rest = {key: value for key, value in record.items() if key not in _GENEVAL_KEYS}
-    included: Sequence[Mapping[str, Any]] = record.get("include", [])
-    questions = [_object_question(entry) for entry in included]
-    for entry in included:
-        if "position" in entry:
-            relation, other = entry["position"]
-            questions.append(f"Is the {entry['class']} {relation} the {included[other]['class']}?")
+    questions = geneval_questions(record)
     identity = item_id("evaluation", record["prompt"])
     named = {"item_id": identity, "category": record["tag"], "sub_category": record["tag"], "questions": questions}
     return {**named, **rest}
+
+
+def geneval_questions(record: Mapping[str, Any]) -> list[str]:
+    """Return yes/no questions that cover a line of GenEval's metadata: one per object and per relation."""
+    included: Sequence[Mapping[str, Any]] = record.get("include", [])
+    questions = [_object_question(entry) for entry in included]
+    for entry in included:
+        if entry.get("position") is not None:
+            relation, other = entry["position"]
+            questions.append(f"Is the {entry['class']} {relation} the {included[other]['class']}?")
+    return questions
 
 
 def _object_question(entry: Mapping[str, Any]) -> str:
