@@ -75,7 +75,7 @@ class Counted(NamedTuple):
     """An object and how many of it a prompt names."""
 
     label: str
-    count: int
+    number: int
 
 
 def noun_phrases(prompt: str) -> list[str]:
@@ -142,7 +142,7 @@ def counts_of(prompt: str) -> list[Counted]:
         if word in _NUMBERS or alone:
             named = singular(label)
             found.setdefault(_person(_SAME.get(named, named)), _NUMBERS.get(word, 1))
-    return [Counted(label, count) for label, count in found.items()]
+    return [Counted(label, number) for label, number in found.items()]
 
 
 def singular(word: str) -> str:
@@ -180,9 +180,9 @@ def count_score(counted: Sequence[Counted], found: Sequence[Detection]) -> float
         return 0.0
     kept = distinct(found)
     total = 0.0
-    for label, count in counted:
+    for label, number in counted:
         seen = sum(one.label == label for one in kept)
-        total += 0.5 * (seen > 0) + 0.5 * (seen == count)
+        total += 0.5 * (seen > 0) + 0.5 * (seen == number)
     return total / len(counted)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ospo_core.evaluation.benchmarks.detections import Box, Depth, Detection
 from ospo_core.evaluation.judges import embedded_oracle
-from ospo_core.models.pictures import decode_png
 from ospo_core.shapes.grammar import GrammarError, Noun, PhraseReader, parse
 from ospo_core.shapes.oracle import answer, questions_of, read_grids
 from ospo_core.shapes.world import CELL, SIZE, Scene, read_scene
@@ -39,7 +40,7 @@ class EmbeddedEyes:
 
     def depth(self, pictures: Sequence[bytes]) -> list[Depth]:
         """Return the nearness of every pixel: things in front of others are nearest."""
-        return [_nearness(_scene(picture), decode_png(picture)) for picture in pictures]
+        return [_nearness(_scene(picture), _pixels(picture)) for picture in pictures]
 
     def similarity(self, pictures: Sequence[bytes], texts: Sequence[str]) -> list[float]:
         """Return 1 where a picture shows exactly the text, otherwise 0."""
@@ -47,7 +48,7 @@ class EmbeddedEyes:
 
     def verdicts(self, pictures: Sequence[bytes], prompts: Sequence[str]) -> list[bool | None]:
         """Return whether each picture shows exactly its prompt; None if that is undecidable."""
-        return [embedded_oracle(decode_png(one), prompt) for one, prompt in zip(pictures, prompts, strict=True)]
+        return [embedded_oracle(_pixels(one), prompt) for one, prompt in zip(pictures, prompts, strict=True)]
 
     def close(self) -> None:
         """Do nothing."""
@@ -66,9 +67,15 @@ def boxes_of(scene: Scene) -> list[Box]:
     return boxes
 
 
+def _pixels(picture: bytes) -> NDArray[np.uint8]:
+    """Return a PNG as `[H, W, 3]`; `ospo_core.models.pictures`, which does the same, imports torch."""
+    with Image.open(BytesIO(picture)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def _scene(picture: bytes) -> Scene:
     """Return what a picture shows; nothing if it has another size than that world's."""
-    pixels: NDArray[np.uint8] = decode_png(picture)
+    pixels = _pixels(picture)
     return read_scene(read_grids(pixels[None])[0]) if pixels.shape == (SIZE, SIZE, 3) else Scene(())
 
 

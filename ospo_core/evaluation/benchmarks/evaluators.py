@@ -1,4 +1,4 @@
-"""Evaluators on stock models of transformers: BLIP answers, OWLv2 or Grounding DINO detects, CLIP compares, DPT sees depth.
+"""Evaluators on stock models of transformers: BLIP, OWLv2 or Grounding DINO, CLIP, DPT.
 
 Only safetensors in the folder are opened, and no code that comes with a model is run.
 """
@@ -36,22 +36,23 @@ _TEMPLATES = ("a photo of a {color} {label}", "a photo of a {color}-colored {lab
 Answer = tuple[float, float]
 
 
-def load_evaluator(role: Role, folder: Path, device: torch.device) -> Any:
-    """Load the model that does a job.
+def load_evaluator(role: Role, folder: Path, device_name: str) -> Any:
+    """Load the model that does a job, to the device that `model.device` names.
 
     Raises:
         ModelError: the folder's files do not fit together.
     """
     kinds = {Role.VQA: BlipAnswers, Role.DETECTOR: Detector, Role.CLIP: Clip, Role.DEPTH: DepthModel}
+    device = torch.device("cpu" if device_name == "cpu" or not torch.cuda.is_available() else "cuda")
     try:
         with quiet_transformers():
             return kinds[role](folder, device)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        problem = (
-            f"cannot be loaded: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-        )
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "Give a complete folder: configuration, preprocessor, tokenizer and safetensors"
-        raise ModelError(problem, field=f"benchmark.{role.value}", value=str(folder), remedy=remedy) from error
+        raise ModelError(
+            f"cannot be loaded: {said}", field=f"benchmark.{role.value}", value=str(folder), remedy=remedy
+        ) from error
 
 
 def _open(cls: Any, folder: Path, device: torch.device) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -89,6 +90,7 @@ class Evaluators:
         self._load, self._config = load, config
         self._held: dict[Role, Any] = {}
         self._oracle = EmbeddedEyes()
+        self.counts: Counter[str] = Counter()
 
     def gather(self, pictures: Sequence[bytes], needs: Sequence[Needs]) -> list[Evidence]:
         """Return what was found out about each PNG of `pictures`."""
@@ -161,11 +163,12 @@ class Evaluators:
         return [replace(one, color=named.get(place, one.color)) for place, one in enumerate(found)]
 
 
-class JudgedBy:
+class AskedJudge:
     """A judge of yes/no questions in the place of all evaluators."""
 
     def __init__(self, judge: PictureJudge) -> None:
         self._judge = judge
+        self.counts = judge.counts
 
     def gather(self, pictures: Sequence[bytes], needs: Sequence[Needs]) -> list[Evidence]:
         """Return the answers about each PNG of `pictures`."""

@@ -15,6 +15,9 @@ from ospo_core.evaluation.judges import all_yes, whole_question
 from ospo_core.evaluation.prompts import geneval_questions
 from ospo_core.selection.scoring import answer_score
 
+UNDECIDABLE, NO_RELATION = "undecidable", "no_relation_in_prompt"
+"""Why a picture has no score: the oracle cannot decide, or the prompt names no relation that could be looked for."""
+
 ORACLE = "oracle"
 """Part of a score of one's own prompts that the embedded world's oracle gave."""
 
@@ -62,7 +65,7 @@ class Score:
     Args:
         value: the score; None where it cannot be decided.
         parts: figures behind it, by name.
-        reason: why it is not full, or cannot be decided, where that can be said.
+        reason: why it is not full, where that can be said; without a score, `UNDECIDABLE` or `NO_RELATION`.
     """
 
     value: float | None
@@ -108,7 +111,7 @@ def score_of(benchmark: str, prompt: BenchmarkPrompt, evidence: Evidence, judged
         return Score(float(not against), reason="; ".join(against))
     if not evidence.answers:
         if evidence.verdict is None:
-            return Score(None, reason="undecidable")
+            return Score(None, reason=UNDECIDABLE)
         return Score(float(evidence.verdict), {ORACLE: float(evidence.verdict)})
     return Score(float(all_yes([answer_score(*answer) for answer in evidence.answers])))
 
@@ -147,7 +150,7 @@ def _compbench_score(prompt: BenchmarkPrompt, evidence: Evidence) -> Score:
         deep = prompt.category == "3d_spatial"
         relation = compbench.depth_relation(prompt.prompt) if deep else compbench.spatial_relation(prompt.prompt)
         if relation is None:
-            return Score(None, reason="no relation read from the prompt")
+            return Score(None, reason=NO_RELATION)
         return Score(compbench.relation_score(relation, evidence.found, evidence.depth if deep else None))
     if prompt.category == "non_spatial":
         return Score(evidence.similarity)

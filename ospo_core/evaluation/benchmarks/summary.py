@@ -91,7 +91,7 @@ def _groups(benchmark: str, rows: Sequence[Row]) -> Groups:
         named = parts if benchmark == DPG else {row["category"]: row["score"]}
         for name, value in named.items():
             scores[name][row["item_id"]].append(value)
-    return {name: {item: fmean(values) for item, values in items.items()} for name, items in scores.items()}
+    return {name: {item: fmean(values) for item, values in sorted(items.items())} for name, items in scores.items()}
 
 
 def _whole(benchmark: str, rows: Sequence[Row], groups: Groups) -> list[list[float]]:
@@ -104,7 +104,7 @@ def _whole(benchmark: str, rows: Sequence[Row], groups: Groups) -> list[list[flo
     for row in rows:
         if row["score"] is not None:
             scores[row["item_id"]].append(row["score"])
-    return [[fmean(values) for values in scores.values()]] if scores else []
+    return [[fmean(values) for _, values in sorted(scores.items())]] if scores else []
 
 
 def _group(groups: Sequence[Sequence[float]], binary: bool) -> dict[str, float]:
