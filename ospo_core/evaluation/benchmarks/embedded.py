@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
@@ -99,10 +100,10 @@ def _noun(label: str) -> Noun | None:
 
 
 def _answered(scene: Scene, question: str) -> tuple[float, float]:
-    """Answer `a red circle?` or `is there a red circle ?`: whether everything that the sentence says is there."""
-    text = question.lower().replace("?", "").strip()
-    for beginning in ("is there ", "are there ", "does the image show "):
-        text = text.removeprefix(beginning)
+    """Answer `a red circle?`, `is there a red circle ?`, `is the red circle left of the blue square ?` and the like."""
+    text = re.sub(r"^(is there|are there|does the image show) ", "", question.lower().replace("?", "").strip())
+    text = re.sub(r"^is the ", "a ", text)
+    text = re.sub(r" the (?!left|right|top|bottom)", " a ", text)
     try:
         sentence = parse(text)
     except GrammarError:

@@ -86,23 +86,31 @@ class BlipAnswers:
         """Do nothing: the owner drops it."""
 
     def _about(self, image: Image.Image, questions: list[str]) -> list[Answer]:
+        """Answer questions about one picture, those of one length together: in BLIP padding changes the answers."""
         pixels = self._processor.image_processor(image, return_tensors="pt")["pixel_values"].to(self._device)
-        seen = self._network.vision_model(pixel_values=pixels).last_hidden_state.expand(len(questions), -1, -1)
-        texts = self._processor.tokenizer(questions, padding=True, truncation=True, return_tensors="pt").to(
-            self._device
-        )
-        asked = self._network.text_encoder(
-            input_ids=texts["input_ids"],
-            attention_mask=texts["attention_mask"],
+        seen = self._network.vision_model(pixel_values=pixels).last_hidden_state
+        texts = self._processor.tokenizer(questions, truncation=True)["input_ids"]
+        answers: dict[int, Answer] = {}
+        for length in {len(text) for text in texts}:
+            places = [place for place, text in enumerate(texts) if len(text) == length]
+            asked = torch.tensor([texts[place] for place in places], device=self._device)
+            answers |= zip(places, self._chances(seen.expand(len(places), -1, -1), asked), strict=True)
+        return [answers[place] for place in range(len(questions))]
+
+    def _chances(self, seen: torch.Tensor, asked: torch.Tensor) -> list[Answer]:
+        """Return p(yes) and p(no) for questions [B, T] about encoded pictures [B, patches, width]."""
+        patches = torch.ones(seen.shape[:-1], dtype=torch.long, device=self._device)
+        read = self._network.text_encoder(
+            input_ids=asked,
+            attention_mask=torch.ones_like(asked),
             encoder_hidden_states=seen,
-            encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=self._device),
+            encoder_attention_mask=patches,
         ).last_hidden_state
-        first = torch.full((len(questions), 1), self._network.decoder_start_token_id, device=self._device)
+        first = torch.full((len(asked), 1), self._network.decoder_start_token_id, device=self._device)
         logits = self._network.text_decoder(
-            input_ids=first, encoder_hidden_states=asked, encoder_attention_mask=texts["attention_mask"]
+            input_ids=first, encoder_hidden_states=read, encoder_attention_mask=torch.ones_like(asked)
         ).logits[:, 0]
-        chances = logits.float().softmax(dim=-1)[:, self._words].tolist()
-        return [(yes, no) for yes, no in chances]
+        return [(yes, no) for yes, no in logits.float().softmax(dim=-1)[:, self._words].tolist()]
 
 
 class Detector:
