@@ -225,7 +225,7 @@ def show_rounds(
     for record, config, stages in rounds:
         done = list(stages.values()).count("up to date")
         late = ", ".join(name.value for name, standing in stages.items() if standing == "out of date")
-        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
+        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else f"{record.kind} only"
         mark = " (current)" if current is not None and current.digest == record.model.digest else ""
         start = f"{record.model.digest[:12]}{mark}"
         table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)

@@ -50,9 +50,14 @@ def published_table(page: Page) -> list[list[str]]:
     names = [*known, *([ALL] if any(ALL in one["scores"] for one in page["published"]) else [])]
     rows = [["model", *(formats.group_name(name) for name in names), "source"]]
     for one in page["published"]:
-        scores = [f"{one['scores'][name]:.3f}".rstrip("0") if name in one["scores"] else "" for name in names]
+        scores = [_plain(one["scores"][name]) if name in one["scores"] else "" for name in names]
         rows.append([one["model"], *scores, one["source"]])
     return rows
+
+
+def _plain(score: float) -> str:
+    """Return a published score with the digits that it has, at least two: `0.80`, `0.8419`."""
+    return max(f"{score:.2f}", f"{score:.4f}".rstrip("0"), key=len)
 
 
 def _interval(group: Mapping[str, float] | None, name: str, sign: str = "") -> str:

@@ -26,7 +26,7 @@ def page(**changes: Any) -> dict[str, Any]:
         "categories": ["color", "spatial"],
         "models": [model],
         "difference": None,
-        "published": [{"model": "P", "source": "arXiv 1", "scores": {"color": 0.52, "all": 0.8}}],
+        "published": [{"model": "P", "source": "arXiv 1", "scores": {"color": 0.5212, "all": 0.8}}],
     }
     return {**shown, **changes}
 
@@ -46,7 +46,7 @@ def test_two_models_have_a_difference() -> None:
 
 
 def test_published_results_have_their_source() -> None:
-    assert published_table(page()) == [["model", "color", "all prompts", "source"], ["P", "0.52", "0.8", "arXiv 1"]]
+    assert published_table(page()) == [["model", "color", "all prompts", "source"], ["P", "0.5212", "0.80", "arXiv 1"]]
     assert published_table(page(published=[])) == [["model", "source"]]
 
 
