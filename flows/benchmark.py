@@ -10,6 +10,7 @@ from flows.steps import LOCAL, run_step
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
+from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages.attempts import Attempt
 from tasks.benchmark_tasks import write_page
@@ -51,19 +52,19 @@ def benchmark(config: RoundConfig, against: str | None = None, refresh: bool = F
         OspoError: prompts, a model or an evaluator are missing or not what they should be.
     """
     paths = [config.model.path] if against is None else [against, config.model.path]
-    measured = tuple(_measure(config, path, refresh) for path in paths)
+    sections = [config.model.model_copy(update={"path": path}) for path in paths]
+    rounds = [open_round(config.model_copy(update={"model": one}), kind="benchmark") for one in sections]
+    measured = tuple(_measure(path, round, refresh) for path, round in zip(paths, rounds, strict=True))
     page, report = write_page(config, [one.name for one in measured], [one.scores for one in measured])
     return BenchmarkResult(measured=measured, page=page, report=report)
 
 
-def _measure(config: RoundConfig, path: str, refresh: bool) -> Measured:
+def _measure(name: str, round: Round, refresh: bool) -> Measured:
     """Draw and score with one model."""
-    section = config.model.model_copy(update={"path": path})
-    round = open_round(config.model_copy(update={"model": section}), kind="benchmark")
     try:
         pictures, _ = run_step(round, StageName.IMAGES, {})
         upstream = {StageName.IMAGES: pictures}
         scores, _ = run_step(round, StageName.EVALUATION, upstream, Attempt() if refresh else None)
     finally:
         round.resources.release()
-    return Measured(name=path, pictures=pictures, scores=scores)
+    return Measured(name=name, pictures=pictures, scores=scores)

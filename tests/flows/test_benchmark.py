@@ -10,7 +10,7 @@ import pytest
 from flows.benchmark import benchmark
 from ospo.benchmarks import write_folder
 from ospo_core.artifacts.storage import Storage
-from ospo_core.errors import ConfigError
+from ospo_core.errors import ConfigError, MissingModelError
 from ospo_core.evaluation.benchmarks.prompts import load_benchmark
 from ospo_core.rounds.records import read_record, round_ids
 from tests.support.rounds import small_round
@@ -41,6 +41,10 @@ def test_two_models_on_a_benchmark(tmp_path: Path) -> None:
     assert {read_record(storage, identity).kind for identity in round_ids(storage)} == {"benchmark"}
     again = benchmark(config, against=str(first))
     assert [one.scores for one in again.measured] == [one.scores for one in result.measured], "cached"
+    refreshed = benchmark(config, refresh=True).measured[0]
+    assert refreshed.pictures == result.measured[1].pictures, "drawn once"
+    assert refreshed.scores.digest == result.measured[1].scores.digest
+    assert refreshed.scores.fingerprint != result.measured[1].scores.fingerprint
 
     prompts = load_benchmark(config.benchmark, config.evaluation)
     assert write_folder(storage, config, prompts, result.measured, tmp_path / "out") == []
@@ -50,6 +54,13 @@ def test_two_models_on_a_benchmark(tmp_path: Path) -> None:
     lines = (tmp_path / "out" / digest / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4
 
+    with pytest.raises(MissingModelError, match="no such folder"):
+        benchmark(config, against=str(tmp_path / "nothing"))
+    elsewhere = config.storage.model_copy(update={"root": str(tmp_path / "other")})
+    lost = config.model.model_copy(update={"path": str(tmp_path / "nothing")})
+    with pytest.raises(MissingModelError, match="no such folder"):
+        benchmark(config.model_copy(update={"model": lost, "storage": elsewhere}), against=str(first))
+    assert not list((tmp_path / "other").glob("images/*")), "found before anything is drawn"
     with pytest.raises(ConfigError, match=r"benchmark\.prompts"):
         missing = config.benchmark.model_copy(update={"prompts": str(tmp_path / "none")})
         benchmark(config.model_copy(update={"benchmark": missing}))

@@ -24,7 +24,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["geneval"], "benchmark.prompts: is needed for this benchmark (got 'geneval')"),
         (["geneval", "--prompts", "none.jsonl"], "benchmark.prompts: cannot be read: No such file or directory"),
-        (["none.jsonl"], "benchmark.name: cannot be read"),
+        (["none.jsonl"], "benchmark.name: is neither a benchmark nor a file of prompts"),
         (["t2i-compbench", "--prompts", "."], "there is no such file"),
         (["embedded:shapes", "--model", "x", "--against", "x"], "--against: is the model itself"),
         (["embedded:shapes", "--out", "full"], "--out: is not empty"),

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ospo_core.config.sections import BenchmarkConfig, EvaluationConfig
 from ospo_core.errors import ConfigError
 from ospo_core.evaluation.benchmarks.protocol import DPG, GENEVAL, T2I_COMPBENCH
-from ospo_core.evaluation.prompts import load_evaluation_prompts
+from ospo_core.evaluation.prompts import SHIPPED, load_evaluation_prompts
 
 _OPTION = "benchmark.prompts"
 _FILES = {GENEVAL: "evaluation_metadata.jsonl", DPG: "dpg_bench.csv"}
@@ -132,6 +132,13 @@ def spread(prompts: Sequence[BenchmarkPrompt], limit: int | None) -> list[Benchm
 def _own(config: BenchmarkConfig, evaluation: EvaluationConfig) -> list[BenchmarkPrompt]:
     """Return the held-out prompts of a file of one's own, or of the shipped set that is named."""
     section = evaluation.model_copy(update={"prompts": config.name, "limit": config.limit or 1 << 30})
+    if config.name not in SHIPPED and not Path(config.name).expanduser().is_file():
+        raise ConfigError(
+            "is neither a benchmark nor a file of prompts",
+            field="benchmark.name",
+            value=config.name,
+            remedy=f"Give {', '.join((*_READERS, *SHIPPED))}, or a file as for evaluation.prompts",
+        )
     return [
         BenchmarkPrompt(
             item_id=prompt.item_id,

@@ -112,9 +112,18 @@ def test_other_files_are_refused_with_their_place(tmp_path: Path, case: str) -> 
     assert said in str(refused.value) and refused.value.remedy
 
 
-def test_own_prompts_that_are_missing_name_the_option(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^benchmark\.name: cannot be read"):
-        load(str(tmp_path / "none.jsonl"), None)
+@pytest.mark.parametrize("name", ["none.jsonl", "GenEval", ""])
+def test_a_name_that_is_nothing_names_the_known_ones(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^benchmark\.name: is neither .* Give t2i-compbench, geneval, dpg, embedded:"
+    ):
+        load(str(tmp_path / name), None)
+
+
+def test_own_prompts_in_no_format_name_the_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.jsonl, line 2"):
+        load(str(tmp_path / "mine.jsonl"), None)
 
 
 PUBLISHED = os.environ.get("OSPO_BENCHMARK_PROMPTS", "")
