@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -151,6 +152,36 @@ def evaluate(
 
     chosen = [] if model is None else [f"model.path={model}"]
     actions.run_evaluate(profile, [*(overrides or []), *chosen], refresh, verbose)
+
+
+@app.command()
+def benchmark(
+    name: Annotated[str, typer.Argument(help="`t2i-compbench`, `geneval`, `dpg`, or prompts as `evaluation.prompts`.")],
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help="Where the benchmark's published prompts are: a folder or a file.")
+    ] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="As `model.path`: a folder, `current`, OWNER/NAME, `embedded:shapes`."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Another model, likewise, to compare with by prompt and seed.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="New folder for the pictures, as the benchmark's own tools read them."),
+    ] = None,
+    overrides: Overrides = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Score again even if the scores are cached.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a model on a public benchmark, or on prompts of your own."""
+    from ospo import benchmarks
+
+    chosen = {"benchmark.name": name, "benchmark.prompts": prompts, "model.path": model}
+    changes = [f"{option}={json.dumps(value)}" for option, value in chosen.items() if value is not None]
+    benchmarks.run(profile, [*(overrides or []), *changes], against, out, refresh, verbose)
 
 
 @app.command()

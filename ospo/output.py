@@ -86,6 +86,24 @@ def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
     console().print(table)
 
 
+def show_benchmark(page: Mapping[str, Any]) -> None:
+    """Show the scores of a benchmark, who gave them, and what has been published."""
+    from ospo_core.report.benchmark import published_table, score_table
+
+    show_text(page["scored_by"])
+    changed = f" Not the protocol: {', '.join(page['changed'])}." if page["changed"] else ""
+    show_text(f"{page['samples']} pictures per prompt, guidance {page['guidance']:g}.{changed}")
+    for title, rows in ((page["benchmark"], score_table(page)), ("Published", published_table(page))):
+        if len(rows) > 1:
+            table = _table(title, rows[0][:1], rows[0][1:])
+            for row in rows[1:]:
+                table.add_row(*row)
+            console().print(table)
+    for one in page["models"]:
+        for reason, count in one["drops"].items():
+            show_text(f"{one['name']}: {count} of {one['pictures']} pictures without a score ({reason})")
+
+
 def show_plan(
     plans: Sequence[StagePlan],
     work: Mapping[StageName, Work] | None = None,
@@ -220,7 +238,7 @@ def show_rounds(
     for record, config, stages in rounds:
         done = list(stages.values()).count("up to date")
         late = ", ".join(name.value for name, standing in stages.items() if standing == "out of date")
-        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
+        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else f"{record.kind} only"
         mark = " (current)" if current is not None and current.digest == record.model.digest else ""
         start = f"{record.model.digest[:12]}{mark}"
         table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)

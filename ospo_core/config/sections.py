@@ -281,6 +281,58 @@ class EvaluationConfig(Options):
         return self
 
 
+class BenchmarkConfig(Options):
+    """A public benchmark, or a file of prompts, on which a model alone is measured (`ospo benchmark`)."""
+
+    name: str = Field(
+        EMBEDDED,
+        min_length=1,
+        description="`t2i-compbench`, `geneval`, `dpg`, or prompts of your own as for `evaluation.prompts`.",
+    )
+    prompts: str | None = Field(
+        None, min_length=1, description="Where the benchmark's published prompts are: a folder or a file."
+    )
+    limit: Positive | None = Field(None, description="Number of prompts, spread over the categories; None: all.")
+    samples: Positive | None = Field(None, description="Pictures per prompt; None: as the benchmark's protocol says.")
+    guidance: Factor | None = Field(None, description="None: as the protocol says.")
+    temperature: Scale | None = Field(None, description="None: as the protocol says.")
+    scorer: Literal["auto", "evaluators", "judge"] = Field(
+        "auto",
+        description="evaluators: the models below; judge: `evaluation.judge` answers yes/no questions about all. auto: "
+        "evaluators for a public benchmark and for the embedded world, otherwise the judge.",
+    )
+    vqa: str = Field(
+        "Salesforce/blip-vqa-base",
+        min_length=1,
+        description="Answers questions: a BLIP for question answering, as a folder, OWNER/NAME, or `embedded:shapes`, "
+        "the oracle of the embedded world. T2I-CompBench: BLIP base with CapFilt.",
+    )
+    detector: str = Field(
+        "google/owlv2-base-patch16-ensemble",
+        min_length=1,
+        description="Finds objects by name: an OWLv2 or Grounding DINO, likewise. T2I-CompBench has UniDet, GenEval "
+        "Mask2Former.",
+    )
+    clip: str = Field(
+        "openai/clip-vit-large-patch14",
+        min_length=1,
+        description="Compares text and picture, names colours: a CLIP, likewise. GenEval: ViT-L/14; T2I-CompBench: "
+        "ViT-B/32.",
+    )
+    depth: str = Field(
+        "Intel/dpt-hybrid-midas",
+        min_length=1,
+        description="Estimates depth for 3D relations, likewise. T2I-CompBench: DPT hybrid (MiDaS).",
+    )
+    threshold: Fraction = Field(
+        0.3, description="Confidence of a detected object; GenEval: 0.3. A choice for OWLv2, not calibrated."
+    )
+    counting_threshold: Fraction = Field(
+        0.3, description="The same where objects are counted; GenEval: 0.9 for Mask2Former, which OWLv2 never reaches."
+    )
+    batch_size: Positive = Field(16, description="Pictures scored together; it changes no result.")
+
+
 class PromotionConfig(Options):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
@@ -361,5 +413,6 @@ class RoundConfig(Options):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
     speeds: SpeedsConfig = SpeedsConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -65,10 +65,11 @@ def render_report(
         "comparisons": _comparisons(storage, manifests, config.seed),
         "judge": _judge(storage, manifests),
     }
-    return _environment().get_template("report.html.j2").render(view)
+    return environment().get_template("report.html.j2").render(view)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the environment of all templates, in which every text is escaped."""
     environment = Environment(
         loader=PackageLoader("ospo_core.report"),
         autoescape=True,
