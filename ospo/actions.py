@@ -14,8 +14,12 @@ from ospo import output
 from ospo.progress import progress_bars
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
+from ospo_core.browsing.library import Library
+from ospo_core.browsing.sessions import judge_verdicts
 from ospo_core.config import RoundConfig, load_profile
 from ospo_core.errors import ConfigError, DamagedArtifactError, MissingModelError, StageError, StorageError
+from ospo_core.evaluation.labels import LabelReader
+from ospo_core.evaluation.people import judge_by_people, preference
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
 from ospo_core.prompts.probe import Probe, probe
@@ -210,6 +214,19 @@ def show_rounds(profile: str, overrides: Sequence[str]) -> None:
         found = standings(round) if record.kind == "round" else {}
         listed.append((record, config, found))
     output.show_rounds(storage.uri(), current_model(storage), listed)
+
+
+def show_labels(profile: str, overrides: Sequence[str]) -> None:
+    """Show what people's answers say about every evaluation that they have judged."""
+    storage = storage_of(load_profile(profile, overrides))
+    library, reader = Library(storage), LabelReader(storage)
+    evaluations = reader.evaluations()
+    if not evaluations:
+        output.show_text(f"No answers of people in {storage.uri()}. `ospo browse` asks for them.")
+    for fingerprint in evaluations:
+        labels = reader.of(fingerprint)
+        verdicts = judge_verdicts(storage, library.manifest(StageName.EVALUATION, fingerprint))
+        output.show_labels(fingerprint, preference(labels), judge_by_people(labels, verdicts))
 
 
 def run_backfill(
