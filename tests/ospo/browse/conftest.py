@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,17 @@ from tests.support.browsed_round import BrowsedRound, browsed_round
 ADDRESS = "http://127.0.0.1:8350"
 
 
+@pytest.fixture(scope="package")
+def original(tmp_path_factory: pytest.TempPathFactory) -> BrowsedRound:
+    """Return the round that every test gets a copy of."""
+    return browsed_round(Storage(str(tmp_path_factory.mktemp("original"))))
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> BrowsedRound:
+def made(original: BrowsedRound, tmp_path: Path) -> BrowsedRound:
     """Return the round in a storage of its own."""
-    return browsed_round(Storage(str(tmp_path / "root")))
+    shutil.copytree(original.storage.root, tmp_path / "root")
+    return replace(original, storage=Storage(str(tmp_path / "root")))
 
 
 @pytest.fixture
