@@ -27,7 +27,15 @@ from ospo_core.rounds import Round
 from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
-from ospo_core.rounds.plan import FinishedRound, StagePlan, finished_round, plan_round, report_key, standings
+from ospo_core.rounds.plan import (
+    FinishedRound,
+    StagePlan,
+    finished_round,
+    plan_round,
+    report_key,
+    standings,
+    with_answers,
+)
 from ospo_core.rounds.preflight import CHECKS, preflight
 from ospo_core.rounds.records import find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
@@ -200,6 +208,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
         raise StageError(
             "no stage of this round is cached", field=storage.uri(), remedy="Run `ospo round` with the same options"
         )
+    manifests = with_answers(storage, manifests, config.promotion.people_prompts)
     output.show_round(manifests, None, None, write_html(storage, manifests, config, report_key(manifests)))
 
 

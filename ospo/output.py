@@ -9,13 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.evaluation.people import JudgeByPeople, Preference
 from ospo_core.prompts.probe import EXAMPLES, Probe
-from ospo_core.report.formats import duration, whole
+from ospo_core.report.formats import duration, verdict, whole
 from ospo_core.rounds.estimates import Work
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
@@ -57,8 +58,9 @@ def show_round(
     if evaluation is not None:
         decision: dict[str, Any] = evaluation.extra["decision"]
         screen.print(_comparison(decision))
-        verdict = "[bold green]Promoted" if decision["promote"] else "[bold red]Refused"
-        screen.print(f"{verdict}[/]: {decision['reason']}", soft_wrap=True)
+        found = verdict(decision)
+        colour = {"promoted": "green", "refused": "red", "waiting": "yellow"}[found]
+        screen.print(f"[bold {colour}]{found.capitalize()}[/]: {escape(decision['reason'])}", soft_wrap=True)
     if promotion is not None:
         screen.print(f"Current model: {'changed' if promotion.changed else 'unchanged'}, {promotion.reason}")
     if report:

@@ -11,7 +11,7 @@ from ospo_core.artifacts.manifest import Manifest, load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.errors import DamagedArtifactError
-from ospo_core.rounds.plan import report_key
+from ospo_core.rounds.plan import report_key, with_answers
 from ospo_core.rounds.records import RoundRecord, read_record, round_ids, stage_records
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model
@@ -128,7 +128,8 @@ class Library:
     def _counting(self, round_id: str) -> dict[StageName, Manifest]:
         records = stage_records(self.storage, round_id)
         found = {stage: self._manifest(stage, record.fingerprint) for stage, record in records.items()}
-        return {stage: manifest for stage, manifest in found.items() if manifest is not None}
+        published = {stage: manifest for stage, manifest in found.items() if manifest is not None}
+        return with_answers(self.storage, published)
 
     def _manifest(self, stage: StageName, fingerprint: str) -> Manifest | None:
         key = (stage, fingerprint)

@@ -276,10 +276,14 @@ class EvaluationConfig(Section):
 class PromotionConfig(Section):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
-    metric: Literal["auto", "oracle", "vqa"] = Field(
+    metric: Literal["auto", "oracle", "vqa", "people"] = Field(
         "auto",
         description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
-        "`evaluation.judge` answers every question with yes.",
+        "`evaluation.judge` answers every question with yes. people: blind answers given in `ospo browse`; a round "
+        "waits for them, and running it again decides.",
+    )
+    people_prompts: Positive = Field(
+        100, description="metric=people: held-out prompts that people judge before they decide; a choice."
     )
     margin: float = Field(0.0, ge=0, description="The lower end of the 95 % interval of the gain must exceed this.")
     max_category_drop: float = Field(0.1, ge=0, description="Largest drop allowed in any category (point estimate).")

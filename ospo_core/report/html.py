@@ -77,7 +77,7 @@ def report_environment(loader: BaseLoader | None = None) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = ("percent", "points", "signed", "decimal", "whole", "duration", "human", "group_name", "moment")
+    shared = ("percent", "points", "signed", "decimal", "whole", "duration", "human", "group_name", "moment", "verdict")
     environment.filters.update({name: getattr(formats, name) for name in shared})
     environment.filters["pretty"] = partial(json.dumps, indent=2, sort_keys=True, ensure_ascii=False)
     return environment
