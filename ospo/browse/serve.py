@@ -27,17 +27,24 @@ def serve(profile: str, overrides: Sequence[str], port: int) -> None:
         address = f"http://{LOOPBACK[0]}:{listening.getsockname()[1]}/"
         output.show_text(f"Look at {address} on this machine. Ctrl-C ends it.")
         settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, proxy_headers=False, server_header=False, lifespan="off"
+            app,
+            loop="asyncio",  # uvloop would take the wake-up pipe by which `quick_end` learns of signals
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
         )
         uvicorn.Server(settings).run(sockets=[listening])
 
 
 def _bound(port: int) -> socket.socket:
-    """Return a socket bound to the loopback address."""
+    """Return a socket that listens on the loopback address, so that who connects now is answered soon."""
     opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((LOOPBACK[0], port))
+        opened.listen()
     except OSError as error:
         opened.close()
         reason = (error.strerror or "cannot be used").lower()
