@@ -221,6 +221,28 @@ def rounds(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> N
 
 
 @app.command()
+def browse(
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0: any that is free.")
+    ] = 8350,
+) -> None:
+    """Look at everything in the storage in a local web page, and judge held-out pictures blind."""
+    from ospo.browse.serve import serve
+
+    serve(profile, overrides or [], port)
+
+
+@app.command()
+def labels(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Show what people answered in `ospo browse`: the win rate, how good the judge is, how many labels are missing."""
+    from ospo import actions
+
+    actions.show_labels(profile, overrides or [])
+
+
+@app.command()
 def backfill(
     stage: Annotated[StageName, typer.Argument(help="The stage to compute or recompute.")],
     round_: Annotated[

@@ -236,6 +236,24 @@ TABLES: dict[str, pa.Schema] = {
             ("reason", pa.string()),
         ]
     ),
+    "labels": pa.schema(
+        [
+            ("label_id", pa.string()),
+            ("evaluation", pa.string()),
+            ("session", pa.int64()),
+            ("number", pa.int32()),
+            ("kind", pa.string()),
+            ("item_id", pa.string()),
+            ("sample", pa.int32()),
+            ("guidance", pa.float64()),
+            ("model", pa.string()),
+            ("question", pa.string()),
+            ("left", pa.string()),
+            ("answer", pa.string()),
+            ("person", pa.string()),
+            ("at", pa.string()),
+        ]
+    ),
 }
 """Table name to schema. Tokens are uint16 codes in row-major order; `image` is a picture (PNG) and its name."""
 

@@ -34,9 +34,13 @@ ROOMS: dict[str, set[str]] = {
     "report": FOUNDATION | {"config", "artifacts", "prompts"},
     "sharing": FOUNDATION | {"config", "artifacts", "prompts", "models", "report"},
 }
-"""Each room of ospo_core and the rooms it may import; `stages` may import all of them, and `rounds` the stages too."""
+"""Each room of ospo_core and the rooms it may import; `stages` may import all of them, and `rounds` the stages too.
+
+`browsing` reads what all of them wrote.
+"""
 ROOMS["stages"] = set(ROOMS)
 ROOMS["rounds"] = set(ROOMS)
+ROOMS["browsing"] = set(ROOMS)
 
 TORCH_ROOMS = {"models", "training", "evaluation", "shapes"}
 HEAVY = {"torch", "transformers", "peft", "safetensors"}

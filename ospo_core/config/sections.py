@@ -336,10 +336,14 @@ class BenchmarkConfig(Options):
 class PromotionConfig(Options):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
-    metric: Literal["auto", "oracle", "vqa"] = Field(
+    metric: Literal["auto", "oracle", "vqa", "people"] = Field(
         "auto",
         description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
-        "`evaluation.judge` answers every question with yes.",
+        "`evaluation.judge` answers every question with yes. people: blind answers given in `ospo browse`; a round "
+        "waits for them, and running it again decides.",
+    )
+    people_prompts: Positive = Field(
+        100, description="metric=people: held-out prompts that people judge before they decide; a choice."
     )
     margin: Factor = Field(0.0, description="The lower end of the 95 % interval of the gain must exceed this.")
     max_category_drop: Factor = Field(0.1, description="Largest drop allowed in any category (point estimate).")

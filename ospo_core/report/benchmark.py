@@ -7,7 +7,7 @@ from typing import Any
 
 from ospo_core.artifacts.storage import Storage
 from ospo_core.report import formats
-from ospo_core.report.html import environment
+from ospo_core.report.html import report_environment
 from ospo_core.schema import ALL
 
 Page = Mapping[str, Any]
@@ -16,7 +16,7 @@ Page = Mapping[str, Any]
 def write_html(storage: Storage, page: Page, key: str) -> None:
     """Write the page as HTML to `key`; `page` is what `ospo_core.evaluation.benchmarks.comparison.page_of` returns."""
     view = {"page": page, "table": score_table(page), "published": published_table(page)}
-    storage.write(key, environment().get_template("benchmark.html.j2").render(view).encode("utf-8"))
+    storage.write(key, report_environment().get_template("benchmark.html.j2").render(view).encode("utf-8"))
 
 
 def markdown_page(page: Page) -> str:
