@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ospo", "ospo_core", "tasks", "flows", "deployments")
-DATA = (".yaml", ".j2", ".css", ".jsonl", ".safetensors", ".json", ".md")
+DATA = (".yaml", ".j2", ".css", ".js", ".jsonl", ".safetensors", ".json", ".md")
 
 pytestmark = pytest.mark.timeout(600)
 
