@@ -6,6 +6,7 @@ They are an evaluation outside of rounds. Pictures are a result of their own, so
 from __future__ import annotations
 
 from collections import Counter
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -144,6 +145,13 @@ class BenchmarkScoresStage(Stage):
                     score = score_of(protocol, known[row["item_id"]], evidence, judged)
                     if score.value is None:
                         drops[score.reason] += 1
+                    elif not isfinite(score.value):
+                        raise StageError(
+                            "an evaluator computed no number",
+                            field=f"benchmark, {row['item_id']}",
+                            value=score.value,
+                            remedy="Check the evaluator's weights",
+                        )
                     else:
                         rows.append(_row(row, score))
         finally:

@@ -8,7 +8,7 @@ from ospo_core.evaluation.benchmarks.protocol import DPG, GENEVAL, T2I_COMPBENCH
 from ospo_core.schema import ALL
 
 _BASE_PAPER = "Janus-Pro, arXiv 2501.17811"
-_METHOD_PAPER = "OSPO, arXiv 2506.02015, two digits"
+_METHOD_PAPER = "arXiv 2506.02015, as in docs/method.md"
 
 
 class Published(NamedTuple):
@@ -49,4 +49,4 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
         Published("OSPO, Janus-Pro-7B", _METHOD_PAPER, _compbench(0.86, 0.64, 0.77, 0.36, 0.41)),
     ),
 }
-"""Results by benchmark. What could not be traced to a paper is left out."""
+"""Results by benchmark. Those of SILMM and OSPO are from notes on the paper; unknown figures are left out."""

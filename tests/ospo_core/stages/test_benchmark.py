@@ -235,6 +235,17 @@ def test_own_prompts_that_the_oracle_cannot_decide_are_counted(tmp_path: Path, f
     assert evaluators.judge is not None and evaluators.judge.evaluators == {}
 
 
+def test_a_score_that_is_no_number_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    made = Benchmark(tmp_path, folders, "t2i-compbench")
+    pictures = finished(made.pictures())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ospo_core.evaluation.benchmarks.evaluators.Clip.similarity", lambda self, *_: [float("nan")] * len(_[0])
+        )
+        with pytest.raises(StageError, match=r"benchmark, non_spatial-00000: an evaluator computed no number"):
+            finished(made.scores(pictures))
+
+
 def test_a_missing_evaluator_is_named_before_anything_is_scored(tmp_path: Path, folders: dict[str, Path]) -> None:
     made = Benchmark(tmp_path, folders, "geneval", detector=str(tmp_path / "nowhere"))
     with pytest.raises(MissingModelError, match=r"benchmark\.detector: no such folder"):
