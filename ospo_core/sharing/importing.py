@@ -81,7 +81,7 @@ def import_pairs(
         StorageError: the source cannot be read, or the storage cannot be written.
     """
     files = find_sources(source)
-    folder = files[0].parent.resolve()
+    folder = (source if source.is_dir() else source.parent).resolve()
     account, scratch = _Account(), Path(config.scratch).expanduser()
     with as_storage_error("write", str(scratch)):
         scratch.mkdir(parents=True, exist_ok=True)

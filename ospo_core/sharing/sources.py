@@ -178,7 +178,7 @@ def _opened(path: Path) -> pq.ParquetFile:
     with as_storage_error("read", str(path)):
         try:
             file = pq.ParquetFile(path, pre_buffer=False)  # it would keep the columns of all row groups
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise ConfigError(f"is not Parquet: {error}", field=str(path), remedy="Correct the file") from None
     names = set(file.schema_arrow.names)
     if missing := sorted({"prompt", "chosen", "rejected"} - names):
@@ -197,11 +197,22 @@ def _parquet_rows(path: Path, file: pq.ParquetFile) -> Iterator[RawRow]:
     with as_storage_error("read", str(path)):
         try:
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch):
                     number += 1
                     yield f"{path.name}:{number}", row
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise ConfigError(f"is damaged: {error}", field=str(path), remedy="Get the file again") from None
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | Rejected]:
+    """Return the rows of a batch; one that Python cannot hold, such as text that is not UTF-8, is rejected."""
+    try:
+        rows: list[dict[str, Any] | Rejected] = batch.to_pylist()
+        return rows
+    except ValueError as error:
+        if len(batch) == 1:
+            return [Rejected("invalid_column", str(error))]
+        return [row for index in range(len(batch)) for row in _batch_rows(batch.slice(index, 1))]
 
 
 def _position(row: RawRow) -> int:

@@ -229,3 +229,21 @@ def test_an_import_that_is_missing_or_damaged_is_named(run: Import, pictures: Pa
     run.storage.write(key, run.storage.read(key).replace(b'"rows": 1', b'"rows": 2'))
     with pytest.raises(DamagedArtifactError, match=r"manifest\.json"):
         load_import(run.storage, found.digest)
+
+
+def test_a_row_of_parquet_that_python_cannot_hold_is_rejected_alone(run: Import, pictures: Path) -> None:
+    names = pa.array(["a.png"] * 3)
+    offsets, data = np.array([0, 2, 4, 5], dtype=np.int32), b"ab\xff\xfed"
+    prompts = pa.Array.from_buffers(pa.string(), 3, [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data)])
+    table = pa.table({"prompt": prompts, "chosen": names, "rejected": ["b.jpg"] * 3})
+    pq.write_table(table, pictures / "pairs.parquet")
+    found = run(pictures)
+    assert run.table(found)["prompt"].to_pylist() == ["ab", "d"] and found.rejected == {"invalid_column": 1}
+    assert run.rejected(found)[0]["row"] == "pairs.parquet:2"
+
+
+def test_names_of_files_are_relative_to_the_folder_that_was_named(run: Import, pictures: Path) -> None:
+    (pictures / "data").mkdir()
+    table = pa.table({"prompt": ["a circle"], "chosen": ["a.png"], "rejected": ["b.jpg"]})
+    pq.write_table(table, pictures / "data" / "train-00000-of-00001.parquet")
+    assert run(pictures).rows == 1
