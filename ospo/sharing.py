@@ -77,7 +77,7 @@ def export_model(
     profile: Profile = DEFAULT_PROFILE,
     overrides: Overrides = None,
 ) -> None:
-    """Write a trained model as a folder that transformers and PEFT load, with a model card."""
+    """Write a trained model and its adapter as a folder that the usual libraries load, with a model card."""
     from ospo import output
     from ospo.actions import storage_of
     from ospo_core.config import load_profile
