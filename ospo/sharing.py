@@ -138,16 +138,14 @@ def import_pairs(
 
 def _round(config: RoundConfig, storage: Storage, wanted: str | None) -> Round:
     """Return the recorded round that `wanted` names, by default the round of the profile."""
-    from ospo_core.config import RoundConfig
     from ospo_core.rounds import Round
-    from ospo_core.rounds.records import find_record
+    from ospo_core.rounds.records import config_of, find_record
     from ospo_core.stages.model_ref import starting_model
 
     if wanted is None:
         return Round(config, storage, starting_model(config, storage, download=False))
     record = find_record(storage, wanted)
-    found = RoundConfig.model_validate(record.config)
-    return Round(found, storage, record.model, record.kind, recorded_id=record.id)
+    return Round(config_of(record), storage, record.model, record.kind, recorded_id=record.id)
 
 
 def _provenance(round: Round, license_: str | None) -> Provenance:
