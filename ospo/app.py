@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -42,7 +43,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may hold what cannot be written
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="ospo")
+        try:
+            app(args=None if arguments is None else list(arguments), prog_name="ospo")
+        finally:
+            sys.stdout.flush()
     except OspoError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
@@ -50,6 +54,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         if error.errno != errno.ENOSPC:
             raise
         typer.echo("Error: disk full: what a command shows or needs cannot be written. Free space there.", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered is lost, without a second try
         sys.exit(1)
 
 

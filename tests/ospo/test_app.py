@@ -109,10 +109,12 @@ def test_a_path_that_no_terminal_shows_is_no_obstacle() -> None:
     assert done.returncode == 2 and b"no such experiment" in done.stderr and b"Traceback" not in done.stderr
 
 
-def test_output_that_cannot_be_written_is_one_message(run: Run) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_message(run: Run, unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "ospo", "experiments", "list"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, env=environment)
     assert done.returncode == 1 and done.stderr.startswith(b"Error: disk full") and b"Traceback" not in done.stderr
     check_message(run("experiments", "run", "ablation", "--out", "/dev/null/x"), 2, "--out", "/dev/null/x")
 

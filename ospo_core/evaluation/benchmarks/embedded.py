@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from ospo_core.artifacts.pictures import open_picture
 from ospo_core.evaluation.benchmarks.detections import Box, Depth, Detection
 from ospo_core.evaluation.judges import embedded_oracle
 from ospo_core.shapes.grammar import GrammarError, Noun, PhraseReader, parse
@@ -70,8 +69,7 @@ def boxes_of(scene: Scene) -> list[Box]:
 
 def _pixels(picture: bytes) -> NDArray[np.uint8]:
     """Return a PNG as `[H, W, 3]`; `ospo_core.models.pictures`, which does the same, imports torch."""
-    with Image.open(BytesIO(picture)) as image:
-        return np.asarray(image.convert("RGB"))
+    return np.asarray(open_picture(picture).convert("RGB"))
 
 
 def _scene(picture: bytes) -> Scene:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers import (
     CLIPModel,
 )
 
+from ospo_core.artifacts.pictures import open_picture
 from ospo_core.errors import ModelError
 from ospo_core.evaluation.benchmarks.detections import Box, Depth, Detection, suppressed
 from ospo_core.evaluation.benchmarks.gathering import Role
@@ -40,13 +40,19 @@ def load_evaluator(role: Role, folder: Path, device_name: str) -> Any:
     """Load the model that does a job, to the device that `model.device` names.
 
     Raises:
-        ModelError: the folder's files do not fit together.
+        ModelError: the folder's files do not fit together, or its kind needs a package that is not installed.
     """
     kinds = {Role.VQA: BlipAnswers, Role.DETECTOR: Detector, Role.CLIP: Clip, Role.DEPTH: DepthModel}
     device = torch.device("cpu" if device_name == "cpu" or not torch.cuda.is_available() else "cuda")
     try:
         with quiet_transformers():
             return kinds[role](folder, device)
+    except ImportError as error:  # OWLv2 prepares pictures with scipy where there is no torchvision
+        said = str(error).strip().splitlines()[0]
+        remedy = "Install it: pip install 'ospo[evaluators]' has what the default evaluators need"
+        raise ModelError(
+            f"a package is missing: {said}", field=f"benchmark.{role.value}", value=str(folder), remedy=remedy
+        ) from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "Give a complete folder: configuration, preprocessor, tokenizer and safetensors"
@@ -62,7 +68,7 @@ def _open(cls: Any, folder: Path, device: torch.device) -> Any:
 
 
 def _image(picture: bytes) -> Image.Image:
-    return Image.open(BytesIO(picture)).convert("RGB")
+    return open_picture(picture).convert("RGB")
 
 
 class BlipAnswers:

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from ospo_core.artifacts.pictures import open_picture
 from ospo_core.evaluation.benchmarks.prompts import BenchmarkPrompt
 from ospo_core.evaluation.benchmarks.protocol import DPG, GENEVAL, T2I_COMPBENCH
 
@@ -84,7 +85,7 @@ def grid(pictures: Sequence[bytes], columns: int = 2) -> bytes:
     """Return pictures of one size side by side, row by row, as one PNG; a single one as it is."""
     if len(pictures) == 1:
         return pictures[0]
-    tiles = [Image.open(BytesIO(picture)).convert("RGB") for picture in pictures]
+    tiles = [open_picture(picture).convert("RGB") for picture in pictures]
     width, height = tiles[0].size
     whole = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height))
     for index, tile in enumerate(tiles):

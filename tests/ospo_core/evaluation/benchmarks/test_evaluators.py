@@ -12,6 +12,7 @@ from PIL import Image
 
 from ospo_core.config.sections import BenchmarkConfig
 from ospo_core.errors import MissingModelError, ModelError
+from ospo_core.evaluation.benchmarks import evaluators
 from ospo_core.evaluation.benchmarks.detections import Box, Detection
 from ospo_core.evaluation.benchmarks.evaluators import load_evaluator
 from ospo_core.evaluation.benchmarks.gathering import Evaluators, Role, evaluator_folder
@@ -100,3 +101,12 @@ def test_a_missing_or_incomplete_folder_is_named(tmp_path: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(ModelError, match=r"benchmark\.clip: cannot be loaded"):
         load_evaluator(Role.CLIP, folder, "cpu")
+
+
+def test_a_missing_package_is_named_with_the_remedy(folders: dict[Role, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_scipy(*_: object, **__: object) -> None:
+        raise ImportError("\nOwlv2ImageProcessorPil requires the scipy library\nbut it was not found")
+
+    monkeypatch.setattr(evaluators.Detector, "__init__", without_scipy)
+    with pytest.raises(ModelError, match=r"benchmark\.detector.*requires the scipy library.*pip install"):
+        load_evaluator(Role.DETECTOR, folders[Role.DETECTOR], "cpu")
