@@ -18,6 +18,8 @@ from tasks.round_tasks import nightly_start
 def self_improve(config: RoundConfig, rounds: int = 2, refresh: list[StageName] | None = None) -> list[RoundResult]:
     """Run `rounds` rounds, at least 1; round r has seed `config.seed + r`, so that its prompts are new.
 
+    A round that waits for the answers of people is the last one; the same call goes on once they are there.
+
     Every round is cached like a single one, so a repeated or restarted call resumes where it stopped.
 
     Args:
@@ -31,6 +33,8 @@ def self_improve(config: RoundConfig, rounds: int = 2, refresh: list[StageName] 
         seeded = config.model_copy(update={"seed": config.seed + number})
         result = self_improvement_round(seeded, refresh=refresh, start=start)
         results.append(result)
+        if result.waiting:
+            break
         start = result.next_model
     return results
 

@@ -8,13 +8,14 @@ from flows.steps import LOCAL, run_step
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
+from ospo_core.evaluation.people_gate import WAITING, awaits_people
 from ospo_core.rounds.preflight import is_due
 from ospo_core.schema import StageName
 from ospo_core.stages import ends_phase
 from ospo_core.stages.attempts import Attempt
 from ospo_core.stages.model_ref import ModelRef, Promotion
 from ospo_core.stages.training import trained_model
-from tasks.round_tasks import apply_decision, check_first, open_round, report
+from tasks.round_tasks import apply_decision, check_first, count_answers, open_round, report
 from tasks.task_options import opaque
 
 
@@ -43,6 +44,12 @@ class RoundResult(Section):
             return self.model
         return trained_model(self.manifests[StageName.TRAINING])
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the decision waits for answers of people."""
+        evaluation = self.manifests.get(StageName.EVALUATION)
+        return evaluation is not None and bool(evaluation.extra["decision"].get(WAITING))
+
 
 @flow(flow_run_name="{config.name}, seed {config.seed}", task_runner=LOCAL, persist_result=False)
 def self_improvement_round(
@@ -63,6 +70,8 @@ def self_improvement_round(
         OspoError: what is wrong with the configuration, the storage, the model or the result of a stage.
     """
     round = open_round(config, start)
+    for name in [*(refresh or ()), *([until] if until is not None else [])]:
+        round.stage(name)
     manifests: dict[StageName, Manifest] = {}
     ran: list[StageName] = []
     try:
@@ -79,6 +88,8 @@ def self_improvement_round(
         round.resources.release()
     if StageName.EVALUATION not in manifests:
         return RoundResult(model=round.model, manifests=manifests, ran=tuple(ran))
+    if awaits_people(manifests[StageName.EVALUATION]):
+        manifests = count_answers(config, opaque(manifests))
     promotion = apply_decision(config, opaque(manifests))
     address = report(config, opaque(manifests), ran)
     return RoundResult(model=round.model, manifests=manifests, ran=tuple(ran), promotion=promotion, report=address)

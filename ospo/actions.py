@@ -14,8 +14,12 @@ from ospo import output
 from ospo.progress import progress_bars
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
+from ospo_core.browsing.library import Library
+from ospo_core.browsing.sessions import judge_verdicts
 from ospo_core.config import RoundConfig, change_config, load_profile
 from ospo_core.errors import ConfigError, DamagedArtifactError, MissingModelError, StageError, StorageError
+from ospo_core.evaluation.labels import LabelReader
+from ospo_core.evaluation.people import judge_by_people, preference
 from ospo_core.prompts.families import family
 from ospo_core.prompts.filters import ContaminationCheck
 from ospo_core.prompts.probe import Probe, probe
@@ -23,7 +27,15 @@ from ospo_core.rounds import Round
 from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage, remove
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, find_model, lineage
-from ospo_core.rounds.plan import FinishedRound, StagePlan, finished_round, plan_round, report_key, standings
+from ospo_core.rounds.plan import (
+    FinishedRound,
+    StagePlan,
+    finished_round,
+    plan_round,
+    report_key,
+    standings,
+    with_answers,
+)
 from ospo_core.rounds.preflight import CHECKS, preflight
 from ospo_core.rounds.records import config_of, find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
@@ -196,6 +208,7 @@ def write_report(profile: str, overrides: Sequence[str]) -> None:
         raise StageError(
             "no stage of this round is cached", field=storage.uri(), remedy="Run `ospo round` with the same options"
         )
+    manifests = with_answers(storage, manifests, config.promotion.people_prompts)
     output.show_round(manifests, None, None, write_html(storage, manifests, config, report_key(manifests)))
 
 
@@ -210,6 +223,19 @@ def show_rounds(profile: str, overrides: Sequence[str]) -> None:
         found = standings(round) if record.kind == "round" else {}
         listed.append((record, config, found))
     output.show_rounds(storage.uri(), current_model(storage), listed)
+
+
+def show_labels(profile: str, overrides: Sequence[str]) -> None:
+    """Show what people's answers say about every evaluation that they have judged."""
+    storage = storage_of(load_profile(profile, overrides))
+    library, reader = Library(storage), LabelReader(storage)
+    evaluations = reader.evaluations()
+    if not evaluations:
+        output.show_text(f"No answers of people in {storage.uri()}. `ospo browse` asks for them.")
+    for fingerprint in evaluations:
+        labels = reader.of(fingerprint)
+        verdicts = judge_verdicts(storage, library.manifest(StageName.EVALUATION, fingerprint))
+        output.show_labels(fingerprint, preference(labels), judge_by_people(labels, verdicts))
 
 
 def run_backfill(
@@ -293,7 +319,10 @@ def _import_engine(config: RoundConfig) -> None:
     if elsewhere or config.storage.credentials_block is not None:
         return
     storage = storage_of(config)
-    prompts = Round(config, storage, starting_model(config, storage)).bind(StageName.PROMPTS, {})
+    round = Round(config, storage, starting_model(config, storage))
+    if StageName.PROMPTS not in round.stages:
+        return
+    prompts = round.bind(StageName.PROMPTS, {})
     if prompts.find(verify=False) is None:
         import_text_engine(config.engine)
 

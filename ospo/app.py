@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -11,10 +12,10 @@ from typing import Annotated
 
 import typer
 
+from ospo import sharing
+from ospo.options import DEFAULT_PROFILE, ModelFolder, OutFolder, Overrides, Profile, Refresh, Verbose
 from ospo_core.errors import OspoError
 from ospo_core.schema import StageName
-
-DEFAULT_PROFILE = "shapes"
 
 app = typer.Typer(
     help="Self-improving preference optimization of unified multimodal models (OSPO), as a cached pipeline.",
@@ -29,19 +30,7 @@ models = typer.Typer(help="Check and convert checkpoints.", no_args_is_help=True
 app.add_typer(models, name="model")
 experiments = typer.Typer(help="Compare configurations over seeds.", no_args_is_help=True)
 app.add_typer(experiments, name="experiments")
-
-# Options that several commands share.
-Profile = Annotated[str, typer.Option("--profile", "-p", help="Name of a shipped profile, or path of a YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="SECTION.OPTION=VALUE", help="Change an option of the profile; repeatable."),
-]
-Refresh = Annotated[
-    list[StageName] | None, typer.Option("--refresh", help="Recompute a stage even if it is cached; repeatable.")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's logs.")]
-OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Where to write the result.")]
-ModelFolder = Annotated[Path | None, typer.Option("--model", "-m", help="Model folder; default: the embedded model.")]
+sharing.register(app)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -166,6 +155,36 @@ def evaluate(
 
 
 @app.command()
+def benchmark(
+    name: Annotated[str, typer.Argument(help="`t2i-compbench`, `geneval`, `dpg`, or prompts as `evaluation.prompts`.")],
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help="Where the benchmark's published prompts are: a folder or a file.")
+    ] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="As `model.path`: a folder, `current`, OWNER/NAME, `embedded:shapes`."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Another model, likewise, to compare with by prompt and seed.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="New folder for the pictures, as the benchmark's own tools read them."),
+    ] = None,
+    overrides: Overrides = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Score again even if the scores are cached.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a model on a public benchmark, or on prompts of your own."""
+    from ospo import benchmarks
+
+    chosen = {"benchmark.name": name, "benchmark.prompts": prompts, "model.path": model}
+    changes = [f"{option}={json.dumps(value)}" for option, value in chosen.items() if value is not None]
+    benchmarks.run(profile, [*(overrides or []), *changes], against, out, refresh, verbose)
+
+
+@app.command()
 def report(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
     """Write the HTML report of a round from cached results, and show its summary."""
     from ospo import actions
@@ -199,6 +218,28 @@ def rounds(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> N
     from ospo import actions
 
     actions.show_rounds(profile, overrides or [])
+
+
+@app.command()
+def browse(
+    profile: Profile = DEFAULT_PROFILE,
+    overrides: Overrides = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port on this machine; 0: any that is free.")
+    ] = 8350,
+) -> None:
+    """Look at everything in the storage in a local web page, and judge held-out pictures blind."""
+    from ospo.browse.serve import serve
+
+    serve(profile, overrides or [], port)
+
+
+@app.command()
+def labels(profile: Profile = DEFAULT_PROFILE, overrides: Overrides = None) -> None:
+    """Show what people answered in `ospo browse`: the win rate, how good the judge is, how many labels are missing."""
+    from ospo import actions
+
+    actions.show_labels(profile, overrides or [])
 
 
 @app.command()

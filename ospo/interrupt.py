@@ -141,7 +141,7 @@ class _Ending:
         from flows import prefect_server
 
         deadline = time.monotonic() + _GRACE_S
-        _end_children(deadline, spared=prefect_server.process_ids())
+        _end_children(deadline, spared={*prefect_server.process_ids(), *_resource_tracker()})
         while not self.unwound.wait(_AGAIN_S) and time.monotonic() < deadline:
             if self._importing:
                 self._importing = False
@@ -180,6 +180,13 @@ def _end_children(deadline: float, spared: Collection[int] = ()) -> None:
     for child in children:
         with suppress(psutil.NoSuchProcess):
             child.kill()
+
+
+def _resource_tracker() -> set[int]:
+    """Return the process that counts the semaphores of a pool: killed first, it would be missed, with a traceback."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    number = getattr(getattr(module, "_resource_tracker", None), "_pid", None)
+    return set() if number is None else {number}
 
 
 def _is_running(process: psutil.Process) -> bool:

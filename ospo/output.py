@@ -15,8 +15,9 @@ from rich.text import Text
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.errors import printable
+from ospo_core.evaluation.people import JudgeByPeople, Preference
 from ospo_core.prompts.probe import EXAMPLES, Probe
-from ospo_core.report.formats import duration, whole
+from ospo_core.report.formats import duration, verdict, whole
 from ospo_core.rounds.estimates import Work
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
@@ -69,8 +70,10 @@ def show_round(
     if evaluation is not None:
         decision: dict[str, Any] = evaluation.extra["decision"]
         screen.print(_comparison(decision))
-        verdict = Text("Promoted", "bold green") if decision["promote"] else Text("Refused", "bold red")
-        screen.print(verdict.append(printable(f": {decision['reason']}"), "not bold default"), soft_wrap=True)
+        found = verdict(decision)
+        colour = {"promoted": "green", "refused": "red", "waiting": "yellow"}[found]
+        shown = Text(found.capitalize(), f"bold {colour}")
+        screen.print(shown.append(printable(f": {decision['reason']}"), "not bold default"), soft_wrap=True)
     if promotion is not None:
         screen.print(f"Current model: {'changed' if promotion.changed else 'unchanged'}, {promotion.reason}")
     if report:
@@ -84,6 +87,24 @@ def show_accuracy(model: str, accuracy: Mapping[str, Any]) -> None:
         interval = f"{group['low']:.3f} to {group['high']:.3f}"
         table.add_row(name, f"{group['prompts']:.0f}", f"{group['accuracy']:.3f}", interval)
     console().print(table)
+
+
+def show_benchmark(page: Mapping[str, Any]) -> None:
+    """Show the scores of a benchmark, who gave them, and what has been published."""
+    from ospo_core.report.benchmark import published_table, score_table
+
+    show_text(page["scored_by"])
+    changed = f" Not the protocol: {', '.join(page['changed'])}." if page["changed"] else ""
+    show_text(f"{page['samples']} pictures per prompt, guidance {page['guidance']:g}.{changed}")
+    for title, rows in ((page["benchmark"], score_table(page)), ("Published", published_table(page))):
+        if len(rows) > 1:
+            table = _table(title, rows[0][:1], rows[0][1:])
+            for row in rows[1:]:
+                table.add_row(*row)
+            console().print(table)
+    for one in page["models"]:
+        for reason, count in one["drops"].items():
+            show_text(f"{one['name']}: {count} of {one['pictures']} pictures without a score ({reason})")
 
 
 def show_plan(
@@ -220,11 +241,36 @@ def show_rounds(
     for record, config, stages in rounds:
         done = list(stages.values()).count("up to date")
         late = ", ".join(name.value for name, standing in stages.items() if standing == "out of date")
-        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else "evaluation only"
+        shown = f"{done} of {len(stages)} stages" if record.kind == "round" else f"{record.kind} only"
         mark = " (current)" if current is not None and current.digest == record.model.digest else ""
         start = f"{record.model.digest[:12]}{mark}"
         table.add_row(record.id, record.created_at, config.name, str(config.seed), start, shown, late)
     console().print(table)
+
+
+def show_labels(fingerprint: str, preferred: Preference, judge: JudgeByPeople) -> None:
+    """Show what people's answers say about one evaluation."""
+    table = _table(f"People on evaluation {fingerprint[:12]}", ["Measure"], ["Value", "95 % interval", "Of"])
+    shares = {
+        "win rate of the child": (preferred.win_rate, "prompts"),
+        "precision of the judge's yes": (judge.precision, "answers"),
+        "recall of the judge's yes": (judge.recall, "answers"),
+        "agreement with the judge": (judge.agreement, "answers"),
+    }
+    for name, (share, unit) in shares.items():
+        value = "" if share.value is None else f"{share.value:.3f}"
+        table.add_row(name, value, f"{share.low:.3f} to {share.high:.3f}", f"{share.count} {unit}")
+    console().print(table)
+    given = f"{preferred.wins} for the child, {preferred.ties} ties, {preferred.losses} for the parent"
+    show_text(f"{preferred.labels + judge.labels} answers; {given}: {_in_words(preferred)}.")
+
+
+def _in_words(preferred: Preference) -> str:
+    if preferred.decided != "open":
+        return f"decided for the {preferred.decided}"
+    if preferred.missing is None:
+        return "not decided, and how many more prompts would decide cannot be said yet"
+    return f"not decided; about {preferred.missing} more prompts would decide if the difference is what it seems"
 
 
 def show_outdated(identity: str, stages: Sequence[StageName]) -> None:

@@ -213,6 +213,47 @@ TABLES: dict[str, pa.Schema] = {
             ("oracle_correct", pa.bool_()),
         ]
     ),
+    "benchmark_pictures": pa.schema(
+        [
+            ("item_id", pa.string()),
+            ("category", pa.string()),
+            ("prompt", pa.string()),
+            ("sample", pa.int32()),
+            ("seed", pa.uint64()),
+            ("guidance", pa.float64()),
+            ("tokens", _TOKENS),
+            ("image", _IMAGE),
+        ]
+    ),
+    "benchmark": pa.schema(
+        [
+            ("item_id", pa.string()),
+            ("category", pa.string()),
+            ("prompt", pa.string()),
+            ("sample", pa.int32()),
+            ("score", pa.float64()),
+            ("parts", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))),
+            ("reason", pa.string()),
+        ]
+    ),
+    "labels": pa.schema(
+        [
+            ("label_id", pa.string()),
+            ("evaluation", pa.string()),
+            ("session", pa.int64()),
+            ("number", pa.int32()),
+            ("kind", pa.string()),
+            ("item_id", pa.string()),
+            ("sample", pa.int32()),
+            ("guidance", pa.float64()),
+            ("model", pa.string()),
+            ("question", pa.string()),
+            ("left", pa.string()),
+            ("answer", pa.string()),
+            ("person", pa.string()),
+            ("at", pa.string()),
+        ]
+    ),
 }
 """Table name to schema. Tokens are uint16 codes in row-major order; `image` is a picture (PNG) and its name."""
 

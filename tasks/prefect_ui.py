@@ -22,7 +22,7 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import redact
 from ospo_core.config import RoundConfig
-from ospo_core.report import markdown
+from ospo_core.report import formats, markdown
 from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import Promotion
@@ -93,7 +93,7 @@ def show_cached(manifest: Manifest) -> None:
 
 def show_decision(decision: Mapping[str, object], promotion: Promotion) -> None:
     """Log the decision of the promotion gate and put it into the UI."""
-    verdict = "promoted" if decision["promote"] else "refused"
+    verdict = formats.verdict(decision)
     effect = f"{'changed' if promotion.changed else 'unchanged'}, {promotion.reason}"
     run_logger().info("%s: %s; current model: %s", verdict, decision["reason"], effect)
     with _optional("decision"):
@@ -107,7 +107,7 @@ def show_round(
     """Log the address of the report, and put the whole round on one page of the UI."""
     run_logger().info("report: %s", address)
     title, decision = f"{config.name}, seed {config.seed}", manifests[StageName.EVALUATION].extra["decision"]
-    verdict = f"{'promoted' if decision['promote'] else 'refused'}: {decision['reason']}"
+    verdict = f"{formats.verdict(decision)}: {decision['reason']}"
     page = markdown.round_page(title, manifests, ran, address)
     with _optional("round"):
         create_markdown_artifact(page, key="ospo-round", description=f"{verdict}; report: {address}")

@@ -76,9 +76,13 @@ def train_elsewhere(round: Round, run: StageRun, request: Attempt | None = None)
 def find_pairs(round: Round) -> dict[StageName, Manifest]:
     """Return the manifest of the pairs that a round has made; their bytes are verified when they are read.
 
+    A round that trains on imported pairs alone has none.
+
     Raises:
         StageError: a stage before the training is not done.
     """
+    if StageName.PAIRS not in round.stages:
+        return {}
     plans, manifests = plan_round(round)
     missing = [plan.stage for plan in plans if plan.stage not in manifests]
     if StageName.PAIRS not in manifests:

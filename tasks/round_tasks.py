@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, OspoError, StageError
+from ospo_core.evaluation.people_gate import awaits_people
 from ospo_core.rounds import Round, plan
 from ospo_core.rounds.garbage import NIGHTLY
 from ospo_core.rounds.plan import count_chosen, manifests_before, report_key, standings
@@ -15,6 +16,7 @@ from ospo_core.rounds.preflight import preflight
 from ospo_core.rounds.records import config_of, find_record, record_round
 from ospo_core.rounds.round import RoundKind
 from ospo_core.schema import StageName
+from ospo_core.stages.imported_pairs import find_imported
 from ospo_core.stages.model_ref import (
     ModelRef,
     Promotion,
@@ -40,10 +42,13 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKi
     Raises:
         StorageError: the storage is unreachable, read-only or full.
         ModelError: the model is missing or not a model of a known family.
+        ConfigError: the pairs that were imported for its training are not there, or do not fit the model.
     """
     storage = open_storage(config)
     storage.check_writable()
     round = Round(config, storage, start or starting_model(config, storage), kind)
+    if kind == "round":
+        find_imported(config.training, storage, round.model.digest)
     record = record_round(round)
     tag_round(round)
     return Round(config, storage, record.model, kind)
@@ -133,6 +138,12 @@ def nightly_start(config: RoundConfig, flow_run: str) -> ModelRef:
     return model
 
 
+@task(task_run_name="answers of people", **UNCACHED, **RETRIED)
+def count_answers(config: RoundConfig, manifests: Manifests) -> Manifests:
+    """Return the manifests with the decision that the answers of people give now, if they decide."""
+    return plan.with_answers(open_storage(config), manifests, config.promotion.people_prompts)
+
+
 @task(task_run_name="promotion", **UNCACHED, **RETRIED)
 def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
     """Make the child the current model if the gate decided so, and show the decision in the UI."""
@@ -143,9 +154,12 @@ def apply_decision(config: RoundConfig, manifests: Manifests) -> Promotion:
 
 @task(task_run_name="report", **UNCACHED, **RETRIED)
 def report(config: RoundConfig, manifests: Manifests, ran: list[StageName]) -> str:
-    """Write the round's HTML report, unless it exists and nothing was computed; return its address."""
+    """Write the round's HTML report and return its address.
+
+    One that exists stays if nothing was computed, unless people decide, who may have answered since.
+    """
     storage, key = open_storage(config), report_key(manifests)
-    if ran or not storage.exists(key):
+    if ran or not storage.exists(key) or awaits_people(manifests[StageName.EVALUATION]):
         from ospo_core.report.html import write_report
 
         write_report(storage, manifests, config, key, ran=ran)

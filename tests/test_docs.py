@@ -88,7 +88,7 @@ def test_command_table_is_the_command_line(row: str) -> None:
 
 def test_command_table_is_complete() -> None:
     root = typer.main.get_command(app)
-    listed = set(re.findall(r"^\| `ospo (\w+)", README, re.MULTILINE))
+    listed = set(re.findall(r"^\| `ospo ([\w-]+)", README, re.MULTILINE))
     assert listed == set(getattr(root, "commands", {}))
 
 

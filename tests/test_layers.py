@@ -32,10 +32,15 @@ ROOMS: dict[str, set[str]] = {
     "training": FOUNDATION | {"config", "artifacts", "prompts", "models"},
     "evaluation": FOUNDATION | {"config", "artifacts", "prompts", "engines", "selection", "models", "shapes"},
     "report": FOUNDATION | {"config", "artifacts", "prompts"},
+    "sharing": FOUNDATION | {"config", "artifacts", "prompts", "models", "report"},
 }
-"""Each room of ospo_core and the rooms it may import; `stages` may import all of them, and `rounds` the stages too."""
+"""Each room of ospo_core and the rooms it may import; `stages` may import all of them, and `rounds` the stages too.
+
+`browsing` reads what all of them wrote.
+"""
 ROOMS["stages"] = set(ROOMS)
 ROOMS["rounds"] = set(ROOMS)
+ROOMS["browsing"] = set(ROOMS)
 
 TORCH_ROOMS = {"models", "training", "evaluation", "shapes"}
 HEAVY = {"torch", "transformers", "peft", "safetensors"}

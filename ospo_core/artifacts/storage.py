@@ -171,6 +171,16 @@ class Storage:
         """Return the path of `key` if the root is a local folder, else None."""
         return Path(self.root) / checked_key(key) if self.protocol == "file" else None
 
+    def storage_options(self) -> dict[str, str]:
+        """Return the options that Polars needs to read an address of this storage; they contain no credentials."""
+        configured = (self.endpoint_url, *map(os.environ.get, ENDPOINT_VARIABLES))
+        endpoint = next(filter(None, configured), None)
+        if self.protocol != "s3" or endpoint is None:
+            return {}
+        plain_http = str(endpoint.startswith("http://")).lower()
+        region = os.environ.get("AWS_DEFAULT_REGION", os.environ.get("AWS_REGION", "us-east-1"))
+        return {"aws_endpoint_url": endpoint, "aws_allow_http": plain_http, "aws_region": region}
+
     def check_writable(self) -> None:
         """Write and delete a small object, so that a long run fails early; takes at most 10 s on S3.
 

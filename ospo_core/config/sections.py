@@ -208,6 +208,14 @@ class TrainingConfig(Options):
     warmup_fraction: Fraction = 0.0
     min_learning_rate: Factor = 1e-7
     steps: Positive = Field(500, description="Optimiser steps; paper v2: 500.")
+    imported_pairs: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Digest of pairs that `ospo import-pairs` put into the storage, to train on too; None: none.",
+    )
+    own_pairs: bool = Field(
+        True, description="Train on the pairs of the round; False: on the imported ones alone, and make none."
+    )
     max_pairs: Positive | None = Field(None, description="Train on this many pairs, drawn with the seed; None: on all.")
     batch_size: Positive = Field(32, description="Pairs per micro-batch; how many share a forward pass is found out.")
     accumulation: Positive = Field(
@@ -229,6 +237,12 @@ class TrainingConfig(Options):
         1.0, gt=0, description="Drop of the chosen log-probability that raises an alarm (nats per token)."
     )
     collapse_patience: Positive = Field(20, description="Consecutive alarms before training stops.")
+
+    @model_validator(mode="after")
+    def _has_pairs(self) -> TrainingConfig:
+        if not self.own_pairs and self.imported_pairs is None:
+            raise ValueError("training.own_pairs=false needs training.imported_pairs")
+        return self
 
 
 class EvaluationConfig(Options):
@@ -267,13 +281,69 @@ class EvaluationConfig(Options):
         return self
 
 
+class BenchmarkConfig(Options):
+    """A public benchmark, or a file of prompts, on which a model alone is measured (`ospo benchmark`)."""
+
+    name: str = Field(
+        EMBEDDED,
+        min_length=1,
+        description="`t2i-compbench`, `geneval`, `dpg`, or prompts of your own as for `evaluation.prompts`.",
+    )
+    prompts: str | None = Field(
+        None, min_length=1, description="Where the benchmark's published prompts are: a folder or a file."
+    )
+    limit: Positive | None = Field(None, description="Number of prompts, spread over the categories; None: all.")
+    samples: Positive | None = Field(None, description="Pictures per prompt; None: as the benchmark's protocol says.")
+    guidance: Factor | None = Field(None, description="None: as the protocol says.")
+    temperature: Scale | None = Field(None, description="None: as the protocol says.")
+    scorer: Literal["auto", "evaluators", "judge"] = Field(
+        "auto",
+        description="evaluators: the models below; judge: `evaluation.judge` answers yes/no questions about all. auto: "
+        "evaluators for a public benchmark and for the embedded world, otherwise the judge.",
+    )
+    vqa: str = Field(
+        "Salesforce/blip-vqa-base",
+        min_length=1,
+        description="Answers questions: a BLIP for question answering, as a folder, OWNER/NAME, or `embedded:shapes`, "
+        "the oracle of the embedded world. T2I-CompBench: BLIP base with CapFilt.",
+    )
+    detector: str = Field(
+        "google/owlv2-base-patch16-ensemble",
+        min_length=1,
+        description="Finds objects by name: an OWLv2 or Grounding DINO, likewise. T2I-CompBench has UniDet, GenEval "
+        "Mask2Former.",
+    )
+    clip: str = Field(
+        "openai/clip-vit-large-patch14",
+        min_length=1,
+        description="Compares text and picture, names colours: a CLIP, likewise. GenEval: ViT-L/14; T2I-CompBench: "
+        "ViT-B/32.",
+    )
+    depth: str = Field(
+        "Intel/dpt-hybrid-midas",
+        min_length=1,
+        description="Estimates depth for 3D relations, likewise. T2I-CompBench: DPT hybrid (MiDaS).",
+    )
+    threshold: Fraction = Field(
+        0.3, description="Confidence of a detected object; GenEval: 0.3. A choice for OWLv2, not calibrated."
+    )
+    counting_threshold: Fraction = Field(
+        0.3, description="The same where objects are counted; GenEval: 0.9 for Mask2Former, which OWLv2 never reaches."
+    )
+    batch_size: Positive = Field(16, description="Pictures scored together; it changes no result.")
+
+
 class PromotionConfig(Options):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
-    metric: Literal["auto", "oracle", "vqa"] = Field(
+    metric: Literal["auto", "oracle", "vqa", "people"] = Field(
         "auto",
         description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
-        "`evaluation.judge` answers every question with yes.",
+        "`evaluation.judge` answers every question with yes. people: blind answers given in `ospo browse`; a round "
+        "waits for them, and running it again decides.",
+    )
+    people_prompts: Positive = Field(
+        100, description="metric=people: held-out prompts that people judge before they decide; a choice."
     )
     margin: Factor = Field(0.0, description="The lower end of the 95 % interval of the gain must exceed this.")
     max_category_drop: Factor = Field(0.1, description="Largest drop allowed in any category (point estimate).")
@@ -347,5 +417,6 @@ class RoundConfig(Options):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
     speeds: SpeedsConfig = SpeedsConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -106,18 +106,22 @@ class JudgedBy(BaseModel):
     questions_by: str = ""
 
     @property
-    def in_words(self) -> str:
-        """Who judged and by how many answers, as part of a sentence."""
+    def who(self) -> str:
+        """Who judged, as part of a sentence."""
         short = self.name[:12]
-        who = {
+        return {
             "start": f"the model that the first round started from ({short})",
             "parent": f"the parent ({short})",
             "model": f"the model {short}",
             "endpoint": f"{self.name} behind an endpoint",
             "self": "each model itself, which is weak evidence",
         }[self.kind]
+
+    @property
+    def in_words(self) -> str:
+        """Who judged and by how many answers, as part of a sentence."""
         words = f" ({self.without_probabilities} of them without probabilities)" if self.without_probabilities else ""
-        return f"{who}, by {self.answers} answers to yes/no questions{words}"
+        return f"{self.who}, by {self.answers} answers to yes/no questions{words}"
 
 
 def whole_question(prompt: str, family: str) -> str:

@@ -12,6 +12,7 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig, PromotionConfig
 from ospo_core.errors import StageError
 from ospo_core.evaluation.judges import JudgedBy, judge_quality
+from ospo_core.evaluation.people_gate import PEOPLE, await_people
 from ospo_core.evaluation.statistics import paired_bootstrap, wilson_interval
 from ospo_core.schema import ALL, CHILD, PARENT
 
@@ -81,6 +82,8 @@ def metric_column(rows: Sequence[Row], metric: str) -> tuple[str, str]:
             value=metric,
             remedy="Use promotion.metric=vqa (or auto) for models and prompts outside the embedded world",
         )
+    if metric == PEOPLE:  # they decide, and the figures beside their decision are the usual ones
+        metric = "auto"
     chosen = ("oracle" if complete else "vqa") if metric == "auto" else metric
     return chosen, f"{chosen}_correct"
 
@@ -151,10 +154,11 @@ def evaluation_extra(
     parents, children = list(parent_rows), list(child_rows)
     decision = decide(parents, children, promotion, evaluation.bootstrap, evaluation.seed, judged_by)
     qualities = {label: judge_quality(rows) for label, rows in ((PARENT, parents), (CHILD, children))}
-    return {
+    extra = {
         "decision": decision.model_dump(mode="json"),
         "judge": {label: quality.model_dump(mode="json") for label, quality in qualities.items() if quality},
     }
+    return await_people(extra, promotion.people_prompts) if promotion.metric == PEOPLE else extra
 
 
 def _paired_prompts(parents: Sequence[Row], children: Sequence[Row], column: str) -> list[_Prompt]:

@@ -49,21 +49,18 @@ class EvalPrompt(BaseModel):
     questions: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
 
 
-def load_evaluation_prompts(config: EvaluationConfig) -> list[EvalPrompt]:
-    """Return `config.limit` of the prompts in `config.prompts`, spread over sub-categories.
+def load_evaluation_prompts(config: EvaluationConfig, field: str = "evaluation.prompts") -> list[EvalPrompt]:
+    """Return `config.limit` of the prompts in `config.prompts`, spread over sub-categories; errors name option `field`.
 
     Raises:
         ConfigError: the file is missing, empty, in no known format, or contains a prompt twice; the line is given.
     """
-    field = "evaluation.prompts"
     remedy = f"Give {' or '.join(SHIPPED)}, a JSON-lines file, or a text file with one prompt per line"
     path = SHIPPED.get(config.prompts) or local_path(config.prompts, field)
     source = str(path)
     prompts = _parse_lines(read_text(path, field, remedy), source)
     if not prompts:
-        raise ConfigError(
-            "contains no prompts", field="evaluation.prompts", value=source, remedy="Give one prompt per line"
-        )
+        raise ConfigError("contains no prompts", field=field, value=source, remedy="Give one prompt per line")
     seen: dict[str, int] = {}
     for number, prompt in prompts:
         if prompt.item_id in seen:
@@ -133,15 +130,25 @@ def _with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
 def _geneval(record: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a line of GenEval's metadata into our fields, with one question per object and per relation."""
     rest = {key: value for key, value in record.items() if key not in _GENEVAL_KEYS}
+    questions = geneval_questions(record)
+    identity = item_id("evaluation", record["prompt"])
+    named = {"item_id": identity, "category": record["tag"], "sub_category": record["tag"], "questions": questions}
+    return {**named, **rest}
+
+
+def geneval_questions(record: Mapping[str, Any]) -> list[str]:
+    """Return yes/no questions that cover a line of GenEval's metadata: one per object and per relation.
+
+    Raises:
+        ValidationError: its `include` is not one.
+    """
     included = _Included.model_validate({"include": record.get("include", [])}).include
     questions = [entry.question() for entry in included]
     for entry in included:
         if entry.position is not None:
             relation, other = entry.position
             questions.append(f"Is the {entry.name} {relation} the {included[other].name}?")
-    identity = item_id("evaluation", record["prompt"])
-    named = {"item_id": identity, "category": record["tag"], "sub_category": record["tag"], "questions": questions}
-    return {**named, **rest}
+    return questions
 
 
 class _Object(BaseModel):

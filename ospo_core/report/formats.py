@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ospo_core.schema import ALL
 
@@ -78,6 +78,11 @@ _NAMES = {
 def human(name: str) -> str:
     """Return a category, stage, reason or metric in words: `near_duplicate` becomes `near duplicate`."""
     return _NAMES.get(name, name.replace("_", " "))
+
+
+def verdict(decision: Mapping[str, Any]) -> str:
+    """Return the decision of a promotion gate in one word: `promoted`, `refused`, or `waiting` for people."""
+    return "promoted" if decision["promote"] else "waiting" if decision.get("waiting") else "refused"
 
 
 def group_name(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
@@ -57,32 +57,33 @@ def render_report(
         "seconds": total_seconds(manifests),
         "settings": config.model_dump(mode="json"),
         "manifests": [manifests[stage] for stage in StageName if stage in manifests],
-        "decision": _decision(extra),
+        "decision": decision_view(extra),
         "accuracy": _accuracy(extra),
         "pairs": _pairs(storage, manifests, config.seed),
         "histograms": _histograms(storage, manifests),
-        "training": _training(storage, manifests),
+        "training": training_view(storage, manifests),
         "comparisons": _comparisons(storage, manifests, config.seed),
         "judge": _judge(storage, manifests),
     }
-    return _environment().get_template("report.html.j2").render(view)
+    return report_environment().get_template("report.html.j2").render(view)
 
 
-def _environment() -> Environment:
+def report_environment(loader: BaseLoader | None = None) -> Environment:
+    """Return the template environment of the report, with its filters; `loader` finds other templates."""
     environment = Environment(
-        loader=PackageLoader("ospo_core.report"),
+        loader=loader or PackageLoader("ospo_core.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = ("percent", "points", "signed", "decimal", "whole", "duration", "human", "group_name", "moment")
+    shared = ("percent", "points", "signed", "decimal", "whole", "duration", "human", "group_name", "moment", "verdict")
     environment.filters.update({name: getattr(formats, name) for name in shared})
     environment.filters["pretty"] = partial(json.dumps, indent=2, sort_keys=True, ensure_ascii=False)
     return environment
 
 
-def _decision(extra: Mapping[str, Any]) -> dict[str, Any] | None:
+def decision_view(extra: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the promotion gate's decision and its chart; None before the evaluation."""
     decision = extra.get("decision")
     if not decision:
@@ -133,7 +134,8 @@ def _histogram_view(label: str, panels: Mapping[str, Mapping[str, tuple[str, plo
     return {"chart": plots.picture(plots.histograms(label, panels)), "words": plots.spread_words(panels)}
 
 
-def _training(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
+def training_view(storage: Storage, manifests: Manifests) -> dict[str, Any] | None:
+    """Return the training curves, and the first and last value of every metric; None before the training."""
     manifest = manifests.get(StageName.TRAINING)
     if manifest is None:
         return None

@@ -117,7 +117,7 @@ def decision_page(decision: Mapping[str, Any], current_model: str = "", title: s
 
     `current_model` says whether and why it changed, `title` is that of the round; empty ones are omitted.
     """
-    verdict = "promoted" if decision["promote"] else "refused"
+    verdict = formats.verdict(decision)
     head = f"{escaped(title)}: {verdict}" if title else verdict.capitalize()
     model = f" Current model: {escaped(current_model)}." if current_model else ""
     reason = escaped(decision["reason"])
@@ -161,7 +161,7 @@ def round_page(title: str, manifests: Mapping[StageName, Manifest], ran: Collect
 def _verdict(manifest: Manifest) -> str:
     """Return the result of an evaluation; empty for other stages."""
     if decision := manifest.extra.get("decision"):
-        return f"{'promoted' if decision['promote'] else 'refused'}: {decision['reason']}"
+        return f"{formats.verdict(decision)}: {decision['reason']}"
     if accuracy := manifest.extra.get("accuracy"):
         whole = accuracy["groups"][ALL]
         low, high = (formats.percent(whole[end]) for end in ("low", "high"))

@@ -108,7 +108,7 @@ def expected_seconds(
     }
     found: dict[StageName, float] = {}
     for stage in StageName:
-        past = [one for one in manifests if one.stage is stage and not (one.ingredients.get("redo") or {}).get("where")]
+        past = [one for one in manifests if one.stage is stage and _is_whole(one)]
         done = sum(_work_done(one, manifests) for one in past)
         stated = _stated_seconds(config, work[stage])
         if done > 0:
@@ -116,6 +116,12 @@ def expected_seconds(
         elif stated is not None:
             found[stage] = stated
     return found
+
+
+def _is_whole(manifest: Manifest) -> bool:
+    """Return whether a past result is that of a whole stage of a round, not of chosen items or of a benchmark."""
+    chosen = (manifest.ingredients.get("redo") or {}).get("where")
+    return not chosen and "benchmark" not in (manifest.ingredients.get("fields") or {})
 
 
 def _held_out(config: RoundConfig) -> int:

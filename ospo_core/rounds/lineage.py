@@ -9,6 +9,7 @@ from ospo_core.artifacts.manifest import Manifest, load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config.sections import Section
 from ospo_core.errors import ModelError
+from ospo_core.evaluation.people_gate import decided_by_people
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import CURRENT, current_model
 from ospo_core.stages.run import content_of
@@ -48,6 +49,8 @@ class Cost(Section):
 def all_manifests(storage: Storage) -> list[Manifest]:
     """Return every finished result in a storage, by stage and then oldest first; no shard is read.
 
+    An evaluation that people decide has the decision that their answers give now.
+
     Raises:
         DamagedArtifactError: a manifest is damaged; it is named.
     """
@@ -55,7 +58,8 @@ def all_manifests(storage: Storage) -> list[Manifest]:
     for stage in StageName:
         keys = [key for key in storage.list(stage.value) if key.endswith("/manifest.json")]
         loaded = [load_manifest(storage, stage, key.split("/")[-2], verify=False) for key in sorted(keys)]
-        found += sorted((one for one in loaded if one is not None), key=lambda one: (one.created_at, one.fingerprint))
+        published = [decided_by_people(storage, one) for one in loaded if one is not None]
+        found += sorted(published, key=lambda one: (one.created_at, one.fingerprint))
     return found
 
 

@@ -12,6 +12,7 @@ from ospo_core.artifacts.storage_errors import MissingObjectError
 from ospo_core.artifacts.tables import read_shard
 from ospo_core.config.sections import Section
 from ospo_core.errors import DamagedArtifactError, StageError
+from ospo_core.evaluation.people_gate import WAITING, awaits_people, decided_by_people
 from ospo_core.rounds.lineage import promotes
 from ospo_core.rounds.records import read_record, stage_records
 from ospo_core.rounds.round import Round
@@ -83,7 +84,10 @@ def finished_round(round: Round, until: StageName | None = None) -> FinishedRoun
 
     Raises:
         DamagedArtifactError: a result is not what was published.
+        ConfigError: the round has no stage `until`.
     """
+    if until is not None:
+        round.stage(until)
     try:
         recorded = replace(round, model=read_record(round.storage, round.id).model)
     except MissingObjectError:
@@ -95,6 +99,8 @@ def finished_round(round: Round, until: StageName | None = None) -> FinishedRoun
         return None
     manifests = {name: planned[name] for name in wanted}
     promotion, report = None, ""
+    if StageName.EVALUATION in manifests and awaits_people(manifests[StageName.EVALUATION]):
+        return None  # their answers may have changed what the report says
     if StageName.EVALUATION in manifests:
         report, promotion = round.storage.uri(report_key(manifests)), applied_promotion(round.storage, manifests)
         if promotion is None or not round.storage.exists(report_key(manifests)):
@@ -105,10 +111,20 @@ def finished_round(round: Round, until: StageName | None = None) -> FinishedRoun
     return FinishedRound(manifests, promotion, report)
 
 
+def with_answers(
+    storage: Storage, manifests: Mapping[StageName, Manifest], wanted: int | None = None
+) -> dict[StageName, Manifest]:
+    """Return the manifests of a round with the decision of people, if they decide; see `decided_by_people`."""
+    return {name: decided_by_people(storage, manifest, wanted) for name, manifest in manifests.items()}
+
+
 def apply_decision(storage: Storage, manifests: Mapping[StageName, Manifest]) -> Promotion:
     """Make the child the current model if the gate decided so; a refused child is kept, with the reason."""
-    if not promotes(manifests[StageName.EVALUATION]):
-        return Promotion(changed=False, reason="the gate refused the trained model")
+    evaluation = manifests[StageName.EVALUATION]
+    if not promotes(evaluation):
+        waits = evaluation.extra["decision"].get(WAITING)
+        why = "people have not decided yet" if waits else "the gate refused the trained model"
+        return Promotion(changed=False, reason=why)
     return promote(storage, _child(manifests))
 
 
@@ -141,10 +157,11 @@ def manifests_before(round: Round, name: StageName) -> dict[StageName, Manifest]
     Raises:
         StageError: one of them is not done.
         DamagedArtifactError: one of them is damaged.
+        ConfigError: the round has no such stage.
     """
     plans, manifests = plan_round(round)
     order = list(round.stages)
-    before = plans[: order.index(name)]
+    before = plans[: order.index(round.stage(name).name)]
     for plan in before:
         if plan.stage not in manifests:
             if plan.status == "damaged":

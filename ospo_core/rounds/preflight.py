@@ -24,7 +24,7 @@ from ospo_core.prompts.families import family
 from ospo_core.prompts.perturbing import perturb_prompts
 from ospo_core.prompts.writing import write_prompts
 from ospo_core.rounds.round import Round
-from ospo_core.schema import StageName, SubCategory
+from ospo_core.schema import SubCategory
 from ospo_core.stages.judge import find_judge
 from ospo_core.stages.model_ref import model_folder
 
@@ -77,7 +77,7 @@ def preflight(round: Round) -> Iterator[Finding]:
 
 def is_due(round: Round) -> bool:
     """Return whether a round should be checked before it starts: nothing of it exists yet, and the option says so."""
-    wanted, first = round.config.execution.preflight, round.bind(StageName.PROMPTS, {})
+    wanted, first = round.config.execution.preflight, round.bind(next(iter(round.stages)), {})
     if round.storage.list(first.prefix):
         return False
     return first.gpus_here() > 0 if wanted == "auto" else wanted

@@ -16,24 +16,32 @@ from ospo_core.errors import ConfigError, DamagedArtifactError, StageError
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES, Stage, StageRun
 from ospo_core.stages.attempts import Attempt, stage_record
+from ospo_core.stages.benchmark import BENCHMARK
 from ospo_core.stages.evaluation import MODEL_EVALUATION
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.resources import Resources, shared_resources
+from ospo_core.stages.training import IMPORTED_ONLY
 
-RoundKind = Literal["round", "evaluation"]
+RoundKind = Literal["round", "evaluation", "benchmark"]
 
 _ID_DIGITS = 12
+
+_STAGES: Mapping[RoundKind, Mapping[StageName, Stage]] = {
+    "round": STAGES,
+    "evaluation": {StageName.EVALUATION: MODEL_EVALUATION},
+    "benchmark": BENCHMARK,
+}
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round, or the evaluation of one model alone.
+    """One round, or the evaluation of one model alone, on held-out prompts or on a benchmark.
 
     Args:
         config: the configuration.
         storage: where artifacts are kept.
         model: the model that it starts from.
-        kind: which of the two.
+        kind: which of these.
         resources: owner of the text engine and the loaded model.
         recorded_id: id under which an earlier version of the project recorded it; empty to compute the id.
     """
@@ -47,8 +55,26 @@ class Round:
 
     @property
     def stages(self) -> Mapping[StageName, Stage]:
-        """The stages, in the order in which they run."""
-        return STAGES if self.kind == "round" else {StageName.EVALUATION: MODEL_EVALUATION}
+        """The stages, in the order in which they run; without pairs of its own, a round begins with training."""
+        if self.kind != "round" or self.config.training.own_pairs:
+            return _STAGES[self.kind]
+        return {StageName.TRAINING: IMPORTED_ONLY, StageName.EVALUATION: STAGES[StageName.EVALUATION]}
+
+    def stage(self, name: StageName) -> Stage:
+        """Return one of the stages.
+
+        Raises:
+            ConfigError: the round has no such stage.
+        """
+        found = self.stages.get(name)
+        if found is None:
+            raise ConfigError(
+                f"a round that trains on imported pairs alone, or an evaluation, has no stage {name}",
+                field="training.own_pairs",
+                value=self.config.training.own_pairs,
+                remedy=f"Its stages are {', '.join(one.value for one in self.stages)}",
+            )
+        return found
 
     @cached_property
     def id(self) -> str:
@@ -88,7 +114,7 @@ class Round:
     def _bind(self, name: StageName, upstream: Mapping[StageName, Manifest], attempt: Attempt | None) -> StageRun:
         config = change_config(self.config, attempt.overrides) if attempt is not None else self.config
         return StageRun.bind(
-            self.stages[name],
+            self.stage(name),
             config,
             self.storage,
             self.model,

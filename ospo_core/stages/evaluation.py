@@ -39,6 +39,9 @@ _QUESTIONS = "questions"
 
 _NOT_FIELDS = {"batch_size", "prompts", "judge", "judge_url", "judge_model"}
 
+_NOT_PROMOTION_FIELDS = {"people_prompts"}
+"""People answer after the evaluation; how many of them are waited for changes nothing in it."""
+
 _VERDICTS = (
     "item_id",
     "model",
@@ -92,7 +95,7 @@ class EvaluationStage(Stage):
         return {
             "evaluation": config.evaluation.model_dump(mode="json", exclude=_NOT_FIELDS),
             "prompts": digest_of([prompt.model_dump() for prompt in prompts]),
-            "promotion": config.promotion.model_dump(mode="json"),
+            "promotion": config.promotion.model_dump(mode="json", exclude=_NOT_PROMOTION_FIELDS),
             "shard_size": config.storage.shard_size,
             **asking,
         }

@@ -24,16 +24,18 @@ class Judge(Section):
     """Who judges, and who decomposes held-out prompts into questions.
 
     Args:
-        kind: what `evaluation.judge` says; `model` for a path.
+        kind: what `evaluation.judge` says; `model` for a path, and for evaluators.
         model: the model that judges; None if each model judges its own pictures, or a server does.
         served_model: name of the model on the server.
         asking: the model that decomposes prompts that come without questions; None if all come with questions.
+        evaluators: of a benchmark, the model for each job, instead of a judge; None for a judge.
     """
 
     kind: Literal["start", "parent", "model", "self", "endpoint"]
     model: ModelRef | None = None
     served_model: str = ""
     asking: ModelRef | None = None
+    evaluators: dict[str, ModelRef] | None = None
 
     @property
     def name(self) -> str:
@@ -42,6 +44,8 @@ class Judge(Section):
 
     def identity(self) -> dict[str, str]:
         """Return what enters the fingerprint: models by digest, so neither folders nor addresses nor `kind`."""
+        if self.evaluators is not None:
+            return {job: ref.digest for job, ref in self.evaluators.items()}
         by = "model" if self.model is not None else self.kind
         return {by: self.name} | ({"asking": self.asking.digest} if self.asking is not None else {})
 
@@ -51,7 +55,9 @@ class Judge(Section):
         def moved(ref: ModelRef | None) -> ModelRef | None:
             return ref.model_copy(update={"source": change(ref.source)}) if ref is not None else None
 
-        return self.model_copy(update={"model": moved(self.model), "asking": moved(self.asking)})
+        evaluators = {job: moved(ref) for job, ref in self.evaluators.items()} if self.evaluators is not None else None
+        updated = {"model": moved(self.model), "asking": moved(self.asking), "evaluators": evaluators}
+        return self.model_copy(update=updated)
 
 
 def find_judge(config: RoundConfig, storage: Storage, model: ModelRef) -> Judge:

@@ -76,6 +76,10 @@ class Resources:
         loaded: UnifiedModel = self._hold("image", [config, digest], start)
         return loaded
 
+    def evaluators(self, which: Any, start: Callable[[], Any]) -> Any:
+        """Return the evaluators of a benchmark, together in the place of a model; `which` identifies them."""
+        return self._hold("evaluators", which, start)
+
     def workers(self, which: Any, start: Callable[[], Any]) -> Any:
         """Return a pool of processes that each own an engine or a model instead; releasing it ends them."""
         return self._hold("workers", which, start)

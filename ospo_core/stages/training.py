@@ -23,11 +23,13 @@ from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.artifacts.checksummed_json import damaged
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.model_digest import model_digest
-from ospo_core.artifacts.tables import read_shard
+from ospo_core.artifacts.tables import read_entry, read_shard
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.schema import TABLES, StageName, table_from_rows
+from ospo_core.sharing.imported import ImportedPairs
 from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, shard_name
+from ospo_core.stages.imported_pairs import find_imported
 from ospo_core.stages.model_ref import ModelRef, stored_ref
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.run import StageRun
@@ -66,12 +68,13 @@ class TrainingStage(Stage):
         from ospo_core.training.process import run_training
 
         run.resources.release()
+        imported = find_imported(run.config.training, run.storage, run.model.digest)
         out, steps = _out_dir(run), run.config.training.steps
         job = TrainingJob(
             model_folder=run.model_folder.absolute(),
             model_digest=run.model.digest,
             model=run.config.model,
-            pairs_path=_local_pairs(run, out),
+            pairs_path=_local_pairs(run, out, imported),
             training=run.config.training,
             seed=run.config.seed,
             out_dir=out,
@@ -81,10 +84,11 @@ class TrainingStage(Stage):
         merged, adapter = f"models/{digest}", f"{run.prefix}/adapter"
         run.storage.put_folder(result.merged, merged)
         run.storage.put_folder(result.adapter, adapter)
+        counts = {"pairs": result.pairs, "steps": result.steps}
         return ShardResult(
             table=table_from_rows("metrics", _long_form(read_metrics(out / "metrics.jsonl"))),
             items_in=result.pairs,
-            counts={"pairs": result.pairs, "steps": result.steps},
+            counts=counts if imported is None else {**counts, "imported_pairs": imported.rows},
             extra={
                 "digest": digest,
                 MODEL_DIGEST: digest,
@@ -122,7 +126,14 @@ class TrainingStage(Stage):
         return min(run.gpus_here(), training_processes(run.gpus_here(), run.config.training.accumulation))
 
 
+class ImportedTrainingStage(TrainingStage):
+    """The same with imported pairs alone, so that it needs no earlier stage."""
+
+    reads: ClassVar[tuple[StageName, ...]] = ()
+
+
 STAGE = TrainingStage()
+IMPORTED_ONLY = ImportedTrainingStage()
 
 
 class Trained(Section):
@@ -162,16 +173,18 @@ def _out_dir(run: StageRun) -> Path:
     return run.scratch.absolute() / "training" / run.fingerprint
 
 
-def _local_pairs(run: StageRun, out: Path) -> Path:
-    """Copy the pairs, without the pictures, into one local file, shard by shard; return its path."""
-    manifest = run.upstream[StageName.PAIRS]
+def _local_pairs(run: StageRun, out: Path, imported: ImportedPairs | None) -> Path:
+    """Copy the pairs, without pictures, into one local file, shard by shard, imported ones last; return its path."""
+    columns = [name for name in TABLES["pairs"].names if not name.endswith(("_image", "_answers"))]
+    manifests = [run.upstream[name] for name in run.stage.reads]
+    own = (read_shard(run.storage, one, index, columns) for one in manifests for index in range(len(one.shards)))
+    entries = imported.shards if imported is not None else ()
+    others = (read_entry(run.storage, imported.prefix, entry, columns) for entry in entries if imported is not None)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "pairs.parquet"
-    columns = [name for name in TABLES["pairs"].names if not name.endswith(("_image", "_answers"))]
-    tables = (read_shard(run.storage, manifest, index, columns) for index in range(len(manifest.shards)))
-    first: pa.Table = next(tables)
-    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, first.schema, compression="zstd") as writer:
-        for table in chain([first], tables):
+    schema = pa.schema([TABLES["pairs"].field(name) for name in columns])
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in chain(own, others):
             writer.write_table(table)
     return path
 

@@ -28,8 +28,14 @@ EXIT_FULL = 74
 
 
 def outcome_options(config: TrainingConfig) -> dict[str, Any]:
-    """Return the options that determine the outcome of a training; the others change its time and memory only."""
-    return config.model_dump(mode="json", exclude={"checkpoint_every", "gradient_checkpointing"})
+    """Return the options that determine the outcome of a training; the others change its time and memory only.
+
+    Without imported pairs the options about them are left out, as they were before there were any.
+    """
+    others = {"checkpoint_every", "gradient_checkpointing"}
+    if config.imported_pairs is None:
+        others |= {"imported_pairs", "own_pairs"}
+    return config.model_dump(mode="json", exclude=others)
 
 
 class TrainingJob(Section):

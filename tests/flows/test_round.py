@@ -31,10 +31,10 @@ def manifest_of(stage: StageName, extra: dict[str, Any]) -> Manifest:
     return Manifest(stage=stage, fingerprint="f" * 64, version=1, rows=0, items_in=0, extra=extra)
 
 
-def finished(promote: bool, parent: str, child: str) -> RoundResult:
+def finished(promote: bool, parent: str, child: str, **decision: bool) -> RoundResult:
     facts = {"model_digest": child, "merged": f"models/{child}", "parent_digest": parent}
     training = manifest_of(StageName.TRAINING, facts)
-    evaluation = manifest_of(StageName.EVALUATION, {"decision": {"promote": promote}})
+    evaluation = manifest_of(StageName.EVALUATION, {"decision": {"promote": promote, **decision}})
     manifests = {StageName.TRAINING: training, StageName.EVALUATION: evaluation}
     return RoundResult(model=ModelRef(digest=parent, source="embedded:shapes"), manifests=manifests)
 
@@ -107,3 +107,32 @@ def test_rounds_differ_in_seed_and_build_on_each_other(tmp_path: Path, monkeypat
     results = self_improve(small_round(tmp_path, seed=10), rounds=3)
     assert seen == [(10, "configured"), (11, "1" * 64), (12, "1" * 64)]
     assert [result.next_model.digest for result in results] == ["1" * 64] * 3
+
+
+def test_a_round_that_waits_for_people_ends_the_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        improve, "self_improvement_round", lambda *_, **__: finished(False, "a" * 64, "b" * 64, waiting=True)
+    )
+    assert len(self_improve(small_round(tmp_path), rounds=3)) == 1
+
+
+def test_a_round_that_people_decide_counts_their_answers_before_it_promotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    waiting = {"people": {"prompts": 1}, "decision": {"promote": False, "waiting": True}}
+
+    def answered(config: Any, manifests: Any) -> dict[StageName, Manifest]:
+        return {StageName.EVALUATION: manifest_of(StageName.EVALUATION, {"decision": {"promote": True}})}
+
+    def applied(config: Any, manifests: Any) -> None:
+        plain = getattr(manifests, "value", manifests)
+        seen.append(plain[StageName.EVALUATION].extra["decision"]["promote"])
+
+    monkeypatch.setattr(round, "run_step", lambda one, name, *others: (manifest_of(name, waiting), False))
+    monkeypatch.setattr(round, "count_answers", answered)
+    monkeypatch.setattr(round, "apply_decision", applied)
+    monkeypatch.setattr(round, "report", lambda config, manifests, ran: "address")
+    model_files(tmp_path / "model")
+    result = self_improvement_round(small_round(tmp_path))
+    assert seen == [True] and not result.waiting

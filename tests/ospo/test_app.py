@@ -60,10 +60,10 @@ def test_a_model_is_checked_and_one_that_needs_no_conversion_is_not_converted(ru
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom ospo.app import run\n"
-        "try:\n    run(['--help'])\nexcept SystemExit:\n    sys.stdout.write(' '.join(sys.modules))"
+        "try:\n    run(['--help'])\nexcept SystemExit:\n    sys.stdout.write('\\n' + ' '.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    loaded = set(done.stdout.splitlines()[-1].split())
     assert not loaded & {"torch", "transformers", "prefect", "vllm", "polars", "matplotlib"}
 
 

@@ -100,7 +100,7 @@ def test_texts_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
         StageName.EVALUATION: manifest(StageName.EVALUATION, extra={"decision": decision}),
     }
     figures = {"prompts": 4, "accuracy": 0.5, "low": 0.2, "high": 0.8}
-    start = ModelRef(digest="s" * 64, source=MARKUP)
+    start = ModelRef(digest="5" * 64, source=MARKUP)
     found = Probe(SubCategory.COLOR_1, MARKUP, failures={MARKUP: 1}, examples={MARKUP: [MARKUP]})
     for show in (
         lambda: output.show_title(MARKUP),

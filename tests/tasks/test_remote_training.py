@@ -148,3 +148,5 @@ def test_training_by_itself_needs_pairs(tmp_path: Path, prefect_server: str) -> 
     config = small_round(tmp_path)
     with pytest.raises(StageError, match=r"no pairs to train on: stage prompts is not done.*ospo stage pairs"):
         find_pairs.fn(Round(config, Storage(config.storage.root), made_up_model(config)))
+    alone = small_round(tmp_path, training={"imported_pairs": "0" * 64, "own_pairs": False})
+    assert find_pairs.fn(Round(alone, Storage(alone.storage.root), made_up_model(alone))) == {}

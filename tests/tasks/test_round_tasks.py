@@ -10,7 +10,7 @@ import pytest
 
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.errors import StorageError
+from ospo_core.errors import ConfigError, StorageError
 from ospo_core.rounds.records import round_ids
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import current_model
@@ -92,3 +92,13 @@ def test_opening_a_round_tries_the_storage_and_finds_the_model(tmp_path: Path) -
     (tmp_path / "blocked").write_text("a file", encoding="utf-8")
     with pytest.raises(StorageError):
         round_tasks.open_round.fn(small_round(tmp_path, storage={"root": str(tmp_path / "blocked" / "store")}))
+
+
+def test_imported_pairs_that_are_not_there_are_missed_before_anything_is_recorded(tmp_path: Path) -> None:
+    model_files(tmp_path / "model")
+    training = {"imported_pairs": "0" * 64, "own_pairs": False}
+    config = small_round(tmp_path, training=training)
+    with pytest.raises(ConfigError, match=r"training\.imported_pairs.*ospo import-pairs"):
+        round_tasks.open_round.fn(config)
+    assert round_ids(open_storage(config)) == []
+    assert round_tasks.open_round.fn(config, kind="evaluation").kind == "evaluation"

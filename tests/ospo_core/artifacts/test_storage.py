@@ -254,3 +254,20 @@ def test_an_empty_object_says_when_it_was_last_written(storage: Storage) -> None
     assert times[0] < times[1] and abs(times[1] - time.time()) < 60
     storage.delete("stage/in-use")
     assert storage.details("stage") == []
+
+
+def test_polars_gets_the_endpoint_and_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert Storage(str(tmp_path)).storage_options() == {}
+    assert Storage("s3://bucket").storage_options() == {}
+    given = Storage("s3://bucket", "http://127.0.0.1:9000").storage_options()
+    assert given == {
+        "aws_endpoint_url": "http://127.0.0.1:9000",
+        "aws_allow_http": "true",
+        "aws_region": "eu-west-1",
+    }
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example")
+    found = Storage("s3://bucket").storage_options()
+    assert (found["aws_endpoint_url"], found["aws_allow_http"]) == ("https://store.example", "false")

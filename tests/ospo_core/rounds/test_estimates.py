@@ -76,7 +76,9 @@ def test_stage_without_a_complete_past_result_has_no_estimate(tmp_path: Path) ->
     prompts = past(StageName.PROMPTS, 10.0, 100)
     part = past(StageName.IMAGES, 1.0, 600, prompts, ingredients={"redo": {"where": "category = 'layout'"}})
     orphan = past(StageName.SCORES, 1.0, 600)
+    drawn = past(StageName.IMAGES, 9.0, 600, prompts, ingredients={"fields": {"benchmark": "geneval"}})
+    scored = past(StageName.EVALUATION, 9.0, 600, ingredients={"fields": {"benchmark": "geneval"}})
     config = small_round(tmp_path)
     work = expected_work(config)
-    assert set(expected_seconds(config, work, [prompts, part, orphan])) == {StageName.PROMPTS}
+    assert set(expected_seconds(config, work, [prompts, part, orphan, drawn, scored])) == {StageName.PROMPTS}
     assert expected_seconds(config, work, []) == {}

@@ -90,3 +90,5 @@ def test_a_new_round_on_a_gpu_is_checked_first(tmp_path: Path) -> None:
     first = round.bind(StageName.PROMPTS, {})
     round.storage.write(f"{first.prefix}/part-00000.json", b"{}")
     assert not is_due(round), "the round has begun"
+    alone = (f"training.imported_pairs={'ab' * 32}", "training.own_pairs=false")
+    assert is_due(smoke(tmp_path, "execution.preflight=true", *alone)), "its first stage is the training"

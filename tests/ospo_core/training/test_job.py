@@ -6,7 +6,8 @@ import math
 import shutil
 from pathlib import Path
 
-from ospo_core.training.job import append_metrics, cut_metrics, read_metrics
+from ospo_core.config.sections import TrainingConfig
+from ospo_core.training.job import append_metrics, cut_metrics, outcome_options, read_metrics
 from tests.ospo_core.training.jobs import job, write_pairs
 
 
@@ -15,6 +16,12 @@ def test_places_and_what_changes_no_outcome_do_not_count(tmp_path: Path, pairs_p
     one = job(tmp_path / "a", pairs_path, tmp_path / "x", checkpoint_every=2, gradient_checkpointing=True)
     other = job(tmp_path / "b", copied, tmp_path / "y", checkpoint_every=7)
     assert one.identity() == other.identity()
+
+
+def test_options_about_imported_pairs_count_only_with_such_pairs() -> None:
+    named = {"imported_pairs", "own_pairs"}
+    assert not named & set(outcome_options(TrainingConfig()))
+    assert named <= set(outcome_options(TrainingConfig(imported_pairs="0" * 64)))
 
 
 def test_pairs_options_seed_and_model_count(tmp_path: Path, pairs_path: Path) -> None:

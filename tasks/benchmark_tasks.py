@@ -1,0 +1,31 @@
+"""The task that ends a benchmark: its page, in the storage and in the Prefect UI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from ospo_core.artifacts.manifest import Manifest
+from ospo_core.config import RoundConfig
+from ospo_core.evaluation.benchmarks.comparison import page_of
+from ospo_core.report.benchmark import markdown_page, write_html
+from tasks.credentials import open_storage
+from tasks.task_options import RETRIED, UNCACHED
+
+
+@task(task_run_name="page of the benchmark", **UNCACHED, **RETRIED)
+def write_page(config: RoundConfig, names: list[str], scores: list[Manifest]) -> tuple[dict[str, Any], str]:
+    """Write the HTML page of a benchmark; return what it shows and its address.
+
+    Raises:
+        ConfigError: two models have no scored prompt in common.
+    """
+    storage = open_storage(config)
+    page = page_of(storage, list(zip(names, scores, strict=True)))
+    key = f"reports/benchmark-{'-'.join(one.fingerprint[:16] for one in scores)}.html"
+    write_html(storage, page, key)
+    address = storage.uri(key)
+    create_markdown_artifact(markdown_page(page), key="ospo-benchmark", description=address)
+    return page, address
