@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,8 +50,9 @@ class Area(ABC):
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold what all attempts share, such as a server."""
-        yield
+        """Hold what all attempts share, such as a server; files with relative names go to `root`."""
+        with chdir(self.root):
+            yield
 
     def check(self, given: Any) -> None:
         """Try one input; raises Broken, or what the project should not have raised."""
