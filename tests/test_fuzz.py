@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.fuzz_areas import AREAS
 from tests.support.fuzzing import Area, Broken, check_message
 
-EXAMPLES = {"configurations": 60, "answers": 300, "stored-files": 60, "endpoint-bodies": 60, "command-lines": 60}
+EXAMPLES = {"configurations": 200, "answers": 400, "stored-files": 100, "endpoint-bodies": 100, "command-lines": 120}
 
 
 @pytest.mark.parametrize("name", AREAS)

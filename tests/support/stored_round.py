@@ -7,6 +7,7 @@ from pathlib import Path
 from ospo_core.artifacts.manifest import publish_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.rounds import Round
+from ospo_core.rounds.estimates import expected_seconds, expected_work
 from ospo_core.rounds.garbage import find_garbage
 from ospo_core.rounds.lineage import all_manifests, ancestors, cost, lineage
 from ospo_core.rounds.plan import applied_promotion, apply_decision, plan_round, standings
@@ -46,12 +47,14 @@ class Stored:
         manifests = all_manifests(self.storage)
         lineage(manifests, "1" * 64)
         cost(manifests)
+        expected_seconds(self.config, expected_work(self.config), manifests)
         for one in manifests:
             ancestors(manifests, one)
         find_garbage(self.storage, 0.0)
         plan_round(round)
         standings(round)
         last = {one.stage: one for one in manifests if one.prefix in self.prefixes}
-        apply_decision(self.storage, last)
-        applied_promotion(self.storage, last)
+        if len(last) == len(self.prefixes):  # a round decides when both are there
+            apply_decision(self.storage, last)
+            applied_promotion(self.storage, last)
         self.left.find_shard(self.left.stage.shards(self.left)[0])
