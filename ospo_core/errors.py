@@ -100,7 +100,8 @@ class OspoError(Exception):
         field, problem = _shown(self.field, _LONGEST_VALUE), _shown(self.problem, _LONGEST_TEXT)
         text = f"{field}: {problem}" if field else problem
         if self.value is not None:
-            text += f" (got {_shown_value(self.value)})"
+            secret = _SECRET_IN_QUERY.search(f"{self.field}=x")  # an address that was taken for OPTION=VALUE
+            text += f" (got {'***' if secret else _shown_value(self.value)})"
         remedy = _shown(self.remedy, _LONGEST_TEXT)
         return printable(f"{text}. {remedy}".rstrip(". ") + ".")
 

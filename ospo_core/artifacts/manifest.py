@@ -66,6 +66,8 @@ class Manifest(_Record):
         upstream = ingredients.get("upstream", {})
         if not isinstance(upstream, dict) or not all(isinstance(content, str) for content in upstream.values()):
             raise ValueError("`upstream` gives the content of each earlier stage as text")
+        if not all(isinstance(ingredients.get(part) or {}, dict) for part in ("fields", "model", "redo")):
+            raise ValueError("`fields`, `model` and `redo` have named parts")
         return ingredients
 
     @cached_property

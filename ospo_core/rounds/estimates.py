@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import BaseModel, ValidationError
+
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import RoundConfig
+from ospo_core.config.bounds import Positive
 from ospo_core.config.sections import Section
 from ospo_core.errors import ConfigError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
@@ -28,6 +31,13 @@ PAIRS = 0.65
 TOKEN_BYTES = 2
 ROW_BYTES = 500
 """A row's texts, numbers and file overhead, compressed."""
+
+
+class _Batches(BaseModel):
+    """What the settings of a past training say about the size of its steps."""
+
+    batch_size: Positive
+    accumulation: Positive
 
 
 class Work(Section):
@@ -144,13 +154,25 @@ def _stated_seconds(config: RoundConfig, work: Work) -> float | None:
 
 
 def _work_done(manifest: Manifest, manifests: Sequence[Manifest]) -> float:
-    """Return the work behind a past result: prompts of its round, pairs trained on, or pictures evaluated."""
+    """Return the work behind a past result: prompts of its round, pairs trained on, or pictures evaluated.
+
+    It is 0 where the result does not say it.
+    """
     if manifest.stage is StageName.TRAINING:
-        settings = manifest.ingredients["fields"]["training"]
-        return float(manifest.counts["steps"] * settings["batch_size"] * settings["accumulation"])
+        return manifest.counts.get("steps", 0.0) * _pairs_per_step(manifest)
     if manifest.stage is StageName.EVALUATION:
-        return float(manifest.counts["images"])
+        return manifest.counts.get("images", 0.0)
     if manifest.stage is StageName.PROMPTS:
         return float(manifest.rows)
     prompts = next((one for one in ancestors(manifests, manifest) if one.stage is StageName.PROMPTS), None)
     return float(prompts.rows) if prompts is not None else 0.0
+
+
+def _pairs_per_step(training: Manifest) -> int:
+    """Return the pairs of one step of a past training, 0 if its settings do not say it."""
+    settings = (training.ingredients.get("fields") or {}).get("training")
+    try:
+        known = _Batches.model_validate(settings)
+    except ValidationError:
+        return 0
+    return known.batch_size * known.accumulation

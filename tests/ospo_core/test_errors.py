@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ospo_core.errors import OspoError, has_userinfo, printable, redact, shortened
+from ospo_core.errors import ConfigError, OspoError, has_userinfo, printable, redact, shortened
 
 CREDENTIALS = [
     "http://me:hush@host",
@@ -54,6 +54,11 @@ def test_keys_of_queries_and_of_the_environment_are_not_shown(monkeypatch: pytes
     assert redact("http://h/?api-key=hush&x=1 said sk-very-secret") == "http://h/?api-key=***&x=1 said ***"
     long = "x" * 2000
     assert "very" not in str(OspoError(f"{long}sk-very-secret{long}", value=f"{long}sk-very-secret{long}"))
+
+
+def test_an_address_that_was_taken_for_an_option_shows_no_key() -> None:
+    shown = str(ConfigError("unknown option", field="https://host/?api_key", value="hush", remedy="Known: name"))
+    assert shown == "https://host/?api_key: unknown option (got ***). Known: name."
 
 
 def test_long_values_are_shortened_in_the_middle() -> None:

@@ -13,17 +13,12 @@ from hypothesis import strategies as st
 from ospo_core.prompts.failures import printable
 from ospo_core.prompts.families import FAMILIES, ParseError
 from ospo_core.prompts.filters import NOT_TEXT, NUMBER_ABOVE_FOUR, Deduplicator, number_above_four, perturbation_problem
-from ospo_core.schema import SubCategory
 from ospo_core.shapes.grammar import GrammarError, parse
+from tests.support.family_answers import PARSERS, good_answers
 
 SECONDS = 1.0
 """For 100 000 characters: linear parsers take a tenth, and a quadratic one 20 times as long."""
 
-PARSERS: dict[str, Callable[[str], object]] = {
-    f"{name}.{task}": getattr(family, task)
-    for name, family in FAMILIES.items()
-    for task in ("parse_prompt", "parse_perturbation", "parse_dense", "parse_questions")
-}
 CHECKS: dict[str, Callable[[str], object]] = {
     "number_above_four": number_above_four,
     "perturbation_problem": lambda text: perturbation_problem(text, "a red circle", ["a blue circle"]),
@@ -68,14 +63,7 @@ def test_a_long_answer_takes_time_linear_in_its_length(name: str) -> None:
 @pytest.mark.parametrize("odd", ["\ud800", "\udcff", "\x00", "\x1b[31m", "\ufffd", "\u202e"])
 def test_what_cannot_be_stored_or_shown_is_dropped_with_a_reason(name: str, odd: str) -> None:
     family = FAMILIES[name]
-    example = family.seed_examples(SubCategory.COLOR_1)[0]
-    good = {
-        "parse_prompt": family.format_prompt(example),
-        "parse_perturbation": example.prompt,
-        "parse_dense": family.format_dense("a red circle and a square", "a blue circle and a star"),
-        "parse_questions": family.format_questions(["is there a red circle ?", "is there a square ?"]),
-    }
-    for task, answer in good.items():
+    for task, answer in good_answers(family).items():
         getattr(family, task)(answer)
         for place in (0, len(answer) // 2, len(answer)):
             with pytest.raises(ParseError) as caught:
