@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ospo.app import run
 from ospo_core.artifacts.checksummed_json import dump_checksummed
 from ospo_core.artifacts.tables import read_entry, read_shard_entry
-from ospo_core.config import load_experiment, load_profile
+from ospo_core.config import load_experiment, load_profile, profile_names
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Request
 from ospo_core.engines.endpoint_engine import EndpointEngine
@@ -241,8 +241,12 @@ class EndpointBodies(Area):
         connection.sendall(self.sent)
 
 
+REMOTE_PROFILES = {name for name in profile_names() if "://" in load_profile(name).storage.root}
+"""Profiles whose storage is on a network: how long it takes to find that it is not there says nothing about inputs."""
+
+
 class CommandLines(Area):
-    """Arguments of the commands that read: neither Prefect nor an engine is started, and nothing is downloaded."""
+    """Arguments of the commands that read: neither Prefect nor an engine is started, and no network is asked."""
 
     name: ClassVar[str] = "command-lines"
     NAMED: ClassVar[tuple[tuple[str, ...], ...]] = (("lineage",), ("model", "check"), ("import-pairs",), ("export",))
@@ -261,7 +265,7 @@ class CommandLines(Area):
         changes = OVERRIDES.filter(lambda text: "credentials_block" not in text)  # that is read from Prefect
         option = st.one_of(
             changes.map(lambda text: ["--set", text]),
-            PROFILES.map(lambda text: ["--profile", text]),
+            PROFILES.filter(lambda text: text not in REMOTE_PROFILES).map(lambda text: ["--profile", text]),
             SCALARS.map(lambda value: ["--keep-hours", str(value)]),
             texts.map(lambda text: ["--forget", text]),
             texts.map(lambda text: [f"--{text}"]),

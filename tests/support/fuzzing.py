@@ -19,7 +19,7 @@ from ospo_core.errors import OspoError
 from tests.support.fuzz_inputs import SECRET
 
 SECONDS = 10.0
-"""For one input; the slowest takes about one."""
+"""For one input; a choice, generous since machines that run tests are busy."""
 
 
 class Broken(AssertionError):
