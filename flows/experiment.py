@@ -13,8 +13,7 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config import Arm, ExperimentConfig, RoundConfig
 from ospo_core.config.sections import Section
 from ospo_core.schema import StageName
-from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.training import trained_model
+from ospo_core.stages.model_ref import ModelRef, trained_model
 from tasks.prefect_ui import tag_run
 
 BASE = "base"

@@ -13,8 +13,7 @@ from ospo_core.rounds.preflight import is_due
 from ospo_core.schema import StageName
 from ospo_core.stages import ends_phase
 from ospo_core.stages.attempts import Attempt
-from ospo_core.stages.model_ref import ModelRef, Promotion
-from ospo_core.stages.training import trained_model
+from ospo_core.stages.model_ref import ModelRef, Promotion, trained_model
 from tasks.round_tasks import apply_decision, check_first, count_answers, open_round, report
 from tasks.task_options import opaque
 

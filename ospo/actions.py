@@ -39,12 +39,11 @@ from ospo_core.rounds.plan import (
 from ospo_core.rounds.preflight import CHECKS, preflight
 from ospo_core.rounds.records import config_of, find_record, forget_round, read_record, round_ids
 from ospo_core.schema import StageName
-from ospo_core.stages.model_ref import current_model, starting_model
+from ospo_core.stages.model_ref import current_model, starting_model, trained
 from ospo_core.stages.partial import KEPT_ROWS
 from ospo_core.stages.progress import Event, emit, listening
 from ospo_core.stages.prompts import excluded_prompts
 from ospo_core.stages.resources import import_text_engine
-from ospo_core.stages.training import MODEL_DIGEST
 
 
 def run_round(
@@ -186,7 +185,7 @@ def show_cost(profile: str, overrides: Sequence[str]) -> None:
     stages = {name.value: cost(one for one in manifests if one.stage is name) for name in StageName}
     output.show_cost("By stage", {name: took for name, took in stages.items() if took.results})
     models = {
-        str(one.extra[MODEL_DIGEST])[:12]: cost([one, *ancestors(manifests, one)])
+        trained(one).model.digest[:12]: cost([one, *ancestors(manifests, one)])
         for one in manifests
         if one.stage is StageName.TRAINING
     }

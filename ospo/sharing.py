@@ -85,14 +85,14 @@ def export_model(
     from ospo_core.schema import StageName
     from ospo_core.sharing import hub
     from ospo_core.sharing.checkpoint import export_checkpoint
-    from ospo_core.stages.training import MODEL_DIGEST
+    from ospo_core.stages.model_ref import trained
 
     if push is not None:
         hub.check_repository(push)
     storage = storage_of(load_profile(profile, overrides or []))
     manifests = all_manifests(storage)
     digest = find_model(storage, manifests, checkpoint)
-    trainings = [one for one in manifests if one.stage is StageName.TRAINING and one.extra[MODEL_DIGEST] == digest]
+    trainings = [one for one in manifests if one.stage is StageName.TRAINING and trained(one).model.digest == digest]
     output.show_text(f"Written to {export_checkpoint(storage, manifests, trainings[-1], out)}")
     if push is not None:
         output.show_text(f"Uploaded to {hub.push(out, push, 'model', public)}")

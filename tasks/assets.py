@@ -20,8 +20,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.models.hub import HUB_PREFIX
 from ospo_core.schema import StageName
 from ospo_core.stages import StageRun
-from ospo_core.stages.model_ref import STORED, ModelRef
-from ospo_core.stages.training import MERGED, MODEL_DIGEST, trained_model
+from ospo_core.stages.model_ref import MERGED, MODEL_DIGEST, STORED, ModelRef, trained_model
 
 MADE_BY = "ospo"
 REFERENCED = "prefect.asset.referenced"

@@ -17,9 +17,8 @@ from ospo_core.config import load_profile
 from ospo_core.config.sections import EngineConfig
 from ospo_core.engines import TextEngine
 from ospo_core.schema import StageName, SubCategory
-from ospo_core.stages.model_ref import model_folder
+from ospo_core.stages.model_ref import model_folder, trained_model
 from ospo_core.stages.resources import Resources
-from ospo_core.stages.training import trained_model
 from tests.support.fake_engine import FakeEngine
 from tests.support.janus_pro import Shape, load_janus_pro, make_janus_pro
 from tests.support.scripted_janus_pro import answer

@@ -26,8 +26,7 @@ from ospo_core.rounds.lineage import all_manifests, ancestors, lineage
 from ospo_core.rounds.records import round_ids, stage_records
 from ospo_core.schema import StageName
 from ospo_core.stages.base import shard_name
-from ospo_core.stages.model_ref import current_model
-from ospo_core.stages.training import MERGED, trained
+from ospo_core.stages.model_ref import MERGED, current_model, trained
 
 MODELS, REPORTS, NIGHTLY = "models", "reports", "nightly"
 _REPORT_DIGITS = 16

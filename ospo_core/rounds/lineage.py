@@ -11,9 +11,8 @@ from ospo_core.config.sections import Section
 from ospo_core.errors import ModelError
 from ospo_core.evaluation.people_gate import decided_by_people
 from ospo_core.schema import StageName
-from ospo_core.stages.model_ref import CURRENT, current_model
+from ospo_core.stages.model_ref import CURRENT, current_model, trained
 from ospo_core.stages.run import content_of
-from ospo_core.stages.training import trained
 
 _LEAST_DIGITS = 6
 

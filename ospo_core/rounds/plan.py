@@ -18,10 +18,9 @@ from ospo_core.rounds.records import read_record, stage_records
 from ospo_core.rounds.round import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import StageRun
-from ospo_core.stages.model_ref import ModelPointer, Promotion, current_model, promote
+from ospo_core.stages.model_ref import ModelPointer, Promotion, current_model, promote, trained
 from ospo_core.stages.partial import chosen_items
 from ospo_core.stages.run import find
-from ospo_core.stages.training import trained
 
 Status = Literal["cached", "run", "waits", "damaged"]
 Standing = Literal["up to date", "out of date", "not done yet"]

@@ -31,17 +31,17 @@ from ospo_core.evaluation.benchmarks.prompts import BenchmarkPrompt, load_benchm
 from ospo_core.evaluation.benchmarks.protocol import PROTOCOLS, protocol_of
 from ospo_core.evaluation.benchmarks.scoring import Needs, Score, needs_of, score_of
 from ospo_core.evaluation.benchmarks.summary import scored_by, summarise
-from ospo_core.evaluation.judges import JudgedBy, ModelJudge
+from ospo_core.evaluation.judges import JudgedBy
 from ospo_core.evaluation.prompts import EvalPrompt
 from ospo_core.models.hub import pinned
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage, shard_name
-from ospo_core.stages.judge import Judge, find_judge
+from ospo_core.stages.judge import Judge, find_judge, judge_of, open_judge
 from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.run import StageRun
 
 if TYPE_CHECKING:
-    from ospo_core.evaluation.judges import PictureJudge
+    pass
 
 _DRAWN = ("item_id", "category", "prompt", "sample", "seed", "guidance", "tokens", "image")
 _SCORED = ("item_id", "category", "prompt", "sample")
@@ -230,9 +230,9 @@ def _roles(config: RoundConfig) -> list[Role]:
 
 def _scorer(run: StageRun) -> Evaluators | AskedJudge:
     """Return what scores: evaluators that the process keeps, or a judge."""
-    settings, who = run.config.benchmark, _judge_of(run)
+    settings, who = run.config.benchmark, judge_of(run)
     if who.evaluators is None:
-        return AskedJudge(_picture_judge(run, who))
+        return AskedJudge(open_judge(run, run.model))
 
     refs = who.evaluators
 
@@ -259,20 +259,6 @@ def _verified(settings: Any, role: Role, ref: ModelRef) -> Path:
     return folder
 
 
-def _picture_judge(run: StageRun, who: Judge) -> PictureJudge:
-    if run.config.evaluation.judge_url is not None:
-        from ospo_core.evaluation.endpoint_judge import EndpointJudge
-
-        return EndpointJudge(run.config.evaluation.judge_url, who.served_model)
-    return ModelJudge(run.image_model(who.model or run.model), run.config.evaluation.batch_size)
-
-
-def _judge_of(run: StageRun) -> Judge:
-    if run.judge is None:
-        raise StageError("has no judge", field=f"stage {run.stage.name}", remedy="Bind it with StageRun.bind")
-    return run.judge
-
-
 def _row(drawn: Row, score: Score) -> dict[str, Any]:
     parts = [{"name": name, "value": value} for name, value in score.parts.items()]
     return {**{name: drawn[name] for name in _SCORED}, "score": score.value, "parts": parts, "reason": score.reason}
@@ -280,7 +266,7 @@ def _row(drawn: Row, score: Score) -> dict[str, Any]:
 
 def _who(run: StageRun, benchmark: str, rows: list[dict[str, Any]]) -> str:
     """Return who scored, as a sentence."""
-    who = _judge_of(run)
+    who = judge_of(run)
     if who.evaluators is None:
         return scored_by(benchmark, {}, JudgedBy(kind=who.kind, name=who.name).who, rows)
     names = {role.value: str(getattr(run.config.benchmark, role.value)) for role in _roles(run.config)}

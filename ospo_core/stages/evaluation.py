@@ -15,21 +15,20 @@ from ospo_core.artifacts.manifest import Manifest, ShardEntry
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import iter_rows, load_shard_entry, read_entry
 from ospo_core.config import RoundConfig
-from ospo_core.errors import DamagedArtifactError, StageError
-from ospo_core.evaluation.judges import ANSWERS, NEITHER, WITHOUT_PROBABILITIES, JudgedBy, ModelJudge, whole_question
+from ospo_core.errors import DamagedArtifactError
+from ospo_core.evaluation.judges import ANSWERS, NEITHER, WITHOUT_PROBABILITIES, JudgedBy, whole_question
 from ospo_core.evaluation.promotion import evaluation_extra, judge_in_words, metric_column
 from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
 from ospo_core.evaluation.statistics import wilson_interval
 from ospo_core.schema import ALL, CHILD, PARENT, StageName, table_from_rows
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.heldout_questions import ASKED_WHOLE, asking_fields, heldout_questions
-from ospo_core.stages.judge import Judge, find_judge
-from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.judge import Judge, find_judge, judge_of, open_judge
+from ospo_core.stages.model_ref import ModelRef, trained_model
 from ospo_core.stages.run import StageRun
-from ospo_core.stages.training import trained_model
 
 if TYPE_CHECKING:
-    from ospo_core.evaluation.judges import PictureJudge
+    pass
 
 MODEL = "model"
 """Label of a model that is evaluated alone."""
@@ -139,7 +138,7 @@ class EvaluationStage(Stage):
         from ospo_core.evaluation.run import judge_pictures
 
         drawn = _published(run, _shard(Step.DRAW, label, index)).to_pylist()
-        judge = self._open_judge(run, label)
+        judge = open_judge(run, self.model_of(run, label))
         try:
             rows = judge_pictures(judge, drawn, _questions(run, index), run.config.evaluation.batch_size)
         finally:
@@ -147,15 +146,6 @@ class EvaluationStage(Stage):
         answers = sum(len(row["answers"]) for row in rows)
         counts = {**judge.counts, ANSWERS: answers}
         return ShardResult(table=table_from_rows("evaluation", rows), items_in=len(rows), counts=counts)
-
-    def _open_judge(self, run: StageRun, label: str) -> PictureJudge:
-        """Return the judge of the pictures that the model with this label drew."""
-        settings, who = run.config.evaluation, _judge_of(run)
-        if settings.judge_url is not None:
-            from ospo_core.evaluation.endpoint_judge import EndpointJudge
-
-            return EndpointJudge(settings.judge_url, who.served_model)
-        return ModelJudge(run.image_model(who.model or self.model_of(run, label)), settings.batch_size)
 
     def finish(self, run: StageRun, manifest: Manifest) -> Manifest:
         """List the judged shards only; put the decision, its figures and the judge into `extra`.
@@ -276,16 +266,9 @@ def _questions(run: StageRun, index: int) -> dict[str, list[str]]:
     }
 
 
-def _judge_of(run: StageRun) -> Judge:
-    """Return who judges in this evaluation."""
-    if run.judge is None:
-        raise StageError("has no judge", field=f"stage {run.stage.name}", remedy="Bind it with StageRun.bind")
-    return run.judge
-
-
 def _judged_by(run: StageRun, manifest: Manifest) -> JudgedBy:
     """Return who judged, with how many questions; `manifest` has the shards of all steps."""
-    who = _judge_of(run)
+    who = judge_of(run)
     asked = next((entry for entry in manifest.shards if entry.name == _QUESTIONS), None)
     return JudgedBy(
         kind=who.kind,

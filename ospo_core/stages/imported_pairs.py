@@ -8,6 +8,7 @@ from ospo_core.config.sections import TrainingConfig
 from ospo_core.errors import ConfigError
 from ospo_core.schema import StageName
 from ospo_core.sharing.imported import OPTION, ImportedPairs, load_import
+from ospo_core.stages.model_ref import trained
 
 
 def find_imported(config: TrainingConfig, storage: Storage, model: str) -> ImportedPairs | None:
@@ -48,7 +49,8 @@ def relatives(storage: Storage, model: str) -> frozenset[str]:
     name = StageName.TRAINING
     keys = [key for key in storage.list(name.value) if key.endswith("/manifest.json")]
     manifests = [load_manifest(storage, name, key.split("/")[-2], verify=False) for key in keys]
-    links = [{str(one.extra["model_digest"]), str(one.extra["parent_digest"])} for one in manifests if one is not None]
+    made = [trained(one) for one in manifests if one is not None]
+    links = [{one.model.digest, one.parent.digest} for one in made]
     found, before = {model}, 0
     while len(found) != before:
         before = len(found)

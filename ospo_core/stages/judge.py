@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from ospo_core.artifacts.manifest import Manifest, load_manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import Section
-from ospo_core.errors import ModelError
+from ospo_core.errors import ModelError, StageError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.schema import StageName
-from ospo_core.stages.model_ref import CURRENT, STORED, ModelRef, model_folder, starting_model
-from ospo_core.stages.training import trained
+from ospo_core.stages.model_ref import CURRENT, STORED, ModelRef, model_folder, starting_model, trained
+
+if TYPE_CHECKING:
+    from ospo_core.evaluation.judges import PictureJudge
+    from ospo_core.stages.run import StageRun
 
 OPTION = "evaluation.judge"
 _NAME_A_FOLDER = f"Name the folder of the judge in {OPTION}"
@@ -136,3 +139,26 @@ def _verified(digest: str, source: str, config: RoundConfig, storage: Storage) -
     except ModelError:
         return None
     return ref
+
+
+def judge_of(run: StageRun) -> Judge:
+    """Return who judges in this run.
+
+    Raises:
+        StageError: it was bound to none.
+    """
+    if run.judge is None:
+        raise StageError("has no judge", field=f"stage {run.stage.name}", remedy="Bind it with StageRun.bind")
+    return run.judge
+
+
+def open_judge(run: StageRun, drew: ModelRef) -> PictureJudge:
+    """Return the judge, ready to be asked, of pictures that the model `drew` has drawn."""
+    settings, who = run.config.evaluation, judge_of(run)
+    if settings.judge_url is not None:
+        from ospo_core.evaluation.endpoint_judge import EndpointJudge
+
+        return EndpointJudge(settings.judge_url, who.served_model)
+    from ospo_core.evaluation.judges import ModelJudge
+
+    return ModelJudge(run.image_model(who.model or drew), settings.batch_size)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import field_validator
+from pydantic import ValidationError, field_validator
 
 from ospo_core.artifacts.addresses import StorageKey, is_key
-from ospo_core.artifacts.checksummed_json import dump_checksummed
+from ospo_core.artifacts.checksummed_json import damaged, dump_checksummed
 from ospo_core.artifacts.ids import Digest
+from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
@@ -27,6 +28,9 @@ STORED = "stored:"
 """Prefix of a source that is a folder of the artifact storage, e.g. `stored:models/<digest>`."""
 
 POINTER_KEY = "models/current.json"
+
+MODEL_DIGEST, MERGED, PARENT_SOURCE = "model_digest", "merged", "parent_source"
+"""Names among the extra facts of a training: the digest of its model, the model's folder, the source of its parent."""
 
 
 class ModelRef(Section):
@@ -46,6 +50,39 @@ class ModelRef(Section):
 def stored_ref(digest: str, key: str) -> ModelRef:
     """Return the reference to a model folder in the artifact storage."""
     return ModelRef(digest=digest, source=f"{STORED}{key}")
+
+
+class Trained(Section):
+    """What a finished training says: the `model` that it made, its folder `merged`, and the `parent` it started from.
+
+    The parent's source is empty in manifests of earlier versions.
+    """
+
+    model: ModelRef
+    merged: StorageKey
+    parent: ModelRef
+
+
+def trained(manifest: Manifest) -> Trained:
+    """Return what the manifest of a finished training says.
+
+    Raises:
+        DamagedArtifactError: it names no models.
+    """
+    said = manifest.extra
+    try:
+        return Trained(
+            model=stored_ref(said[MODEL_DIGEST], said[MERGED]),
+            merged=said[MERGED],
+            parent=ModelRef(digest=said["parent_digest"], source=said.get(PARENT_SOURCE, "")),
+        )
+    except (KeyError, ValidationError) as error:
+        raise damaged(manifest.prefix, "its manifest does not say which model was made from which") from error
+
+
+def trained_model(manifest: Manifest) -> ModelRef:
+    """Return the model that a finished training made; errors are those of `trained`."""
+    return trained(manifest).model
 
 
 def starting_model(config: RoundConfig, storage: Storage, download: bool = True) -> ModelRef:

@@ -16,27 +16,20 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from ospo_core.artifacts.addresses import StorageKey
 from ospo_core.artifacts.atomic_write import atomic_file
 from ospo_core.artifacts.checksummed_json import damaged
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_entry, read_shard
 from ospo_core.config import RoundConfig
-from ospo_core.config.sections import Section
 from ospo_core.schema import TABLES, StageName, table_from_rows
 from ospo_core.sharing.imported import ImportedPairs
 from ospo_core.stages.base import Phase, ShardResult, ShardSpec, Stage, shard_name
 from ospo_core.stages.imported_pairs import find_imported
-from ospo_core.stages.model_ref import ModelRef, stored_ref
+from ospo_core.stages.model_ref import MERGED, MODEL_DIGEST, PARENT_SOURCE, trained
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.run import StageRun
-
-MODEL_DIGEST = "model_digest"
-MERGED = "merged"
-PARENT_SOURCE = "parent_source"
 
 
 class TrainingStage(Stage):
@@ -134,39 +127,6 @@ class ImportedTrainingStage(TrainingStage):
 
 STAGE = TrainingStage()
 IMPORTED_ONLY = ImportedTrainingStage()
-
-
-class Trained(Section):
-    """What a finished training says: the `model` that it made, its folder `merged`, and the `parent` it started from.
-
-    The parent's source is empty in manifests of earlier versions.
-    """
-
-    model: ModelRef
-    merged: StorageKey
-    parent: ModelRef
-
-
-def trained(manifest: Manifest) -> Trained:
-    """Return what the manifest of a finished training says.
-
-    Raises:
-        DamagedArtifactError: it names no models.
-    """
-    said = manifest.extra
-    try:
-        return Trained(
-            model=stored_ref(said[MODEL_DIGEST], said[MERGED]),
-            merged=said[MERGED],
-            parent=ModelRef(digest=said["parent_digest"], source=said.get(PARENT_SOURCE, "")),
-        )
-    except (KeyError, ValidationError) as error:
-        raise damaged(manifest.prefix, "its manifest does not say which model was made from which") from error
-
-
-def trained_model(manifest: Manifest) -> ModelRef:
-    """Return the model that a finished training made; errors are those of `trained`."""
-    return trained(manifest).model
 
 
 def _out_dir(run: StageRun) -> Path:

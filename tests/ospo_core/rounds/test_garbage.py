@@ -20,8 +20,7 @@ from ospo_core.rounds.lineage import all_manifests
 from ospo_core.rounds.records import record_round
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages.attempts import StageRecord, record_stage
-from ospo_core.stages.model_ref import ModelPointer, promote
-from ospo_core.stages.training import MERGED
+from ospo_core.stages.model_ref import MERGED, ModelPointer, promote
 from tests.support.fake_stages import NumbersStage
 from tests.support.manifests import generation, made
 from tests.support.rounds import bound, finished, made_up_model, small_round

@@ -22,8 +22,7 @@ from ospo_core.evaluation.judges import ModelJudge
 from ospo_core.schema import CHILD, PARENT, StageName
 from ospo_core.stages import STAGES, ShardSpec, StageRun, run_stage
 from ospo_core.stages.evaluation import MODEL_EVALUATION, accuracy_by_category
-from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.training import trained_model
+from ospo_core.stages.model_ref import ModelRef, trained_model
 from tests.support.chat_server import chat_answer, chat_server
 from tests.support.manifests import published_training
 from tests.support.rounds import ScriptedResources, bound, finished, small_round

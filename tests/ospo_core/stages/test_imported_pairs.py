@@ -21,7 +21,7 @@ from ospo_core.sharing.dataset import export_dataset
 from ospo_core.sharing.imported import ImportedPairs
 from ospo_core.sharing.importing import import_pairs
 from ospo_core.stages.imported_pairs import find_imported, relatives
-from ospo_core.stages.training import trained_model
+from ospo_core.stages.model_ref import trained_model
 from tests.ospo_core.stages.conftest import SmallRound
 from tests.support.manifests import generation
 from tests.support.rounds import finished

@@ -14,8 +14,7 @@ from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.judge import Judge, find_judge
-from ospo_core.stages.model_ref import ModelRef
-from ospo_core.stages.training import trained_model
+from ospo_core.stages.model_ref import ModelRef, trained_model
 from tests.support.manifests import made, published_training
 from tests.support.rounds import bound, model_files, small_round
 

@@ -24,8 +24,8 @@ from ospo_core.stages.model_ref import (
     promote,
     starting_model,
     stored_ref,
+    trained,
 )
-from ospo_core.stages.training import trained
 from tests.support.manifests import generation
 from tests.support.rounds import model_files, small_round
 

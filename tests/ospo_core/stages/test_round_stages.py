@@ -24,10 +24,9 @@ from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score
 from ospo_core.stages import STAGES
 from ospo_core.stages.attempts import Attempt
-from ospo_core.stages.model_ref import model_folder
+from ospo_core.stages.model_ref import model_folder, trained_model
 from ospo_core.stages.pairs import PairsStage
 from ospo_core.stages.run import StageRun, run_stage
-from ospo_core.stages.training import trained_model
 from tests.ospo_core.stages.conftest import SmallRound
 from tests.support.rounds import bound, finished
 
