@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from ospo_core.artifacts.storage import Storage
 from ospo_core.schema import StageName
 
 Victim = Literal["all", "runner", "training", "worker"]
@@ -40,7 +41,7 @@ class Aim:
         phase: the stage it is meant to hit.
         victim: `all` is the round's process and the training process together; `worker` is a worker and its flow run.
         order: position in the round, for sorting the aims of one trial.
-        mark: pattern of a file whose appearance starts the delay, below the storage or the scratch folder.
+        mark: file whose appearance starts the delay: a key of the storage, or a pattern below the scratch folder.
         in_scratch: whether the mark is in the scratch folder.
         delay: seconds after the mark.
     """
@@ -52,9 +53,11 @@ class Aim:
     in_scratch: bool
     delay: float
 
-    def is_due(self, root: Path, scratch: Path) -> bool:
+    def is_due(self, storage: Storage, scratch: Path) -> bool:
         """Return whether the mark exists."""
-        return next((scratch if self.in_scratch else root).glob(self.mark), None) is not None
+        if self.in_scratch:
+            return next(scratch.glob(self.mark), None) is not None
+        return storage.exists(self.mark)
 
 
 def aims(timeline: list[tuple[str, float]], seed: int) -> Iterator[Aim]:
@@ -71,16 +74,15 @@ def aims(timeline: list[tuple[str, float]], seed: int) -> Iterator[Aim]:
             yield _training_aim(draw, timeline) if phase == StageName.TRAINING else _aim(draw, timeline, phase)
 
 
-def timeline_of(root: Path) -> list[tuple[str, float]]:
-    """Return the files below `root` and the times they were written, in order."""
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return sorted(((path.relative_to(root).as_posix(), path.stat().st_mtime) for path in files), key=lambda one: one[1])
+def timeline_of(storage: Storage) -> list[tuple[str, float]]:
+    """Return the files of a storage and the times they were written (seconds), in order."""
+    return sorted(((one.key, one.modified) for one in storage.details("")), key=lambda one: one[1])
 
 
-def running_phase(root: Path) -> str:
+def running_phase(storage: Storage) -> str:
     """Return the first stage that has no manifest yet."""
     for stage in StageName:
-        if next(root.glob(f"{stage.value}/*/manifest.json"), None) is None:
+        if not any(key.endswith("/manifest.json") for key in storage.list(stage.value)):
             return stage.value
     return CLOSING
 

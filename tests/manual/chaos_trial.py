@@ -18,7 +18,8 @@ from tests.manual.chaos_aims import Aim, running_phase
 from tests.manual.chaos_runs import CommandRun, Run, Server, WorkerRun, kill_all, training_processes
 from tests.support.verification import damage, unnamed
 
-_LIMIT_S, _LOOK_S, _ORPHAN_S = 600.0, 0.002, 30.0
+_LIMIT_S, _ORPHAN_S = 600.0, 30.0
+_LOOK_S = {"file": 0.002, "s3": 0.05}
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,18 @@ class Trial:
 
     Args:
         config: the round; no other trial uses its storage and scratch folders.
+        storage: the round's storage, by a way that nothing disturbs.
         server: Prefect's server.
         folder: for the profile and the logs.
     """
 
     config: RoundConfig
+    storage: Storage
     server: Server
     folder: Path
     kills: list[Kill] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     _run: Run | None = None
-
-    @property
-    def root(self) -> Path:
-        """The storage."""
-        return Path(self.config.storage.root)
 
     @property
     def scratch(self) -> Path:
@@ -99,12 +97,12 @@ class Trial:
 
     def _strike(self, run: Run, aim: Aim) -> bool:
         """Wait for the time of the aim and kill; return False if the round ended before."""
-        if not self._wait(run, lambda: aim.is_due(self.root, self.scratch)):
+        if not self._wait(run, lambda: aim.is_due(self.storage, self.scratch)):
             return False
         moment = time.monotonic() + aim.delay
         if not self._wait(run, lambda: time.monotonic() >= moment):
             return False
-        phase = running_phase(self.root)
+        phase = running_phase(self.storage)
         if aim.victim == "training":
             processes = training_processes(self.scratch)
             if not processes:
@@ -122,7 +120,7 @@ class Trial:
         while not due():
             if not run.is_running() or time.monotonic() > deadline:
                 return False
-            time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S[self.storage.protocol])
         return run.is_running()
 
     def _look_for_orphans(self) -> None:
@@ -144,9 +142,8 @@ class Outcome:
     current: str
 
 
-def outcome_of(config: RoundConfig) -> tuple[Outcome, list[str]]:
+def outcome_of(config: RoundConfig, storage: Storage) -> tuple[Outcome, list[str]]:
     """Return what a finished round produced, and its faults: missing, damaged, half-written or unnamed files."""
-    storage = Storage(config.storage.root)
     plans, manifests = plan_round(Round(config, storage, starting_model(config, storage)))
     faults = [f"{plan.stage} is not done: {plan.status}" for plan in plans if plan.status != "cached"]
     for manifest in manifests.values():
