@@ -68,6 +68,9 @@ class Manifest(_Record):
             raise ValueError("`upstream` gives the content of each earlier stage as text")
         if not all(isinstance(ingredients.get(part) or {}, dict) for part in ("fields", "model", "redo")):
             raise ValueError("`fields`, `model` and `redo` have named parts")
+        fields = ingredients.get("fields") or {}
+        if not all(isinstance(fields.get(section) or {}, dict) for section in ("selection", "training")):
+            raise ValueError("`selection` and `training` of `fields` have named parts")
         return ingredients
 
     @cached_property

@@ -163,11 +163,11 @@ def model_card(model: str, training: Manifest, evaluation: Manifest | None, netw
         network: its class in transformers.
     """
     parent = Origin(str(training.extra["parent_digest"]), str(training.extra.get("parent_source", "")))
-    settings = training.ingredients.get("fields", {}).get("training", {})
-    family = training.ingredients.get("model", {}).get("family", "")
-    data = [f"pairs of its round, content `{one}`" for one in training.ingredients.get("upstream", {}).values()]
-    if settings.get("imported_pairs"):
-        data.append(f"{whole(training.counts['imported_pairs'])} imported pairs, `{settings['imported_pairs']}`")
+    settings = (training.ingredients.get("fields") or {}).get("training") or {}
+    family = escaped(str((training.ingredients.get("model") or {}).get("family", "")))
+    data = [f"pairs of its round, content {escaped(one)}" for one in training.ingredients.get("upstream", {}).values()]
+    if imported := settings.get("imported_pairs"):
+        data.append(f"{whole(training.counts.get('imported_pairs', 0))} imported pairs, {escaped(str(imported))}")
     lines = [
         f"# Model {model[:12]}",
         "",
@@ -179,11 +179,11 @@ def model_card(model: str, training: Manifest, evaluation: Manifest | None, netw
             [
                 ["Digest", f"`{model}`"],
                 ["Parent", parent.in_words()],
-                ["Prompt family", f"`{family}`"],
+                ["Prompt family", family],
                 ["Pairs", whole(training.counts.get("pairs", 0))],
                 ["Data", "; ".join(data)],
                 ["Steps", whole(training.counts.get("steps", 0))],
-                ["Learning rate", str(settings.get("learning_rate", ""))],
+                ["Learning rate", escaped(str(settings.get("learning_rate", "")))],
                 ["Training", f"`{training.fingerprint}`, {training.created_at}"],
             ],
         ),
@@ -246,7 +246,7 @@ def _origin(manifests: Manifests, provenance: Provenance) -> list[str]:
     ]
     quality = manifests[StageName.PAIRS].extra.get("quality") or {}
     known = [[human(name), percent(share)] for name, share in quality.items() if share is not None]
-    selection = manifests[StageName.PAIRS].ingredients.get("fields", {}).get("selection", {})
+    selection = (manifests[StageName.PAIRS].ingredients.get("fields") or {}).get("selection") or {}
     lines = [
         "## Where it comes from",
         "",
@@ -258,7 +258,7 @@ def _origin(manifests: Manifests, provenance: Provenance) -> list[str]:
                 ["Seed", str(provenance.seed)],
                 ["Model that drew and judged", provenance.model.in_words()],
                 ["Prompt family", f"`{provenance.family}`"],
-                ["Rule of selection", f"`{selection.get('rule', '')}`"],
+                ["Rule of selection", escaped(str(selection.get("rule", "")))],
                 ["Pairs", f"`{manifests[StageName.PAIRS].fingerprint}`"],
             ],
         ),

@@ -136,6 +136,21 @@ def test_manifests_are_frozen_and_refuse_unknown_fields() -> None:
         Manifest.model_validate({**manifest.model_dump(), "rowz": 1})
 
 
+@pytest.mark.parametrize(
+    "ingredients",
+    [
+        {"upstream": "pairs"},
+        {"upstream": {"pairs": 1}},
+        {"fields": "training"},
+        {"fields": {"training": "steps"}},
+        {"fields": {"selection": ["v2"]}},
+    ],
+)
+def test_ingredients_have_the_parts_that_others_read(ingredients: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="ingredients"):
+        Manifest(stage=_STAGE, fingerprint=_FINGERPRINT, version=1, rows=0, items_in=0, ingredients=ingredients)
+
+
 def test_no_credential_reaches_a_manifest(s3_storage: Storage) -> None:
     """The published bytes hold neither key, nor secret, nor endpoint."""
     _publish(s3_storage)

@@ -68,7 +68,7 @@ def test_the_card_has_parent_data_figures_and_how_to_load_it(
     for words in (
         "a" * 64,
         "owner/parent@123",
-        "pairs of its round, content `content pairs 1`",
+        "pairs of its round, content content pairs 1",
         "| all | 30 | 50.0 % | 90.0 % |",
         "import AutoTokenizer, JanusForConditionalGeneration",
         'PeftModel.from_pretrained(parent, "path/to/this/folder/adapter")',
