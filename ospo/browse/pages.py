@@ -14,7 +14,7 @@ from ospo_core.browsing.drops import find_drops
 from ospo_core.browsing.gallery import PairQuery, find_pairs, sub_categories
 from ospo_core.browsing.items import find_item
 from ospo_core.browsing.library import missing
-from ospo_core.report.html import decision_view
+from ospo_core.report.html import decision_view, held_out_figures
 from ospo_core.report.stages import stage_lines, total_seconds
 from ospo_core.schema import Category, PerturbationKind, StageName
 from ospo_core.stages.model_ref import current_model
@@ -99,7 +99,7 @@ def comparisons(request: Request) -> Response:
         found=find_comparisons(site.storage, manifest, query),
         categories=[one.value for one in Category],
         outcomes=list(OUTCOMES),
-        decision=manifest.extra.get("decision"),
+        judge=held_out_figures(manifest.extra).get("judge", "") if manifest.extra.get("decision") else "",
     )
 
 

@@ -39,9 +39,9 @@ class ComparisonQuery(Section):
 
 
 def verdict_column(manifest: Manifest) -> str:
-    """Return the column that decided an evaluation: the oracle's verdicts, or the judge's."""
-    decision = manifest.extra.get("decision") or {}
-    return "oracle_correct" if decision.get("metric") == "oracle" else "vqa_correct"
+    """Return the column of the verdicts on held-out pictures: the oracle's, or the judge's."""
+    figures = manifest.extra.get("held_out") or manifest.extra.get("decision") or {}
+    return "oracle_correct" if figures.get("metric") == "oracle" else "vqa_correct"
 
 
 def paired_places(storage: Storage, manifest: Manifest, *columns: str) -> pl.DataFrame:
