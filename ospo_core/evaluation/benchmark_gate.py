@@ -47,9 +47,9 @@ def decide_by_benchmark(
             value=name,
             remedy="Use another benchmark, another benchmark.scorer, or another promotion.metric",
         )
-    sides = [summarise(benchmark, rows, whole=True)["groups"] for rows in (first, second)]
+    parent, child = (summarise(benchmark, rows, whole=True)["groups"] for rows in (first, second))
     changes = difference(benchmark, first, second, resamples, whole=True)
-    groups = {group: _figures(group, *(side[group] for side in sides), changes[group]) for group in changes}
+    groups = {group: _figures(group, parent[group], child[group], changes[group]) for group in changes}
     overall = groups.pop(ALL)
     categories = tuple(groups[group] for group in sorted(groups))
     promote, reason = explain(overall, categories, config, f"the score on {name}")

@@ -164,7 +164,9 @@ def evaluation_extra(
         "decision": decision.model_dump(mode="json"),
         "judge": {label: quality.model_dump(mode="json") for label, quality in qualities.items() if quality},
     }
-    return await_people(extra, promotion.people_prompts) if promotion.metric == PEOPLE else extra
+    if promotion.metric != PEOPLE:
+        return extra
+    return await_people(extra, promotion.people_prompts, {row["item_id"]: row["category"] for row in parents})
 
 
 def _paired_prompts(parents: Sequence[Row], children: Sequence[Row], column: str) -> list[_Prompt]:

@@ -62,7 +62,8 @@ def decision_extra(run: StageRun, extra: dict[str, Any]) -> dict[str, Any]:
     decision = decide_by_benchmark(
         gate_name(run.config),
         summary["benchmark"],
-        *(list(iter_rows(run.storage, one)) for one in run.measured),
+        list(iter_rows(run.storage, before)),
+        list(iter_rows(run.storage, after)),
         run.config.promotion,
         run.config.evaluation.bootstrap,
     )
