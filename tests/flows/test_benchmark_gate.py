@@ -18,13 +18,15 @@ from ospo_core.errors import ConfigError
 from ospo_core.rounds import Round
 from ospo_core.rounds.garbage import find_garbage
 from ospo_core.rounds.plan import finished_round, plan_round
-from ospo_core.rounds.records import read_record, round_ids
+from ospo_core.rounds.records import read_record, round_ids, stage_records
 from ospo_core.schema import StageName
 from tests.support.rounds import small_round
 from tests.support.scripted_text import scripted_server
 from tests.support.tiny_janus import make_tiny_janus
 
 pytestmark = pytest.mark.timeout(600)
+
+JUDGING = [("/people", ""), ("/judge", "/0")]
 
 LINES = [
     '{"tag": "counting", "include": [{"class": "circle", "count": 1}], "prompt": "one circle"}',
@@ -97,7 +99,11 @@ def test_the_pages_of_its_storage_can_be_looked_at(storage: Storage, done: Round
     for identity in round_ids(storage):
         page = client.get(f"/rounds/{identity}")
         assert page.status_code == 200, page.text
-        if read_record(storage, identity).kind == "round":
+        if read_record(storage, identity).kind == "benchmark":
+            scores = stage_records(storage, identity)[StageName.EVALUATION].fingerprint
+            assert [client.get(f"{path}/{scores}{end}").status_code for path, end in JUDGING] == [200, 404]
+            assert client.get(f"/rounds/{identity}/comparisons?category=layout&text=a").status_code == 200
+        else:
             assert "Score on the benchmark geneval" in page.text
             comparisons = client.get(f"/rounds/{identity}/comparisons").text
             assert "judged by the model that the first round started from" in " ".join(comparisons.split())
