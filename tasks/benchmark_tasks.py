@@ -24,14 +24,16 @@ def record_benchmark(round: Round) -> None:
 
 
 @task(task_run_name="page of the benchmark", **UNCACHED, **RETRIED)
-def write_page(config: RoundConfig, names: list[str], scores: list[Manifest]) -> tuple[dict[str, Any], str]:
-    """Write the HTML page of a benchmark; return what it shows and its address.
+def write_page(
+    config: RoundConfig, names: list[str], scores: list[Manifest], digests: list[str]
+) -> tuple[dict[str, Any], str]:
+    """Write the HTML page of a benchmark of the models with these names; return what it shows and its address.
 
     Raises:
         ConfigError: two models have no scored prompt in common.
     """
     storage = open_storage(config)
-    page = page_of(storage, list(zip(names, scores, strict=True)))
+    page = page_of(storage, list(zip(names, scores, strict=True)), digests)
     key = f"reports/benchmark-{'-'.join(one.fingerprint[:16] for one in scores)}.html"
     write_html(storage, page, key)
     address = storage.uri(key)
