@@ -15,6 +15,7 @@ from ospo_core.config import RoundConfig
 from ospo_core.errors import ConfigError, MissingModelError, StageError
 from ospo_core.rounds import Round
 from ospo_core.rounds.estimates import expected_work
+from ospo_core.rounds.preflight import check_held_out
 from ospo_core.rounds.records import record_round
 from ospo_core.schema import CHILD, PARENT, StageName
 from ospo_core.stages import STAGES, run_stage
@@ -171,6 +172,9 @@ def test_what_cannot_be_a_gate_is_refused_before_the_round_begins(
 def test_a_missing_evaluator_is_named_before_the_round_begins(tmp_path: Path) -> None:
     config = gated(tmp_path, benchmark={"detector": str(tmp_path / "nowhere")})
     round = Round(config, Storage(config.storage.root), ModelRef(digest="0" * 64, source="model"))
-    with pytest.raises(MissingModelError, match=r"benchmark\.detector: no such folder"):
-        record_round(round)
+    for refused in (record_round, check_held_out):
+        with pytest.raises(MissingModelError, match=r"benchmark\.detector: no such folder"):
+            refused(round)
     assert not round.storage.list()
+    sound = Round(gated(tmp_path), round.storage, round.model)
+    assert check_held_out(sound).endswith("; gate: 2 of geneval")
