@@ -43,8 +43,10 @@ def run_step(
     Returns:
         The stage's manifest, and whether it was computed now rather than found.
     """
-    if round.is_gated and name is StageName.EVALUATION and round.measured(upstream) is None:
-        _measure(round, upstream)
+    if round.is_gated and name is StageName.EVALUATION:
+        again = request if request == Attempt() else None
+        if again is not None or round.measured(upstream) is None:
+            _measure(round, upstream, again)
     run = round.bind(name, upstream, request)
     if run.stage.phase is Phase.TRAINING:
         if round.config.execution.training_deployment is not None:
@@ -57,13 +59,16 @@ def run_step(
         return run_stage(run, look_up, _mapped, publish)
 
 
-def _measure(round: Round, upstream: Mapping[StageName, Manifest]) -> None:
-    """Draw and score the benchmark that is the gate with parent and child; what is cached is not computed again."""
+def _measure(round: Round, upstream: Mapping[StageName, Manifest], again: Attempt | None) -> None:
+    """Draw and score the benchmark that is the gate with parent and child; what is cached is not computed again.
+
+    `again` scores the pictures once more.
+    """
     for one in round.benchmarks(upstream).values():
         record_benchmark(opaque(one))
         try:
             pictures, _ = run_step(one, StageName.IMAGES, {})
-            run_step(one, StageName.EVALUATION, {StageName.IMAGES: pictures})
+            run_step(one, StageName.EVALUATION, {StageName.IMAGES: pictures}, again)
         finally:
             one.resources.release()
 

@@ -120,6 +120,22 @@ def test_a_finished_round_computes_nothing_and_the_next_one_finds_its_parent(
     assert (plans[-1].status, plans[-1].note) == ("waits", "gate geneval: parent measured, child to be measured")
 
 
+def test_a_refresh_of_the_evaluation_scores_again(
+    root: Path, address: str, storage: Storage, done: RoundResult
+) -> None:
+    """So damaged scores, of a child that has no path of its own, can be repaired."""
+    first = done.manifests[StageName.EVALUATION]
+    scores = first.extra["gate"]["scores"]
+    for entry in storage.list(f"evaluation/{scores['child']}"):
+        if entry.endswith(".parquet"):
+            storage.write(entry, b"damaged")
+    result = self_improvement_round(gated(root, address), refresh=[StageName.EVALUATION])
+    second = result.manifests[StageName.EVALUATION]
+    assert result.ran == (StageName.EVALUATION,) and second.fingerprint != first.fingerprint
+    assert second.extra["gate"]["scores"]["child"] not in scores.values()
+    assert second.extra["decision"] == first.extra["decision"] and second.digest == first.digest
+
+
 def test_a_gate_without_prompts_is_refused_before_anything_is_computed(
     root: Path, address: str, tmp_path: Path, prefect_server: str
 ) -> None:
