@@ -18,9 +18,13 @@ from tasks.round_tasks import open_round
 
 
 class Measured(Section):
-    """One model on a benchmark: its path, and the manifests of its pictures and of their scores."""
+    """One model on a benchmark: its path, its digest, and the manifests of its pictures and of their scores.
+
+    Models that draw the same pictures share the scores, which name the one that drew them first.
+    """
 
     name: str
+    model: str
     pictures: Manifest
     scores: Manifest
 
@@ -55,7 +59,8 @@ def benchmark(config: RoundConfig, against: str | None = None, refresh: bool = F
     sections = [config.model.model_copy(update={"path": path}) for path in paths]
     rounds = [open_round(config.model_copy(update={"model": one}), kind="benchmark") for one in sections]
     measured = tuple(_measure(path, round, refresh) for path, round in zip(paths, rounds, strict=True))
-    page, report = write_page(config, [one.name for one in measured], [one.scores for one in measured])
+    names, digests = [one.name for one in measured], [one.model for one in measured]
+    page, report = write_page(config, names, [one.scores for one in measured], digests)
     return BenchmarkResult(measured=measured, page=page, report=report)
 
 
@@ -67,4 +72,4 @@ def _measure(name: str, round: Round, refresh: bool) -> Measured:
         scores, _ = run_step(round, StageName.EVALUATION, upstream, Attempt() if refresh else None)
     finally:
         round.resources.release()
-    return Measured(name=name, pictures=pictures, scores=scores)
+    return Measured(name=name, model=round.model.digest, pictures=pictures, scores=scores)

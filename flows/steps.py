@@ -16,6 +16,7 @@ from ospo_core.schema import StageName
 from ospo_core.stages import Phase, ShardSpec, StageRun, run_stage
 from ospo_core.stages.attempts import Attempt
 from ospo_core.stages.workers import WorkerPool, process_pool
+from tasks.benchmark_tasks import record_benchmark
 from tasks.progress import progress_bar
 from tasks.remote_training import train_elsewhere
 from tasks.stage_tasks import compute_shard, look_up, publish
@@ -31,7 +32,7 @@ Where worker processes own them, as many threads wait for these (`_mapped`).
 def run_step(
     round: Round, name: StageName, upstream: Mapping[StageName, Manifest], request: Attempt | None = None
 ) -> tuple[Manifest, bool]:
-    """Run a stage of a round, unless its result is cached.
+    """Run a stage of a round, unless its result is cached; before an evaluation, the benchmark that is its gate.
 
     Args:
         round: the round.
@@ -42,6 +43,10 @@ def run_step(
     Returns:
         The stage's manifest, and whether it was computed now rather than found.
     """
+    if round.is_gated and name is StageName.EVALUATION:
+        again = request if request == Attempt() else None
+        if again is not None or round.measured(upstream) is None:
+            _measure(round, upstream, again)
     run = round.bind(name, upstream, request)
     if run.stage.phase is Phase.TRAINING:
         if round.config.execution.training_deployment is not None:
@@ -52,6 +57,20 @@ def run_step(
         return run_stage(run, look_up, _in_this_thread, publish)
     with progress_bar(name, "shard"):
         return run_stage(run, look_up, _mapped, publish)
+
+
+def _measure(round: Round, upstream: Mapping[StageName, Manifest], again: Attempt | None) -> None:
+    """Draw and score the benchmark that is the gate with parent and child; what is cached is not computed again.
+
+    `again` scores the pictures once more.
+    """
+    for one in round.benchmarks(upstream).values():
+        record_benchmark(opaque(one))
+        try:
+            pictures, _ = run_step(one, StageName.IMAGES, {})
+            run_step(one, StageName.EVALUATION, {StageName.IMAGES: pictures}, again)
+        finally:
+            one.resources.release()
 
 
 def _in_this_thread(run: StageRun, specs: Sequence[ShardSpec]) -> Iterator[ShardEntry]:

@@ -63,7 +63,8 @@ def write_folder(
 ) -> list[str]:
     """Write the layout of the benchmark's tools and `scores.jsonl` to `out`, which appears complete or not at all.
 
-    With two models each has a folder of its own, named by its digest. Returns the prompts that had to be left out.
+    With two models each has a folder of its own, named by its digest; if both are the same model, the second one's name
+    ends in `-again`. Returns the prompts that had to be left out.
 
     Raises:
         StorageError: `out` cannot be written.
@@ -71,8 +72,9 @@ def write_folder(
     name, skipped = protocol_of(config.benchmark, config.evaluation).name, dict[str, None]()
     with as_storage_error("write", str(out)), atomic_folder(out) as fresh:
         for one in measured:
-            digest = str(one.scores.extra["benchmark"]["model"])[:12]
-            folder = fresh / digest if len(measured) > 1 else fresh
+            folder = fresh / one.model[:12] if len(measured) > 1 else fresh
+            if folder != fresh and folder.exists():
+                folder = folder.with_name(f"{folder.name}-again")
             pictures = folder / "pictures"
             pictures.mkdir(parents=True)
             drawn = iter_rows(storage, one.pictures, ["item_id", "sample", "image"])

@@ -17,7 +17,7 @@ from ospo_core.config import RoundConfig
 from ospo_core.errors import printable
 from ospo_core.evaluation.people import JudgeByPeople, Preference
 from ospo_core.prompts.probe import EXAMPLES, Probe
-from ospo_core.report.formats import duration, verdict, whole
+from ospo_core.report.formats import duration, measure, verdict, whole
 from ospo_core.rounds.estimates import Work
 from ospo_core.rounds.garbage import Garbage
 from ospo_core.rounds.lineage import Cost, Generation
@@ -70,6 +70,8 @@ def show_round(
     if evaluation is not None:
         decision: dict[str, Any] = evaluation.extra["decision"]
         screen.print(_comparison(decision))
+        if gate := evaluation.extra.get("gate"):
+            screen.print(gate["scored_by"], soft_wrap=True)
         found = verdict(decision)
         colour = {"promoted": "green", "refused": "red", "waiting": "yellow"}[found]
         shown = Text(found.capitalize(), f"bold {colour}")
@@ -309,8 +311,7 @@ def _table(title: str, words: Sequence[str], figures: Sequence[str] = ()) -> Tab
 
 
 def _comparison(decision: Mapping[str, Any]) -> Table:
-    title = f"Accuracy by {decision['metric']}, 95 % intervals"
-    table = _table(title, ["Category"], ["Prompts", "Before", "After", "Difference"])
+    table = _table(f"{measure(decision)}, 95 % intervals", ["Category"], ["Prompts", "Before", "After", "Difference"])
     for group in (*decision["categories"], decision["overall"]):
         table.add_row(
             group["name"],

@@ -42,7 +42,8 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKi
     Raises:
         StorageError: the storage is unreachable, read-only or full.
         ModelError: the model is missing or not a model of a known family.
-        ConfigError: the pairs that were imported for its training are not there, or do not fit the model.
+        ConfigError: the pairs that were imported for its training are not there, or do not fit the model; or the
+            benchmark that is its gate has no prompts, or no fair judge.
     """
     storage = open_storage(config)
     storage.check_writable()

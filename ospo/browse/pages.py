@@ -11,10 +11,9 @@ from ospo.browse.security import REPORT_POLICY
 from ospo.browse.site import number_of, picture_response, query_of, site_of
 from ospo_core.browsing.comparisons import OUTCOMES, ComparisonQuery, find_comparisons
 from ospo_core.browsing.drops import find_drops
-from ospo_core.browsing.gallery import PairQuery, find_pairs, sub_categories
-from ospo_core.browsing.items import find_item
+from ospo_core.browsing.gallery import PairQuery
 from ospo_core.browsing.library import missing
-from ospo_core.report.html import decision_view
+from ospo_core.report.html import decision_view, held_out_figures
 from ospo_core.report.stages import stage_lines, total_seconds
 from ospo_core.schema import Category, PerturbationKind, StageName
 from ospo_core.stages.model_ref import current_model
@@ -70,8 +69,8 @@ def pairs(request: Request) -> Response:
         round=identity,
         manifest=manifest,
         query=query,
-        found=find_pairs(site.storage, manifest, query),
-        sub_categories=sub_categories(site.storage, manifest),
+        found=site.gallery.page(manifest, query),
+        sub_categories=site.gallery.sub_categories(manifest),
         categories=[one.value for one in Category],
         kinds=[one.value for one in PerturbationKind],
     )
@@ -81,7 +80,7 @@ def item(request: Request) -> Response:
     """Show everything that a round made of one prompt."""
     site, identity = site_of(request), request.path_params["round"]
     manifests = site.library.manifests(identity)
-    found = find_item(site.storage, manifests, request.path_params["item"])
+    found = site.items.find(manifests, request.path_params["item"])
     prints: dict[str, Any] = {stage.value: manifest.fingerprint for stage, manifest in manifests.items()}
     return site.page("item", round=identity, item=found, fingerprints=prints)
 
@@ -99,7 +98,7 @@ def comparisons(request: Request) -> Response:
         found=find_comparisons(site.storage, manifest, query),
         categories=[one.value for one in Category],
         outcomes=list(OUTCOMES),
-        decision=manifest.extra.get("decision"),
+        judge=held_out_figures(manifest.extra).get("judge", "") if manifest.extra.get("decision") else "",
     )
 
 

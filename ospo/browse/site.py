@@ -23,6 +23,8 @@ from ospo.browse.security import LOOPBACK, SafeHeaders
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.storage_errors import MissingObjectError
+from ospo_core.browsing.gallery import Gallery
+from ospo_core.browsing.items import Items
 from ospo_core.browsing.library import Library, missing
 from ospo_core.browsing.pictures import EncodedPicture, Pictures
 from ospo_core.browsing.sessions import Only, Session, draw_session
@@ -43,6 +45,7 @@ class Site:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.library, self.pictures, self.labels = Library(storage), Pictures(storage), LabelReader(storage)
+        self.gallery, self.items = Gallery(storage), Items(storage)
         self.token = secrets.token_urlsafe(32)
         self._templates = _environment()
         self._curves: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.browsing.rows import PLACE, Page, collected, contains, lazy_rows, page_of, rows_at
 from ospo_core.config.sections import Section
+from ospo_core.evaluation.benchmarks.comparison import SUMMARY
 from ospo_core.schema import CHILD, PARENT, Category
 
 Outcome = Literal["improved", "worsened", "right", "wrong"]
@@ -39,17 +40,22 @@ class ComparisonQuery(Section):
 
 
 def verdict_column(manifest: Manifest) -> str:
-    """Return the column that decided an evaluation: the oracle's verdicts, or the judge's."""
-    decision = manifest.extra.get("decision") or {}
-    return "oracle_correct" if decision.get("metric") == "oracle" else "vqa_correct"
+    """Return the column of the verdicts on held-out pictures: the oracle's, or the judge's."""
+    figures = manifest.extra.get("held_out") or manifest.extra.get("decision") or {}
+    return "oracle_correct" if figures.get("metric") == "oracle" else "vqa_correct"
+
+
+def compares(manifest: Manifest) -> bool:
+    """Return whether an evaluation has pictures of a parent or a child; the scores of a benchmark have not."""
+    return bool(manifest.shards) and SUMMARY not in manifest.extra
 
 
 def paired_places(storage: Storage, manifest: Manifest, *columns: str) -> pl.DataFrame:
     """Return one row per pair of pictures: `DRAWN`, and `place` and `columns` of the parent, of the child `..._after`.
 
-    An evaluation of one model alone has none.
+    An evaluation of one model alone has none, nor has a benchmark.
     """
-    if not manifest.shards:
+    if not compares(manifest):
         return pl.DataFrame(schema={**dict.fromkeys(DRAWN, pl.Null), PLACE: pl.UInt32, f"{PLACE}_after": pl.UInt32})
     rows = collected(manifest, lazy_rows(storage, manifest).select(PLACE, "model", *DRAWN, *columns))
     before, after = (rows.filter(pl.col("model") == label).drop("model") for label in (PARENT, CHILD))
@@ -62,6 +68,8 @@ def find_comparisons(storage: Storage, manifest: Manifest, query: ComparisonQuer
     Raises:
         DamagedArtifactError: a shard is missing or cannot be read.
     """
+    if not compares(manifest):
+        return Page([], query.page, 0)
     column = verdict_column(manifest)
     frame = paired_places(storage, manifest, "category", "prompt", column)
     if query.category is not None:

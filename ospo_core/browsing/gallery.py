@@ -1,8 +1,16 @@
-"""The gallery of pairs: filters, orders, pages. A query reads the few columns that it needs, and never a picture."""
+"""The gallery of pairs: filters, orders, pages. A query reads the few columns that it needs, and never a picture.
+
+A filter or an order opens every shard. Results never change, so what one found is kept: its other pages, and those
+without filter and order, open the shards of their own rows only. That bounds the requests of a page on object storage.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from threading import Lock
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 from pydantic import Field
@@ -14,6 +22,10 @@ from ospo_core.config.sections import Section
 from ospo_core.schema import Category, PerturbationKind, SubCategory
 
 Order = Literal["stored", "narrow", "wide", "doubt"]
+
+_Found = TypeVar("_Found")
+_KEPT = 16
+"""Lists of places, and counts, that stay in memory."""
 
 _SHOWN = (
     "item_id",
@@ -57,24 +69,65 @@ class PairQuery(Section):
     page: int = Field(1, ge=1, le=10**7)
 
 
+class Gallery:
+    """The pairs of a storage in pages; what the last queries found is kept."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = Lock()
+
+    def page(self, manifest: Manifest, query: PairQuery) -> Page:
+        """Return a page of pairs; see `find_pairs`."""
+        key = (manifest.fingerprint, query.model_copy(update={"page": 1}))
+        places = self._known(key, lambda: places_of(self._storage, manifest, query))
+        return _page(self._storage, manifest, places, query.page)
+
+    def sub_categories(self, manifest: Manifest) -> dict[str, int]:
+        """Return the number of pairs of every sub-category, the most frequent first."""
+        return self._known(manifest.fingerprint, lambda: sub_categories(self._storage, manifest))
+
+    def _known(self, key: Hashable, find: Callable[[], _Found]) -> _Found:
+        """Return what was found under this key, or find it now."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                known: _Found = self._kept[key]
+                return known
+        found = find()
+        with self._lock:
+            self._kept[key] = found
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+
 def find_pairs(storage: Storage, manifest: Manifest, query: PairQuery) -> Page:
     """Return a page of pairs with their places.
 
     Raises:
         DamagedArtifactError: a shard is missing or cannot be read.
     """
+    return _page(storage, manifest, places_of(storage, manifest, query), query.page)
+
+
+def places_of(storage: Storage, manifest: Manifest, query: PairQuery) -> Sequence[int]:
+    """Return the places of all pairs that a query asks for, in its order; its page does not matter.
+
+    Raises:
+        DamagedArtifactError: a shard is missing or cannot be read.
+    """
+    conditions, order = _conditions(query), _ORDERS.get(query.order)
+    if not manifest.shards or (not conditions and order is None):
+        return range(sum(entry.rows for entry in manifest.shards))
     lazy = lazy_rows(storage, manifest)
-    if not manifest.shards:
-        return Page([], query.page, 0)
-    for condition in _conditions(query):
+    for condition in conditions:
         lazy = lazy.filter(condition)
-    order = _ORDERS.get(query.order)
     lazy = lazy.select(PLACE) if order is None else lazy.select(PLACE, key=order)
     frame = collected(manifest, lazy)
     if order is not None:
         frame = frame.sort("key", PLACE, nulls_last=True)
-    rows = rows_at(storage, manifest, page_of(frame[PLACE].to_list(), query.page), _SHOWN)
-    return Page(rows, query.page, frame.height)
+    return array("I", frame[PLACE].to_list())
 
 
 def sub_categories(storage: Storage, manifest: Manifest) -> dict[str, int]:
@@ -83,6 +136,10 @@ def sub_categories(storage: Storage, manifest: Manifest) -> dict[str, int]:
         return {}
     counts = lazy_rows(storage, manifest).group_by("sub_category").len().sort("len", "sub_category", descending=True)
     return dict(collected(manifest, counts).iter_rows())
+
+
+def _page(storage: Storage, manifest: Manifest, places: Sequence[int], number: int) -> Page:
+    return Page(rows_at(storage, manifest, page_of(places, number), _SHOWN), number, len(places))
 
 
 def _conditions(query: PairQuery) -> list[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import polars as pl
@@ -18,6 +20,8 @@ from ospo_core.schema import StageName
 _NOT_SHOWN = {"tokens", "image", "chosen_tokens", "rejected_tokens", "chosen_image", "rejected_image"}
 _NOT_SHOWN |= {"chosen_mask", "rejected_mask"}
 _LONGEST_ID = 64
+_KEPT = 4
+"""Rounds whose ids of prompts stay in memory."""
 
 Row = Mapping[str, Any]
 
@@ -45,19 +49,54 @@ class Item:
     pair: Row | None = None
 
 
-def find_item(storage: Storage, manifests: Mapping[StageName, Manifest], item_id: str) -> Item:
+class Items:
+    """The prompts of a storage; the ids of the last few rounds are kept, since results never change."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
+        self._lock = Lock()
+
+    def find(self, manifests: Mapping[StageName, Manifest], item_id: str) -> Item:
+        """Return a prompt with everything that a round made of it; see `find_item`."""
+        prompts = manifests.get(StageName.PROMPTS)
+        if prompts is None:
+            return find_item(self._storage, manifests, item_id)
+        with self._lock:
+            ids = self._kept.get(prompts.fingerprint)
+        if ids is None:
+            ids = _ids(self._storage, prompts)
+        with self._lock:
+            self._kept[prompts.fingerprint] = ids
+            self._kept.move_to_end(prompts.fingerprint)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return find_item(self._storage, manifests, item_id, ids)
+
+
+def find_item(
+    storage: Storage, manifests: Mapping[StageName, Manifest], item_id: str, ids: pl.DataFrame | None = None
+) -> Item:
     """Return a prompt with everything that a round made of it.
+
+    Args:
+        storage: holds the tables.
+        manifests: of the stages of the round.
+        item_id: of the prompt.
+        ids: columns `item_id` and `place` of all prompts; None reads them.
 
     Raises:
         MissingObjectError: the round has no such prompt.
         DamagedArtifactError: a shard is missing or cannot be read.
     """
     prompts = manifests.get(StageName.PROMPTS)
-    known = prompts is not None and len(item_id) <= _LONGEST_ID
-    places = _rows(storage, prompts, None, item_id, only=("item_id",)) if prompts is not None and known else []
+    places: list[int] = []
+    if prompts is not None and len(item_id) <= _LONGEST_ID:
+        known = ids if ids is not None else _ids(storage, prompts)
+        places = known.filter(pl.col("item_id") == item_id)[PLACE].to_list()
     if prompts is None or not places:
         raise missing("item", item_id[:_LONGEST_ID], "Choose one from the gallery of a round")
-    shard = shard_of(prompts, places[0][PLACE])
+    shard = shard_of(prompts, places[0])
     name = prompts.shards[shard].name
 
     def of(stage: StageName) -> list[dict[str, Any]]:
@@ -78,12 +117,14 @@ def find_item(storage: Storage, manifests: Mapping[StageName, Manifest], item_id
     return Item(prompt, variants, of(StageName.QUESTIONS), next(iter(of(StageName.PAIRS)), None))
 
 
-def _rows(
-    storage: Storage, manifest: Manifest, shard: int | None, item_id: str, only: tuple[str, ...] = ()
-) -> list[dict[str, Any]]:
-    """Return the rows of an item, from one shard or from all; `only` limits the columns."""
+def _ids(storage: Storage, prompts: Manifest) -> pl.DataFrame:
+    """Return the id and the place of every prompt."""
+    return collected(prompts, lazy_rows(storage, prompts).select(PLACE, "item_id"))
+
+
+def _rows(storage: Storage, manifest: Manifest, shard: int | None, item_id: str) -> list[dict[str, Any]]:
+    """Return the rows of an item, from one shard or from all."""
     if not manifest.shards:
         return []
     lazy = lazy_rows(storage, manifest, shard).filter(pl.col("item_id") == item_id)
-    shown = lazy.select(PLACE, *only) if only else lazy.drop(_NOT_SHOWN, strict=False)
-    return collected(manifest, shown).to_dicts()
+    return collected(manifest, lazy.drop(_NOT_SHOWN, strict=False)).to_dicts()

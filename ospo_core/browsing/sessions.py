@@ -17,7 +17,7 @@ import polars as pl
 from ospo_core.artifacts.ids import derive_seed
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.artifacts.storage import Storage
-from ospo_core.browsing.comparisons import DRAWN, paired_places
+from ospo_core.browsing.comparisons import DRAWN, compares, paired_places
 from ospo_core.browsing.library import missing
 from ospo_core.browsing.rows import PLACE, collected, lazy_rows
 from ospo_core.evaluation.people import PREFERENCE, QUESTION, Label, Task
@@ -120,7 +120,7 @@ def _questions(storage: Storage, manifest: Manifest, seed: int) -> list[Asked]:
 def _question_rows(storage: Storage, manifest: Manifest) -> pl.DataFrame:
     """Return a row per question about a picture of parent and child: `DRAWN`, model, prompt, question, p_yes, p_no."""
     columns = [*DRAWN, "model", "prompt"]
-    if not manifest.shards:
+    if not compares(manifest):
         return pl.DataFrame(schema=dict.fromkeys([PLACE, *columns, "question", "p_yes", "p_no"], pl.Null))
     lazy = lazy_rows(storage, manifest).filter(pl.col("model").is_in([PARENT, CHILD]))
     lazy = lazy.filter(pl.col("answers").list.len() > 0).select(PLACE, *columns, "answers").explode("answers")

@@ -336,11 +336,12 @@ class BenchmarkConfig(Options):
 class PromotionConfig(Options):
     """When the trained model becomes the current model (docs/architecture.md, decision 8)."""
 
-    metric: Literal["auto", "oracle", "vqa", "people"] = Field(
+    metric: Literal["auto", "oracle", "vqa", "people", "benchmark"] = Field(
         "auto",
         description="auto: the oracle if there is one, otherwise vqa: the share of pictures of which "
         "`evaluation.judge` answers every question with yes. people: blind answers given in `ospo browse`; a round "
-        "waits for them, and running it again decides.",
+        "waits for them, and running it again decides. benchmark: parent and child are scored as section `benchmark` "
+        "says.",
     )
     people_prompts: Positive = Field(
         100, description="metric=people: held-out prompts that people judge before they decide; a choice."

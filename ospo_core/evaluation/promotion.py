@@ -18,6 +18,9 @@ from ospo_core.schema import ALL, CHILD, PARENT
 
 Row = Mapping[str, Any]
 
+BENCHMARK = "benchmark"
+"""Value of `promotion.metric`: a benchmark decides, see `ospo_core.evaluation.benchmark_gate`."""
+
 
 class GroupFigures(BaseModel):
     """Accuracy before and after training in one group of prompts; shares from 0 to 1 with 95 % intervals.
@@ -82,7 +85,10 @@ def metric_column(rows: Sequence[Row], metric: str) -> tuple[str, str]:
             value=metric,
             remedy="Use promotion.metric=vqa (or auto) for models and prompts outside the embedded world",
         )
-    if metric == PEOPLE:  # they decide, and the figures beside their decision are the usual ones
+    if metric in (
+        PEOPLE,
+        BENCHMARK,
+    ):  # these decide, and the figures of held-out prompts beside them are the usual ones
         metric = "auto"
     chosen = ("oracle" if complete else "vqa") if metric == "auto" else metric
     return chosen, f"{chosen}_correct"
@@ -123,7 +129,7 @@ def decide(
 
     (overall,) = grouped(lambda _: ALL)
     categories = grouped(lambda prompt: prompt.category)
-    promote, reason = _explain(overall, categories, config)
+    promote, reason = explain(overall, categories, config, "accuracy")
     judge = judge_in_words(metric, judged_by)
     return Decision(
         promote=promote,
@@ -158,7 +164,9 @@ def evaluation_extra(
         "decision": decision.model_dump(mode="json"),
         "judge": {label: quality.model_dump(mode="json") for label, quality in qualities.items() if quality},
     }
-    return await_people(extra, promotion.people_prompts) if promotion.metric == PEOPLE else extra
+    if promotion.metric != PEOPLE:
+        return extra
+    return await_people(extra, promotion.people_prompts, {row["item_id"]: row["category"] for row in parents})
 
 
 def _paired_prompts(parents: Sequence[Row], children: Sequence[Row], column: str) -> list[_Prompt]:
@@ -208,14 +216,16 @@ def _group_figures(name: str, members: Sequence[_Prompt], resamples: int, seed: 
     )
 
 
-def _explain(overall: GroupFigures, categories: Sequence[GroupFigures], config: PromotionConfig) -> tuple[bool, str]:
-    """Return whether to promote, and why."""
+def explain(
+    overall: GroupFigures, categories: Sequence[GroupFigures], config: PromotionConfig, measure: str
+) -> tuple[bool, str]:
+    """Return whether to promote, and why; `measure` is what the figures are, as the subject of a sentence."""
     interval = f"[{100 * overall.difference_low:+.1f}, {100 * overall.difference_high:+.1f}]"
     if overall.difference == 0:
-        change = f"accuracy stayed at {100 * overall.child:.1f} %"
+        change = f"{measure} stayed at {100 * overall.child:.1f} %"
     else:
         verb, by = "rose" if overall.difference > 0 else "fell", _points(abs(overall.difference))
-        change = f"accuracy {verb} from {100 * overall.parent:.1f} % to {100 * overall.child:.1f} %, by {by}"
+        change = f"{measure} {verb} from {100 * overall.parent:.1f} % to {100 * overall.child:.1f} %, by {by}"
     if overall.difference_low <= config.margin:
         margin = f"does not lie above the margin of {_points(config.margin)}"
         return False, f"{change}, and the 95 % interval of the change, {interval}, {margin}"
@@ -223,7 +233,7 @@ def _explain(overall: GroupFigures, categories: Sequence[GroupFigures], config: 
     if not fallen:
         return True, f"{change}; 95 % interval {interval}"
     names = ", ".join(f"{group.name} by {_points(-group.difference)}" for group in fallen)
-    return False, f"accuracy fell in {names}; at most {_points(config.max_category_drop)} is allowed"
+    return False, f"{measure} fell in {names}; at most {_points(config.max_category_drop)} is allowed"
 
 
 def _points(share: float) -> str:

@@ -85,6 +85,16 @@ def verdict(decision: Mapping[str, Any]) -> str:
     return "promoted" if decision["promote"] else "waiting" if decision.get("waiting") else "refused"
 
 
+def measure(decision: Mapping[str, Any], where: str = "") -> str:
+    """Return what the figures of a decision are, in words: `Accuracy by oracle`, or `Score on the benchmark geneval`.
+
+    `where` says of an accuracy on what it was measured.
+    """
+    if decision["metric"] == "benchmark":
+        return f"Score on {decision['judge']}"
+    return f"Accuracy{where} by {decision['metric']}"
+
+
 def group_name(name: str) -> str:
     """Return the name of a group of held-out prompts in words; `all` is the whole set."""
     return "all prompts" if name == ALL else human(name)

@@ -89,12 +89,27 @@ def decision_view(extra: Mapping[str, Any]) -> dict[str, Any] | None:
     if not decision:
         return None
     groups = [decision["overall"], *decision["categories"]]
+    held_out = extra.get("held_out")
     return {
-        "judge": _JUDGES[decision["metric"]],
+        "judge": _JUDGES.get(decision["metric"], ""),
         **decision,
         "groups": groups,
         "chart": plots.picture(plots.accuracy_chart(groups)),
+        "gate": extra.get("gate"),
+        "held_out": {
+            **held_out,
+            "groups": [held_out["overall"], *held_out["categories"]],
+            "chart": None,  # one chart is that of what decided
+        }
+        if held_out
+        else None,
     }
+
+
+def held_out_figures(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the figures of held-out prompts: the decision, or what stands beside it where a benchmark decided."""
+    figures: Mapping[str, Any] = extra.get("held_out") or extra["decision"]
+    return figures
 
 
 def _accuracy(extra: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -150,9 +165,9 @@ def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str,
     manifest = manifests.get(StageName.EVALUATION)
     if manifest is None or not manifest.extra.get("decision"):
         return None
-    metric = manifest.extra["decision"]["metric"]
-    groups = collect.comparisons(storage, manifest, f"{metric}_correct", seed, EXAMPLES)
-    judge = manifest.extra["decision"].get("judge", _JUDGES[metric])
+    figures = held_out_figures(manifest.extra)
+    groups = collect.comparisons(storage, manifest, f"{figures['metric']}_correct", seed, EXAMPLES)
+    judge = figures.get("judge") or _JUDGES[figures["metric"]]
     return {"groups": groups, "total": sum(group.count for group in groups), "judge": judge}
 
 

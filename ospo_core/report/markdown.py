@@ -208,7 +208,8 @@ def _accuracy_table(decision: Mapping[str, Any]) -> list[str]:
         change = f"{formats.points(group['difference'])} ({' to '.join(ends)})"
         name = escaped(formats.group_name(group["name"]))
         rows.append([name, formats.whole(group["prompts"]), _share(group, "parent"), _share(group, "child"), change])
-    heads = [f"By {decision['metric']}", "prompts", "before (95 %)", "after (95 %)", "difference in points (95 %)"]
+    by = formats.measure(decision) if decision["metric"] == "benchmark" else f"By {decision['metric']}"
+    heads = [escaped(by), "prompts", "before (95 %)", "after (95 %)", "difference in points (95 %)"]
     return markdown_table(heads, rows, figures=(1, 2, 3, 4))
 
 

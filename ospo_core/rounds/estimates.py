@@ -15,10 +15,13 @@ from ospo_core.config import RoundConfig
 from ospo_core.config.bounds import Positive
 from ospo_core.config.sections import Section
 from ospo_core.errors import ConfigError
+from ospo_core.evaluation.benchmarks.prompts import load_benchmark
+from ospo_core.evaluation.benchmarks.protocol import protocol_of
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.writing import OVERSAMPLING
 from ospo_core.rounds.lineage import ancestors
 from ospo_core.schema import PERTURBATIONS, StageName
+from ospo_core.stages.benchmark_gate import is_gate
 
 QUESTIONS_PER_PROMPT = 6
 """Questions about one prompt; an assumption: two objects with an attribute each, a number, a relation."""
@@ -63,6 +66,8 @@ class Work(Section):
 def expected_work(config: RoundConfig) -> dict[StageName, Work]:
     """Return the work of every stage of a round from nothing; `evaluation` counts parent and child.
 
+    If a benchmark is the gate, its pictures count like held-out ones, those of the parent too.
+
     Held-out prompts that are not there yet count as `evaluation.limit`.
     """
     prompts = sum(config.prompts.quotas.values())
@@ -75,7 +80,7 @@ def expected_work(config: RoundConfig) -> dict[StageName, Work]:
     pairs = PAIRS * prompts
     picture = config.speeds.picture_bytes or 0
     training = config.training
-    held_out = _held_out(config) * config.evaluation.samples * 2
+    held_out = _held_out(config) * config.evaluation.samples * 2 + _gate_pictures(config)
     return {
         StageName.PROMPTS: Work(
             tokens=round(prompts * OVERSAMPLING * ANSWER_TOKENS["prompt"]), bytes=prompts * ROW_BYTES
@@ -139,6 +144,14 @@ def _held_out(config: RoundConfig) -> int:
         return len(load_evaluation_prompts(config.evaluation))
     except ConfigError:
         return config.evaluation.limit
+
+
+def _gate_pictures(config: RoundConfig) -> int:
+    """Return the number of pictures of parent and child on the benchmark that is the gate; 0 where none is."""
+    if not is_gate(config):
+        return 0
+    prompts = load_benchmark(config.benchmark, config.evaluation)
+    return 2 * len(prompts) * protocol_of(config.benchmark, config.evaluation).samples
 
 
 def _stated_seconds(config: RoundConfig, work: Work) -> float | None:

@@ -16,8 +16,9 @@ from ospo_core.evaluation.people_gate import WAITING, awaits_people, decided_by_
 from ospo_core.rounds.lineage import promotes
 from ospo_core.rounds.records import read_record, stage_records
 from ospo_core.rounds.round import Round
-from ospo_core.schema import StageName
+from ospo_core.schema import CHILD, PARENT, StageName
 from ospo_core.stages import StageRun
+from ospo_core.stages.benchmark_gate import gate_name
 from ospo_core.stages.model_ref import ModelPointer, Promotion, current_model, promote, trained
 from ospo_core.stages.partial import chosen_items
 from ospo_core.stages.run import find
@@ -35,7 +36,8 @@ class StagePlan(Section):
         fingerprint: identity of the result, empty if not known yet.
         shards_done: number of shards that an interrupted run has published.
         rows: number of rows of a cached result.
-        note: why it is damaged, that a refresh was requested, or which attempt counts.
+        note: why it is damaged, that a refresh was requested, which attempt counts, or how far the benchmark is that
+            is the gate.
     """
 
     stage: StageName
@@ -51,11 +53,15 @@ def plan_round(round: Round, refresh: Collection[StageName] = ()) -> tuple[list[
     plans: list[StagePlan] = []
     manifests: dict[StageName, Manifest] = {}
     for name, stage in round.stages.items():
+        gate, measured = _gate(round, manifests) if round.is_gated and name is StageName.EVALUATION else ("", True)
         if any(needed not in manifests for needed in stage.reads):
-            plans.append(StagePlan(stage=name, status="waits"))
+            plans.append(StagePlan(stage=name, status="waits", note=gate))
+            continue
+        if not measured:
+            plans.append(StagePlan(stage=name, status="run", note=gate))
             continue
         plan, manifest = _plan_stage(round.bind(name, manifests), name in refresh)
-        plans.append(plan)
+        plans.append(plan.model_copy(update={"note": ", ".join(word for word in (gate, plan.note) if word)}))
         if manifest is not None:
             manifests[name] = manifest
     return plans, manifests
@@ -206,6 +212,13 @@ def _child(manifests: Mapping[StageName, Manifest]) -> ModelPointer:
         training=training.fingerprint,
         evaluation=evaluation.fingerprint,
     )
+
+
+def _gate(round: Round, manifests: Mapping[StageName, Manifest]) -> tuple[str, bool]:
+    """Return how far the benchmark is that is the gate, in words, and whether parent and child are measured."""
+    done = {label: one.scores() is not None for label, one in round.benchmarks(manifests).items()}
+    states = [f"{label} {'measured' if done.get(label) else 'to be measured'}" for label in (PARENT, CHILD)]
+    return f"gate {gate_name(round.config)}: {', '.join(states)}", done.get(CHILD, False) and done[PARENT]
 
 
 def _plan_stage(run: StageRun, refresh: bool) -> tuple[StagePlan, Manifest | None]:

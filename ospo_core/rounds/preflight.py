@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ospo_core.errors import ConfigError, OspoError, StageError, TrainingError
+from ospo_core.evaluation.benchmarks.prompts import load_benchmark
 from ospo_core.evaluation.judges import WITHOUT_PROBABILITIES
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.prompts.decomposing import decompose_prompts
@@ -24,7 +25,8 @@ from ospo_core.prompts.families import family
 from ospo_core.prompts.perturbing import perturb_prompts
 from ospo_core.prompts.writing import write_prompts
 from ospo_core.rounds.round import Round
-from ospo_core.schema import SubCategory
+from ospo_core.schema import PARENT, StageName, SubCategory
+from ospo_core.stages.benchmark_gate import gate_fields, gate_name
 from ospo_core.stages.judge import find_judge
 from ospo_core.stages.model_ref import model_folder
 
@@ -154,12 +156,19 @@ def check_storage(round: Round) -> str:
 
 
 def check_held_out(round: Round) -> str:
-    """Return the number of held-out prompts.
+    """Return the number of held-out prompts, and of those of the benchmark that is the gate, if one is.
 
     Raises:
-        ConfigError: they cannot be read.
+        ConfigError: they cannot be read, or the benchmark cannot be the gate.
+        ModelError: an evaluator of the benchmark is not to be found.
     """
-    return f"{len(load_evaluation_prompts(round.config.evaluation))} from {round.config.evaluation.prompts}"
+    config = round.config
+    found = f"{len(load_evaluation_prompts(config.evaluation))} from {config.evaluation.prompts}"
+    if not round.is_gated:
+        return found
+    gate_fields(config)
+    round.benchmarks({})[PARENT].stage(StageName.EVALUATION).judge(config, round.storage, round.model)
+    return f"{found}; gate: {len(load_benchmark(config.benchmark, config.evaluation))} of {gate_name(config)}"
 
 
 def check_judge(round: Round) -> str:

@@ -13,12 +13,13 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.artifacts.tables import load_shard_entry
 from ospo_core.config import RoundConfig, change_config
 from ospo_core.errors import ConfigError, DamagedArtifactError, StageError
-from ospo_core.schema import StageName
+from ospo_core.schema import CHILD, PARENT, StageName
 from ospo_core.stages import STAGES, Stage, StageRun
 from ospo_core.stages.attempts import Attempt, stage_record
 from ospo_core.stages.benchmark import BENCHMARK
+from ospo_core.stages.benchmark_gate import is_gate, unmeasured
 from ospo_core.stages.evaluation import MODEL_EVALUATION
-from ospo_core.stages.model_ref import ModelRef
+from ospo_core.stages.model_ref import ModelRef, trained_model
 from ospo_core.stages.resources import Resources, shared_resources
 from ospo_core.stages.training import IMPORTED_ONLY
 
@@ -83,10 +84,49 @@ class Round:
             return self.recorded_id
         stages = self.stages.values()
         fields = [[stage.name, stage.fields(self.config)] for stage in stages]
-        judges = [stage.judge(self.config, self.storage, self.model) for stage in stages]
+        judges = [stage.judge(self.config, self.storage, self.model) for stage in self._judging]
         parts: list[Any] = [self.kind, fields, self.model.digest, self.config.model.family, self.config.model.dtype]
         parts += [judge.identity() for judge in judges if judge is not None]
         return digest_of(parts)[:_ID_DIGITS]
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether a benchmark decides about the model that this round trains."""
+        return self.kind == "round" and is_gate(self.config)
+
+    @property
+    def _judging(self) -> list[Stage]:
+        """The stages whose judges belong to the identity of the round."""
+        scores = [BENCHMARK[StageName.EVALUATION]] if self.is_gated else []
+        return [*self.stages.values(), *scores]
+
+    def benchmarks(self, upstream: Mapping[StageName, Manifest]) -> dict[str, Round]:
+        """Return the benchmark that is the gate, of `parent`, and once there is a training of `child`."""
+        models = {PARENT: self.model}
+        if StageName.TRAINING in upstream:
+            models[CHILD] = trained_model(upstream[StageName.TRAINING])
+        return {label: replace(self, model=one, kind="benchmark", recorded_id="") for label, one in models.items()}
+
+    def scores(self) -> Manifest | None:
+        """Return the scores of a benchmark, or None if it has not run.
+
+        Raises:
+            DamagedArtifactError: its manifest is damaged.
+        """
+        pictures = self.bind(StageName.IMAGES, {}).find(verify=False)
+        if pictures is None:
+            return None
+        return self.bind(StageName.EVALUATION, {StageName.IMAGES: pictures}).find(verify=False)
+
+    def measured(self, upstream: Mapping[StageName, Manifest]) -> tuple[Manifest, Manifest] | None:
+        """Return the scores of parent and child on the benchmark that is the gate, or None until both are there.
+
+        Raises:
+            DamagedArtifactError: one of their manifests is damaged.
+        """
+        found = {label: one.scores() for label, one in self.benchmarks(upstream).items()}
+        before, after = found.get(PARENT), found.get(CHILD)
+        return (before, after) if before is not None and after is not None else None
 
     def bind(self, name: StageName, upstream: Mapping[StageName, Manifest], attempt: Attempt | None = None) -> StageRun:
         """Return a stage of this round, in the attempt that counts or in a new one.
@@ -101,7 +141,8 @@ class Round:
 
         Raises:
             ConfigError: the request does not fit the stage.
-            StageError: some items are to be recomputed, and there is no result yet.
+            StageError: some items are to be recomputed, and there is no result yet; or a benchmark decides, and parent
+                and child have not been measured.
             DamagedArtifactError: the record of the stage is damaged.
         """
         ordinary = self._bind(name, upstream, None)
@@ -113,6 +154,11 @@ class Round:
 
     def _bind(self, name: StageName, upstream: Mapping[StageName, Manifest], attempt: Attempt | None) -> StageRun:
         config = change_config(self.config, attempt.overrides) if attempt is not None else self.config
+        measured = None
+        if self.is_gated and name is StageName.EVALUATION:
+            measured = self.measured(upstream)
+            if measured is None:
+                raise unmeasured(config)
         return StageRun.bind(
             self.stage(name),
             config,
@@ -122,6 +168,7 @@ class Round:
             resources=self.resources,
             attempt=attempt,
             round_id=self.id,
+            measured=measured,
         )
 
     def _next_attempt(self, last: StageRun, wanted: Attempt) -> StageRun:

@@ -17,7 +17,7 @@ import yaml
 from ospo_core.artifacts.manifest import Manifest
 from ospo_core.config.sections import EMBEDDED
 from ospo_core.errors import ConfigError
-from ospo_core.report.formats import escaped, human, markdown_table, percent, reasons, whole
+from ospo_core.report.formats import escaped, human, markdown_table, measure, percent, reasons, whole
 from ospo_core.schema import StageName
 from ospo_core.sharing import Part
 from ospo_core.sharing.features import features_of_card
@@ -289,7 +289,7 @@ def _figures(evaluation: Manifest | None) -> list[str]:
         for group in (*decision["categories"], decision["overall"])
     ]
     return [
-        f"Accuracy on held-out prompts, by {escaped(str(decision['metric']))}: {escaped(decision['reason'])}.",
+        f"{escaped(measure(decision, ' on held-out prompts,'))}: {escaped(decision['reason'])}.",
         "",
         *markdown_table(["Category", "Prompts", "Parent", "This model"], rows, figures=[1, 2, 3]),
         "",

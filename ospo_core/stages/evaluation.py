@@ -22,6 +22,7 @@ from ospo_core.evaluation.prompts import EvalPrompt, load_evaluation_prompts
 from ospo_core.evaluation.statistics import wilson_interval
 from ospo_core.schema import ALL, CHILD, PARENT, StageName, table_from_rows
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage, shard_name
+from ospo_core.stages.benchmark_gate import decision_extra, gate_fields
 from ospo_core.stages.heldout_questions import ASKED_WHOLE, asking_fields, heldout_questions
 from ospo_core.stages.judge import Judge, find_judge, judge_of, open_judge
 from ospo_core.stages.model_ref import ModelRef, trained_model
@@ -89,6 +90,10 @@ class EvaluationStage(Stage):
 
         The judge is an ingredient by its identity, see `judge`; how questions are written counts if any are.
         """
+        return {**self.own_fields(config), **gate_fields(config)}
+
+    def own_fields(self, config: RoundConfig) -> dict[str, Any]:
+        """Return the fields without those of a benchmark that is the gate."""
         prompts = load_evaluation_prompts(config.evaluation)
         asking = {} if all(prompt.questions for prompt in prompts) else {"asking": asking_fields(config)}
         return {
@@ -164,7 +169,7 @@ class EvaluationStage(Stage):
         """Return the decision and the judge's quality, and which models were compared."""
         before, after = ([row for row in rows if row["model"] == label] for label in self.labels)
         decided = evaluation_extra(before, after, run.config.evaluation, run.config.promotion, judged_by)
-        return {**decided, **{label: self.model_of(run, label).digest for label in self.labels}}
+        return {**decision_extra(run, decided), **{label: self.model_of(run, label).digest for label in self.labels}}
 
     def model_of(self, run: StageRun, label: str) -> ModelRef:
         """Return the model with this label."""
@@ -179,7 +184,7 @@ class ModelEvaluationStage(EvaluationStage):
 
     def fields(self, config: RoundConfig) -> dict[str, Any]:
         """Return the fields of `EvaluationStage` without the gate's settings."""
-        return {**super().fields(config), "promotion": None}
+        return {**self.own_fields(config), "promotion": None}
 
     def extra(self, run: StageRun, rows: Sequence[Row], judged_by: JudgedBy) -> dict[str, Any]:
         """Return the accuracy of every category, by the oracle if there is one, else by the judge."""

@@ -56,6 +56,7 @@ class StageRun:
         base: fingerprint of the ordinary result.
         round_id: the round in whose record the result is noted; empty for none.
         judge: who judges held-out pictures; None for stages that judge none.
+        measured: scores of parent and child on the benchmark that is the gate of the round; None where none is.
     """
 
     stage: Stage
@@ -70,6 +71,7 @@ class StageRun:
     base: str = ""
     round_id: str = ""
     judge: Judge | None = None
+    measured: tuple[Manifest, Manifest] | None = None
 
     @classmethod
     def bind(
@@ -99,6 +101,9 @@ class StageRun:
         judge = stage.judge(config, storage, model)
         if judge is not None:
             ingredients["judge"] = judge.identity()
+        measured: tuple[Manifest, Manifest] | None = others.get("measured")
+        if measured is not None:
+            ingredients["benchmark"] = [content_of(one) for one in measured]
         attempt: Attempt | None = others.get("attempt")
         if attempt is not None:
             ingredients["redo"] = attempt.ingredients()

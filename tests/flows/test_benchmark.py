@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,29 @@ LINES = [
 @pytest.fixture(autouse=True)
 def server(prefect_server: str) -> Iterator[None]:
     yield
+
+
+def test_two_models_that_draw_the_same_have_folders_of_their_own(tmp_path: Path) -> None:
+    """A copy of a model under another path; and one whose weights differ where no picture shows it."""
+    (tmp_path / "evaluation_metadata.jsonl").write_text(LINES[0], encoding="utf-8")
+    first = make_tiny_janus(tmp_path / "model", seed=0)
+    copy, other = (shutil.copytree(first, tmp_path / name) for name in ("copy", "other"))
+    config_file = other / "generation_config.json"
+    config_file.write_text(
+        config_file.read_text(encoding="utf-8").replace("{", '{"max_length": 77,', 1), encoding="utf-8"
+    )
+    section = {"name": "geneval", "prompts": str(tmp_path), "samples": 1, "detector": "embedded:shapes"}
+    for number, second in enumerate((copy, other)):
+        config = small_round(tmp_path, model={"path": str(second)}, benchmark=section)
+        result = benchmark(config, against=str(first))
+        prompts = load_benchmark(config.benchmark, config.evaluation)
+        storage, out = Storage(config.storage.root), tmp_path / f"out{number}"
+        assert write_folder(storage, config, prompts, result.measured, out) == []
+        before, after = (one.model[:12] for one in result.measured)
+        expected = {before, f"{after}-again"} if second is copy else {before, after}
+        assert {path.name for path in out.iterdir()} == expected and len(expected) == 2
+        assert [one["digest"][:12] for one in result.page["models"]] == [before, after]
+        assert all(len(list((out / name).rglob("*.png"))) == 1 for name in expected)
 
 
 def test_two_models_on_a_benchmark(tmp_path: Path) -> None:

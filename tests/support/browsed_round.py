@@ -40,19 +40,19 @@ class BrowsedRound:
         return self.manifests[StageName.EVALUATION].fingerprint
 
 
-def browsed_round(storage: Storage, swapped: bool = False) -> BrowsedRound:
-    """Publish the round; `swapped` gives the pictures of the parent to the child and the reverse."""
+def browsed_round(storage: Storage, swapped: bool = False, shard: int = SHARD) -> BrowsedRound:
+    """Publish the round, `shard` prompts to a shard; `swapped` exchanges the pictures of parent and child."""
     rng = random.Random(11)
     rows = [pair_row(rng, index) for index in range(PROMPTS)]
     rows[3] |= {"prompt": HOSTILE, "negative_prompt": HOSTILE.replace("1", "2")}
     paired = [row for index, row in enumerate(rows) if index % 10 != UNPAIRED]
     tables: dict[StageName, list[list[Row]]] = {
-        StageName.PROMPTS: _shards([[_prompt(row)] for row in rows]),
-        StageName.PERTURBATIONS: _shards([[_perturbation(row)] for row in rows]),
-        StageName.QUESTIONS: _shards([_questions(row) for row in rows]),
-        StageName.IMAGES: _shards([_images(row) for row in rows]),
-        StageName.SCORES: _shards([_scores(row, row in paired) for row in rows]),
-        StageName.PAIRS: _shards([[row] if row in paired else [] for row in rows]),
+        StageName.PROMPTS: _shards([[_prompt(row)] for row in rows], shard),
+        StageName.PERTURBATIONS: _shards([[_perturbation(row)] for row in rows], shard),
+        StageName.QUESTIONS: _shards([_questions(row) for row in rows], shard),
+        StageName.IMAGES: _shards([_images(row) for row in rows], shard),
+        StageName.SCORES: _shards([_scores(row, row in paired) for row in rows], shard),
+        StageName.PAIRS: _shards([[row] if row in paired else [] for row in rows], shard),
         StageName.TRAINING: [metrics_rows(rng, 12)],
         StageName.EVALUATION: _evaluation(swapped),
     }
@@ -72,9 +72,9 @@ def browsed_round(storage: Storage, swapped: bool = False) -> BrowsedRound:
     return BrowsedRound(storage, manifests, paired)
 
 
-def _shards(items: Sequence[list[Row]]) -> list[list[Row]]:
-    """Rows of items, cut into shards of `SHARD` items."""
-    cut = [items[start : start + SHARD] for start in range(0, len(items), SHARD)]
+def _shards(items: Sequence[list[Row]], size: int) -> list[list[Row]]:
+    """Rows of items, cut into shards of `size` items."""
+    cut = [items[start : start + size] for start in range(0, len(items), size)]
     return [[row for rows in part for row in rows] for part in cut]
 
 

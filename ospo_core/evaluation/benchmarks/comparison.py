@@ -16,8 +16,13 @@ SUMMARY = "benchmark"
 """Name in the `extra` of scores of their summary."""
 
 
-def page_of(storage: Storage, measured: Sequence[tuple[str, Manifest]]) -> dict[str, Any]:
-    """Return what to show of the scores of one model, or of two: `measured` has their names, the later one last.
+def page_of(storage: Storage, measured: Sequence[tuple[str, Manifest]], digests: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what to show of the scores of one model, or of two.
+
+    Args:
+        storage: holds the scores.
+        measured: names of the models and their scores, the later one last.
+        digests: of the models; empty for those that the scores name, which is the first of several that drew the same.
 
     Raises:
         ConfigError: two models have no scored prompt in common.
@@ -32,12 +37,14 @@ def page_of(storage: Storage, measured: Sequence[tuple[str, Manifest]]) -> dict[
     models = [
         {
             "name": name,
-            "digest": summary["model"],
+            "digest": digest,
             "groups": summary["groups"],
             "drops": dict(manifest.drops),
             "pictures": manifest.items_in,
         }
-        for (name, manifest), summary in zip(measured, summaries, strict=True)
+        for (name, manifest), summary, digest in zip(
+            measured, summaries, digests or [summary["model"] for summary in summaries], strict=True
+        )
     ]
     shown = {group for one in models for group in one["groups"]}
     return {

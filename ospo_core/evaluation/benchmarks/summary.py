@@ -24,7 +24,7 @@ Groups = dict[str, dict[str, float]]
 """Category to prompt to mean score over its pictures."""
 
 
-def summarise(benchmark: str, rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(benchmark: str, rows: Sequence[Row], whole: bool = False) -> dict[str, Any]:
     """Return, for every category and where there is one for the whole, prompts, mean score and 95 % interval.
 
     The whole is the mean over GenEval's categories, and over the prompts elsewhere; T2I-CompBench has none. Scores of
@@ -33,40 +33,49 @@ def summarise(benchmark: str, rows: Sequence[Row]) -> dict[str, Any]:
     Args:
         benchmark: name of the protocol.
         rows: of table `benchmark`; those without a score are left out.
+        whole: give T2I-CompBench the mean over its categories as the whole, as GenEval has it.
     """
     groups = _groups(benchmark, rows)
     binary = all(row["score"] in (0.0, 1.0) for row in rows if row["score"] is not None)
     found = {name: _group([list(values.values())], binary) for name, values in sorted(groups.items()) if values}
-    whole = _whole(benchmark, rows, groups)
-    if whole and any(whole):
-        found[ALL] = _group(whole, binary and len(whole) == 1)
+    all_of_it = _whole(benchmark, rows, groups, whole)
+    if all_of_it and any(all_of_it):
+        found[ALL] = _group(all_of_it, binary and len(all_of_it) == 1)
     return {"groups": found, "binary": binary}
 
 
-def difference(benchmark: str, before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict[str, float]]:
+def difference(
+    benchmark: str, before: Sequence[Row], after: Sequence[Row], resamples: int = RESAMPLES, whole: bool = False
+) -> dict[str, dict[str, float]]:
     """Return the mean of `after - before` by category, paired by prompt, with its 95 % bootstrap interval.
 
-    Prompts without a score on either side are left out on both.
+    Prompts without a score on either side are left out on both; `whole` is that of `summarise`.
 
     Raises:
         ConfigError: the two have no prompt in common.
     """
-    known = {row["item_id"] for row in before if row["score"] is not None}
-    known &= {row["item_id"] for row in after if row["score"] is not None}
-    if not known:
+    first, second = paired(before, after)
+    if not first:
         raise ConfigError("the two models have no scored prompt in common", field="--against", remedy="Run both again")
-    first, second = ([row for row in rows if row["item_id"] in known] for rows in (before, after))
     one, two = _groups(benchmark, first), _groups(benchmark, second)
     changes = {
         name: {item: two[name][item] - value for item, value in values.items() if item in two.get(name, {})}
         for name, values in one.items()
     }
-    found = {name: _change([list(values.values())]) for name, values in sorted(changes.items()) if values}
-    wholes = _whole(benchmark, first, one), _whole(benchmark, second, two)
+    found = {name: _change([list(values.values())], resamples) for name, values in sorted(changes.items()) if values}
+    wholes = _whole(benchmark, first, one, whole), _whole(benchmark, second, two, whole)
     if all(wholes):
         pairs = zip(*wholes, strict=True)
-        found[ALL] = _change([[b - a for a, b in zip(x, y, strict=True)] for x, y in pairs])
+        found[ALL] = _change([[b - a for a, b in zip(x, y, strict=True)] for x, y in pairs], resamples)
     return found
+
+
+def paired(before: Sequence[Row], after: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows of both models about the prompts that have a score on both sides."""
+    known = {row["item_id"] for row in before if row["score"] is not None}
+    known &= {row["item_id"] for row in after if row["score"] is not None}
+    first, second = ([row for row in rows if row["item_id"] in known] for rows in (before, after))
+    return first, second
 
 
 def stratified_interval(groups: Iterable[Sequence[float]], resamples: int = RESAMPLES, seed: int = _SEED) -> Interval:
@@ -94,11 +103,11 @@ def _groups(benchmark: str, rows: Sequence[Row]) -> Groups:
     return {name: {item: fmean(values) for item, values in sorted(items.items())} for name, items in scores.items()}
 
 
-def _whole(benchmark: str, rows: Sequence[Row], groups: Groups) -> list[list[float]]:
+def _whole(benchmark: str, rows: Sequence[Row], groups: Groups, always: bool) -> list[list[float]]:
     """Return the prompts' scores whose mean, or the mean of whose means, is the score of the whole; empty for none."""
-    if benchmark == T2I_COMPBENCH:
+    if benchmark == T2I_COMPBENCH and not always:
         return []
-    if benchmark == GENEVAL:
+    if benchmark in (GENEVAL, T2I_COMPBENCH):
         return [list(values.values()) for _, values in sorted(groups.items())]
     scores: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -113,8 +122,8 @@ def _group(groups: Sequence[Sequence[float]], binary: bool) -> dict[str, float]:
     return {"prompts": prompts, "score": mean, "low": interval.low, "high": interval.high}
 
 
-def _change(groups: Sequence[Sequence[float]]) -> dict[str, float]:
-    interval = stratified_interval(groups)
+def _change(groups: Sequence[Sequence[float]], resamples: int) -> dict[str, float]:
+    interval = stratified_interval(groups, resamples)
     mean, prompts = fmean(fmean(group) for group in groups), sum(len(group) for group in groups)
     return {"prompts": prompts, "difference": mean, "low": interval.low, "high": interval.high}
 

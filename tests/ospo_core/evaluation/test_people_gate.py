@@ -65,7 +65,48 @@ def test_the_margin_and_the_number_of_prompts_count(tmp_path: Path) -> None:
     assert verdict(decided_by_people(storage, strict).extra["decision"]) == "refused"
     assert verdict(decided_by_people(storage, evaluation(margin=0.5)).extra["decision"]) == "promoted"
     assert verdict(decided_by_people(storage, strict, wanted=13).extra["decision"]) == "waiting"
-    assert evaluation(wanted=1000).extra["people"] == {"prompts": PROMPTS}
+    assert evaluation(wanted=1000).extra["people"]["prompts"] == PROMPTS
+
+
+def in_categories(drop: float = 0.1, known: bool = True) -> Manifest:
+    """An evaluation of 60 prompts of category `good`, numbered from 0, and 20 of category `poor`, from 100."""
+    sizes = {"good": (0, 60), "poor": (100, 20)}
+    sides = []
+    for label in (PARENT, CHILD):
+        rows = []
+        for category, (start, count) in sizes.items():
+            named = evaluation_rows(label, [True] * count, category)
+            rows += [{**row, "item_id": str(start + number)} for number, row in enumerate(named)]
+        sides.append(rows)
+    promotion = PromotionConfig(metric="people", people_prompts=1, max_category_drop=drop)
+    extra = evaluation_extra(sides[0], sides[1], EvaluationConfig(bootstrap=50), promotion)
+    if not known:
+        extra["people"].pop("categories")  # as an earlier version wrote it
+    return made(StageName.EVALUATION, 8, **extra)
+
+
+@pytest.mark.parametrize(
+    ("poor", "drop", "known", "expected"),
+    [
+        (["parent"] * 20, 0.1, True, "refused"),  # Wilson's upper end for 0 of 20 is 16.1 %
+        (["parent"] * 20, 0.7, True, "promoted"),  # a net preference of -0.68 is within the drop
+        (["parent"] * 2, 0.1, True, "promoted"),  # 0 of 2: up to 65.8 %, so a drop cannot be told
+        (["parent"] * 6 + ["child"] * 5, 0.0, True, "promoted"),
+        (["tie"] * 20, 0.0, True, "promoted"),
+        ([], 0.0, True, "promoted"),
+        (["parent"] * 20, 0.1, False, "promoted"),
+    ],
+)
+def test_a_category_that_is_worse_for_certain_refuses(
+    tmp_path: Path, poor: list[str], drop: float, known: bool, expected: str
+) -> None:
+    storage, manifest = Storage(str(tmp_path)), in_categories(drop, known)
+    answer(storage, manifest, ["child"] * 60)
+    answer(storage, manifest, poor, first=100)
+    decided = decided_by_people(storage, manifest).extra["decision"]
+    assert verdict(decided) == expected, decided["reason"]
+    if expected == "refused":
+        assert "less than 45.0 % of the prompts: poor in 0.0 % of 20 prompts" in decided["reason"]
 
 
 @pytest.mark.parametrize("metric", ["auto", "oracle", "vqa"])

@@ -217,7 +217,9 @@ def test_two_models_are_compared_by_prompt_and_a_record_keeps_their_results(
     for category in page["categories"]:
         gained = after[category]["score"] - before[category]["score"]
         assert page["difference"][category]["difference"] == pytest.approx(gained)
-    assert {one["model"] for one in page["published"]} == {"Janus-Pro-1B", "Janus-Pro-7B", "OSPO, Janus-Pro-7B"}
+    published = {one["model"]: one["source"] for one in page["published"]}
+    assert set(published) == {f"{way}Janus-Pro-{size}" for way in ("", "OSPO, ") for size in ("1B", "7B")}
+    assert all("arXiv 25" in source and "table" in source for source in published.values())
     assert find_garbage(made.storage, 0.0) == []
 
 
