@@ -55,7 +55,7 @@ class ModelConfig(Options):
         description="`embedded:shapes`, `current`, a local folder in the format of transformers, or, where there is no "
         "such folder, OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face Hub.",
     )
-    family: Literal["shapes", "janus_pro"] = "shapes"
+    family: Literal["shapes", "janus_pro", "emu3"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16 on GPUs: Janus-Pro was trained in it."
