@@ -60,6 +60,18 @@ class ModelConfig(Options):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16 on GPUs: Janus-Pro was trained in it."
     )
+    writer: str | None = Field(
+        None,
+        min_length=1,
+        description="The model that writes prompts, perturbations and questions, as for `path`; none: that of `path`.",
+    )
+    judge: str | None = Field(
+        None,
+        min_length=1,
+        description="The model that answers questions about a round's own pictures, as for `path`; none: that of "
+        "`path`, which draws, is trained, and always gives the log-probabilities. Held-out pictures have "
+        "evaluation.judge.",
+    )
 
 
 class EngineConfig(Options):

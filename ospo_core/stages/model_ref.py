@@ -5,7 +5,9 @@ The current model is named by `models/current.json`, which changes only on promo
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError, field_validator
 
@@ -110,6 +112,57 @@ def starting_model(config: RoundConfig, storage: Storage, download: bool = True)
     folder = resolve_model(config.model.path, download)
     check_folder(folder)
     return ModelRef(digest=model_digest(folder), source=pinned(config.model.path, folder))
+
+
+def named_model(config: RoundConfig, storage: Storage, path: str, option: str, remedy: str) -> ModelRef:
+    """Return the model that an option other than `model.path` names, in the same ways.
+
+    Raises:
+        ModelError: as `starting_model`, with the option and the remedy.
+    """
+    named = config.model.model_copy(update={"path": path})
+    try:
+        return starting_model(config.model_copy(update={"model": named}), storage)
+    except ModelError as error:
+        raise ModelError(error.problem, field=option, value=path, remedy=remedy) from error
+
+
+def role_model(
+    config: RoundConfig, storage: Storage, start: ModelRef, role: Literal["writer", "judge"]
+) -> ModelRef | None:
+    """Return the model that `model.writer` or `model.judge` names; None if the starting model does this, too.
+
+    Raises:
+        ModelError: there is no such model, or it is of another kind than the one that draws.
+    """
+    path: str | None = getattr(config.model, role)
+    if path is None:
+        return None
+    option = f"model.{role}"
+    remedy = "Name a model as for model.path, or none: the model that draws does it then"
+    found = named_model(config, storage, path, option, remedy)
+    kind, drawing = _kind(found, storage), _kind(start, storage)
+    if kind != drawing:
+        raise ModelError(
+            f"its kind is {kind}, that of the model that draws {drawing}, and model.family is the chat format of both",
+            field=option,
+            value=path,
+            remedy="Name a model of the same kind",
+        )
+    return found
+
+
+def _kind(ref: ModelRef, storage: Storage) -> str:
+    """Return the `model_type` of a model."""
+    from ospo_core.models.locate import family_of, resolve_model
+
+    if not ref.source.startswith(STORED):
+        return family_of(resolve_model(ref.source))
+    key = f"{ref.source.removeprefix(STORED)}/config.json"
+    try:
+        return str(json.loads(storage.read(key))["model_type"])
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise damaged(key, "it does not say what kind of model it is") from error
 
 
 def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
