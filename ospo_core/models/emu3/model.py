@@ -19,6 +19,8 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaModel,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,6 +29,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.emu3.checkpoint import END_OF_FRAME, WRAPPER, image_geometry, image_ids
 from ospo_core.models.pictures import to_pixels
+from ospo_core.models.products import reorder_linears
 from ospo_core.models.sequences import encode_texts
 from ospo_core.prompts.families import IMAGE_MARKER, PromptFamily
 
@@ -53,6 +56,7 @@ class Emu3Model(UnifiedModel):
         family: PromptFamily,
         folder: Path = Path(),
     ) -> None:
+        network.model.text_model = _as_llama(network.model.text_model)
         super().__init__(network, tokenizer, family, folder)
         self.ids = image_ids(tokenizer, network, folder)
         self.geometry = image_geometry(network.config)
@@ -60,11 +64,10 @@ class Emu3Model(UnifiedModel):
         consecutive = self.ids.codes == tuple(range(first, first + count))
         self._codes = torch.tensor(self.ids.codes)
         self._columns: slice | torch.Tensor = slice(first, last + 1) if consecutive else self._codes
-        _without_dropout(self.backbone)
 
     @property
     def backbone(self) -> PreTrainedModel:
-        """The language model."""
+        """The language model, a Llama."""
         backbone: PreTrainedModel = self.network.model.text_model
         return backbone
 
@@ -131,23 +134,16 @@ class Emu3Model(UnifiedModel):
 
     @classmethod
     def text_backbone(cls, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-        """Return the language model as a Llama, which it is but for dropout; it shares the weights."""
+        """Return the language model as a Llama that shares its weights and ends at the tokenizer's end token."""
         whole: Any = network
-        text = whole.config.text_config
+        config = _llama_config(whole.config.text_config)
+        config.tie_word_embeddings = whole.lm_head.weight is whole.get_input_embeddings().weight
+        config.dtype = network.dtype
         ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        config = LlamaConfig(
-            **{name: getattr(text, name) for name in _OF_A_LLAMA},
-            tie_word_embeddings=whole.lm_head.weight is whole.get_input_embeddings().weight,
-            dtype=network.dtype,
-            **ends,
-        )
+        config.update(ends)
         with torch.device("meta"):
             llama = LlamaForCausalLM(config)
-        weights = {f"model.{name}": tensor for name, tensor in whole.model.text_model.state_dict().items()}
-        llama.load_state_dict({**weights, "lm_head.weight": whole.lm_head.weight}, assign=True)
-        llama.tie_weights()
-        with network.device:
-            llama.model.rotary_emb = LlamaRotaryEmbedding(config)
+        llama.model, llama.lm_head = _as_llama(whole.model.text_model), whole.lm_head
         llama.generation_config = GenerationConfig(**ends)
         return llama.eval()
 
@@ -170,11 +166,22 @@ _OF_A_LLAMA = (
 """Options of the text model that a Llama has under the same name and with the same meaning."""
 
 
-def _without_dropout(backbone: PreTrainedModel) -> None:
-    """Switch off the dropout with which Emu3 was trained: a log-probability that is trained is the one that was scored.
+def _llama_config(text: PreTrainedConfig) -> LlamaConfig:
+    """Return the configuration of the Llama that a text model is."""
+    return LlamaConfig(**{name: getattr(text, name) for name in _OF_A_LLAMA})
 
-    TRL's trainers of preferences do the same (`disable_dropout`); that of an adapter is a setting of its own.
+
+def _as_llama(text_model: PreTrainedModel) -> LlamaModel:
+    """Return the text model as the Llama that it is but for dropout, with the same weights under the same names.
+
+    So what is made for Llamas serves it too (`decoder.py`, `norms.py`). Without dropout, the log-probabilities that are
+    trained are those that were scored; TRL's trainers of preferences switch it off, too (`disable_dropout`).
     """
-    every: Any = backbone.layers
-    for layer in every:
-        layer.dropout.p = layer.self_attn.attention_dropout = 0.0
+    with torch.device("meta"):
+        llama = LlamaModel(_llama_config(text_model.config))
+    llama.requires_grad_(next(text_model.parameters()).requires_grad)
+    llama.load_state_dict(text_model.state_dict(keep_vars=True), assign=True)
+    with text_model.device:
+        llama.rotary_emb = LlamaRotaryEmbedding(llama.config)
+    reorder_linears(llama)
+    return llama.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import Emu3Processor, LlamaForCausalLM
+from transformers import Emu3ForConditionalGeneration, Emu3Processor, LlamaForCausalLM
 from transformers.models.emu3.image_processing_emu3 import Emu3ImageProcessor
 
 from ospo_core.config.sections import LoraSettings
 from ospo_core.models.adapters import add_lora
+from ospo_core.models.decoder import is_plain
 from ospo_core.models.emu3.model import Emu3Model
 from ospo_core.models.export import export_text_backbone
 from ospo_core.models.logprobs import image_token_logprobs, mean_logprob
@@ -33,6 +35,12 @@ QUESTIONS = [["Is there a bench?", "Is the bench red?"], [], ["Is there a violin
 @pytest.fixture(scope="module")
 def emu3(tmp_path_factory: pytest.TempPathFactory) -> Emu3Model:
     return load_tiny_emu3(make_tiny_emu3(tmp_path_factory.mktemp("emu3") / "model"))
+
+
+@cache
+def stock(folder: Path) -> Any:
+    """The same checkpoint as transformers itself loads it."""
+    return Emu3ForConditionalGeneration.from_pretrained(folder).eval()
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +69,14 @@ def stock_ids(emu3: Emu3Model, tokens: NDArray[np.uint16]) -> torch.Tensor:
 def test_prompts_are_those_of_transformers_own_processor(
     emu3: Emu3Model, processor: Emu3Processor, prompt: str
 ) -> None:
-    stock = processor(
+    made = processor(
         text=[prompt],
         text_kwargs={"return_for_image_generation": True, "add_special_tokens": False},
         images_kwargs={"image_area": IMAGE_SIZE**2},
     )
     ids = emu3.encode_prompts([prompt])[0][0].tolist()
-    assert ids == [emu3.tokenizer.bos_token_id, *(number for number in stock["input_ids"][0] if number != ids[0])]
-    assert stock["image_sizes"] == [[GRID, GRID]]
+    assert ids == [emu3.tokenizer.bos_token_id, *(number for number in made["input_ids"][0] if number != ids[0])]
+    assert made["image_sizes"] == [[GRID, GRID]]
 
 
 def test_the_unconditional_prompt_is_the_negative_prompt_with_the_size_of_the_image(emu3: Emu3Model) -> None:
@@ -92,8 +100,7 @@ def stock_generate(emu3: Emu3Model, prompt: str, guidance: float) -> torch.Tenso
         return emu3.network.vocabulary_mapping.image_tokens
 
     negative, negative_mask = emu3.unconditional(ids, mask)
-    stock: Any = emu3.network
-    found: torch.Tensor = stock.generate(
+    found: torch.Tensor = stock(emu3.folder).generate(
         ids,
         attention_mask=mask,
         max_new_tokens=GRID * (GRID + 1),
@@ -121,7 +128,7 @@ def test_log_probabilities_are_those_of_a_plain_forward(emu3: Emu3Model, tokens:
     for prompt, image, mean in zip(PROMPTS, images, found, strict=True):
         ids = emu3.encode_prompts([prompt])[0]
         with torch.no_grad():
-            logits = emu3.network(input_ids=torch.cat([ids, image[None]], dim=1)).logits[0, ids.shape[1] - 1 : -1]
+            logits = stock(emu3.folder)(input_ids=torch.cat([ids, image[None]], dim=1)).logits[0, ids.shape[1] - 1 : -1]
         drawn = image != emu3.ids.row_end  # row ends are forced, so they say nothing about the image
         among_codes = logits[:, codes].log_softmax(dim=-1)[drawn]
         places = image[drawn][:, None] == codes
@@ -140,12 +147,14 @@ def test_pictures_become_tokens_and_back_as_in_transformers(emu3: Emu3Model, tok
     assert pictures.shape == (len(tokens), IMAGE_SIZE, IMAGE_SIZE, 3)
     ends = torch.zeros((len(tokens), 3), dtype=torch.int64)  # end of frame, end of image, end of sequence
     generated = torch.cat([stock_ids(emu3, tokens), ends], dim=1)
-    stock = emu3.network.decode_image_tokens(image_tokens=generated, height=GRID, width=GRID)
+    decoded = stock(emu3.folder).decode_image_tokens(image_tokens=generated, height=GRID, width=GRID)
     own = emu3.decode_image(torch.from_numpy(tokens.astype(np.int64)))
-    assert own.shape == (len(tokens), 3, IMAGE_SIZE, IMAGE_SIZE) and torch.allclose(own, stock, atol=1e-5)
+    assert own.shape == (len(tokens), 3, IMAGE_SIZE, IMAGE_SIZE) and torch.allclose(own, decoded, atol=1e-5)
     pixels = to_pixels(pictures)
     with torch.no_grad():
-        expected = emu3.network.model.get_image_tokens(pixels, torch.tensor([[IMAGE_SIZE, IMAGE_SIZE]] * len(pixels)))
+        expected = stock(emu3.folder).model.get_image_tokens(
+            pixels, torch.tensor([[IMAGE_SIZE, IMAGE_SIZE]] * len(pixels))
+        )
     again = encode_pictures(emu3, pixels, batch_size=2)
     assert again.shape == tokens.shape and len(again.unique()) > 4
     assert stock_ids(emu3, again.numpy().astype(np.uint16)).flatten().equal(expected)
@@ -163,7 +172,7 @@ def test_answers_are_those_of_a_plain_forward_over_what_the_processor_makes(
             inputs = processor(images=[Image.fromarray(picture)], text=[text], return_tensors="pt")
             ids = inputs["input_ids"][:, int(inputs["input_ids"][0, 1] == emu3.tokenizer.bos_token_id) :]
             with torch.no_grad():
-                logits = emu3.network(
+                logits = stock(emu3.folder)(
                     input_ids=ids, pixel_values=inputs["pixel_values"], image_sizes=inputs["image_sizes"]
                 ).logits
             chances = logits[0, -1].softmax(dim=-1)
@@ -183,7 +192,7 @@ def test_the_export_gives_the_logits_of_the_unified_model(tmp_path: Path, tied: 
     ids, mask = encode_texts(emu3.tokenizer, [*PROMPTS, "<|image start|>4*4"])
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
     with torch.no_grad():
-        assert torch.allclose(llama(**inputs).logits, emu3.network(**inputs).logits, atol=1e-5)
+        assert torch.allclose(llama(**inputs).logits, stock(emu3.folder)(**inputs).logits, atol=1e-5)
 
 
 def test_only_the_language_model_s_projections_are_trainable(emu3: Emu3Model) -> None:
@@ -206,3 +215,12 @@ def test_what_is_trained_is_what_was_scored_although_the_checkpoint_has_dropout(
     trained.sum().backward()
     scored = mean_logprob(emu3, PROMPTS, tokens, batch_size=4)
     assert np.allclose(trained.detach().mean(dim=1).numpy(), scored, atol=1e-5)
+
+
+def test_the_language_model_is_decoded_as_a_llama_with_the_checkpoint_s_own_weights(emu3: Emu3Model) -> None:
+    assert is_plain(emu3.backbone)
+    theirs = stock(emu3.folder).state_dict()
+    ours = emu3.network.state_dict()
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in theirs)
+    assert not any(weights.requires_grad for weights in emu3.network.parameters())
+    assert emu3.memory.parameters == sum(weights.numel() for weights in stock(emu3.folder).parameters())
