@@ -16,6 +16,7 @@ from ospo_core.errors import ConfigError, DamagedArtifactError, StageError
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES, Stage, StageRun
 from ospo_core.stages.attempts import Attempt, stage_record
+from ospo_core.stages.base import Phase
 from ospo_core.stages.benchmark import BENCHMARK
 from ospo_core.stages.evaluation import MODEL_EVALUATION
 from ospo_core.stages.model_ref import ModelRef, role_model
@@ -86,7 +87,8 @@ class Round:
         judges = [stage.judge(self.config, self.storage, self.model) for stage in stages]
         parts: list[Any] = [self.kind, fields, self.model.digest, self.config.model.family, self.config.model.dtype]
         parts += [judge.identity() for judge in judges if judge is not None]
-        if (writer := role_model(self.config, self.storage, self.model, "writer")) is not None:
+        writes = any(stage.phase is Phase.TEXT for stage in stages)
+        if writes and (writer := role_model(self.config, self.storage, self.model, "writer")) is not None:
             parts.append({"writer": writer.digest})
         return digest_of(parts)[:_ID_DIGITS]
 

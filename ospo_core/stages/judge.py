@@ -87,8 +87,16 @@ def find_judge(config: RoundConfig, storage: Storage, model: ModelRef) -> Judge:
         return Judge(kind="parent", model=model, asking=asking)
     if wanted == "start":
         return Judge(kind="start", model=first_model(config, storage, model), asking=asking)
-    remedy = "Give start, parent, self, endpoint or a model's path"
-    return Judge(kind="model", model=named_model(config, storage, wanted, OPTION, remedy), asking=asking)
+    try:
+        found = named_model(config, storage, wanted)
+    except ModelError as error:
+        raise ModelError(
+            error.problem,
+            field=OPTION,
+            value=wanted,
+            remedy="Give start, parent, self, endpoint or a model's path",
+        ) from error
+    return Judge(kind="model", model=found, asking=asking)
 
 
 def first_model(config: RoundConfig, storage: Storage, model: ModelRef) -> ModelRef:

@@ -77,7 +77,7 @@ def image_geometry(config: Any) -> ImageGeometry:
     Raises:
         ModelError: the area is not a number of pixels that holds a token and fits the language model.
     """
-    area = getattr(config, "image_area", None) or IMAGE_AREA
+    area = getattr(config, "image_area", IMAGE_AREA)
     stride = 2 ** (len(config.vq_config.channel_multiplier) - 1)
     if not isinstance(area, int) or isinstance(area, bool) or area < 1:
         raise inconsistent(f"image_area is {area}, not a number of pixels")

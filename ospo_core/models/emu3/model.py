@@ -62,7 +62,7 @@ class Emu3Model(UnifiedModel):
         self.geometry = image_geometry(network.config)
         first, last, count = self.ids.codes[0], self.ids.codes[-1], len(self.ids.codes)
         consecutive = self.ids.codes == tuple(range(first, first + count))
-        self._codes = torch.tensor(self.ids.codes)
+        self._codes = torch.tensor(self.ids.codes, device=self.device)
         self._columns: slice | torch.Tensor = slice(first, last + 1) if consecutive else self._codes
 
     @property
@@ -102,16 +102,21 @@ class Emu3Model(UnifiedModel):
 
     def embed_image(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         """Embed codes as the text tokens that they are, with a row end after the last one of each row."""
-        places = self.token_offsets(tokens.shape[1] + 1)  # the last one is that of the token to come
-        ids = tokens.new_full((len(tokens), places[-1] - places[start]), self.ids.row_end)
-        ids[:, [place - places[start] for place in places[start:-1]]] = self._codes.to(tokens.device)[tokens[:, start:]]
+        count, first = tokens.shape[1], self._place(start)
+        ids = tokens.new_full((len(tokens), self._place(count) - first), self.ids.row_end)
+        places = [self._place(token) - first for token in range(start, count)]
+        ids[:, places] = self._codes.to(tokens.device)[tokens[:, start:]]
         return self.embed_text(ids)
 
     def token_offsets(self, count: int) -> Sequence[int]:
         """Return the places of tokens among the positions of an image: row ends take places, too."""
+        return [self._place(token) for token in range(count)]
+
+    def _place(self, token: int) -> int:
+        """Return the number of positions before a token: the tokens and the row ends that stand there."""
         columns = self.geometry.columns
         assert columns is not None
-        return [token + token // columns for token in range(count)]
+        return token + token // columns
 
     def image_logits(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Return the head's logits of the codes; where their ids are consecutive, its rows are not copied for it."""

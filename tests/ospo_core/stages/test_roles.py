@@ -11,12 +11,12 @@ import pytest
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
-from ospo_core.errors import DamagedArtifactError, ModelError
+from ospo_core.errors import DamagedArtifactError, MissingModelError, ModelError
 from ospo_core.rounds import Round
 from ospo_core.schema import StageName
 from ospo_core.stages import STAGES
 from ospo_core.stages.judge import find_judge
-from ospo_core.stages.model_ref import ModelRef, role_model, stored_ref
+from ospo_core.stages.model_ref import ModelRef, role_model, starting_model, stored_ref
 from tests.support.manifests import made
 from tests.support.rounds import bound, model_files, small_round
 
@@ -68,6 +68,12 @@ def test_a_role_is_part_of_the_identity_of_exactly_the_stages_that_use_it(
     assert rounds[0] != rounds[1] == rounds[2]
 
 
+def test_a_benchmark_is_the_same_whoever_writes(tmp_path: Path, model: ModelRef) -> None:
+    storage, other = Storage(str(tmp_path / "store")), str(model_files(tmp_path / "other", "other weights"))
+    named: list[dict[str, str]] = [{}, {"writer": other}, {"judge": other}]
+    assert len({Round(with_roles(tmp_path, **roles), storage, model, "evaluation").id for roles in named}) == 1
+
+
 def test_what_the_writer_wrote_does_not_depend_on_who_draws(tmp_path: Path, model: ModelRef) -> None:
     config = with_roles(tmp_path, writer=str(model_files(tmp_path / "writer", "other weights")))
     child = model_files(tmp_path / "child", "trained weights")
@@ -93,22 +99,47 @@ def test_runs_know_their_model_and_judge(tmp_path: Path, model: ModelRef) -> Non
 
 @pytest.mark.parametrize("role", ["writer", "judge"])
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "message", "remedy"),
     [
-        (None, "no such folder"),
-        ("llama", "not a Janus or Emu3 model"),  # it cannot read pictures
-        ("emu3", "its kind is emu3, that of the model that draws janus, and model.family is the chat format of both"),
+        (None, "no such folder", "Give a local folder"),
+        ("llama", "not a Janus or Emu3 model", "Use a Janus or Emu3"),  # it cannot read pictures
+        ("emu3", "its kind is emu3, that of the model that draws janus, and model.family is the", "of the same kind"),
     ],
 )
 def test_a_role_that_cannot_be_played_is_refused_by_its_option(
-    tmp_path: Path, model: ModelRef, role: Any, kind: str | None, message: str
+    tmp_path: Path, model: ModelRef, role: Any, kind: str | None, message: str, remedy: str
 ) -> None:
     folder = tmp_path / "other"
     if kind is not None:
         (model_files(folder) / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
     round = Round(with_roles(tmp_path, **{role: str(folder)}), Storage(str(tmp_path / "store")), model)
-    with pytest.raises(ModelError, match=rf"^model\.{role}: {message}.*got .*other.*Name a model"):
+    with pytest.raises(ModelError, match=rf"^model\.{role}: {message}.*got .*other.*{remedy}"):
         round.bind(StageName.PROMPTS if role == "writer" else StageName.SCORES, UPSTREAM)
+
+
+@pytest.mark.parametrize("role", ["writer", "judge"])
+def test_repositories_are_downloaded_with_the_starting_model_and_not_for_a_plan(
+    tmp_path: Path, model: ModelRef, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, asked = model_files(tmp_path / "there"), list[tuple[str, bool]]()
+
+    def resolve(path: str, download: bool = True) -> Path:
+        asked.append((path, download))
+        return there if "OWNER/NAME" in path else Path(path)
+
+    monkeypatch.setattr("ospo_core.models.locate.resolve_model", resolve)
+    config, storage = with_roles(tmp_path, **{role: "OWNER/NAME"}), Storage(str(tmp_path / "store"))
+    starting_model(config, storage, download=False)
+    prints(config, model)
+    assert ("OWNER/NAME", False) in asked and not any(download for _, download in asked)
+    starting_model(config, storage)
+    assert ("OWNER/NAME", True) in asked
+
+
+def test_a_plan_goes_on_without_a_repository_that_is_not_there(tmp_path: Path, model: ModelRef) -> None:
+    config = with_roles(tmp_path, writer="OWNER/NAME")
+    with pytest.raises(MissingModelError, match=r"^model\.writer: .*not in the Hugging Face cache"):
+        bound(STAGES[StageName.PROMPTS], config, {}, model)
 
 
 def test_the_kind_of_a_model_in_the_storage_is_read_there(tmp_path: Path, model: ModelRef) -> None:

@@ -38,7 +38,7 @@ def test_a_checkpoint_without_an_area_has_the_size_of_transformers_processor(fol
     assert (image_geometry(config).height, image_geometry(config).rows) == (720, 90)
 
 
-@pytest.mark.parametrize("area", [0.5, "large", -4, True, 9, 10**9])
+@pytest.mark.parametrize("area", [0, 0.5, "large", -4, True, 9, 10**9])
 def test_an_area_that_is_no_size_of_a_picture_is_refused(folder: Path, area: object) -> None:
     change(folder, image_area=area)
     with pytest.raises(ModelError, match="image_area is"):
