@@ -68,7 +68,7 @@ def test_a_role_is_part_of_the_identity_of_exactly_the_stages_that_use_it(
     assert rounds[0] != rounds[1] == rounds[2]
 
 
-def test_a_benchmark_is_the_same_whoever_writes(tmp_path: Path, model: ModelRef) -> None:
+def test_an_evaluation_alone_is_the_same_whoever_writes(tmp_path: Path, model: ModelRef) -> None:
     storage, other = Storage(str(tmp_path / "store")), str(model_files(tmp_path / "other", "other weights"))
     named: list[dict[str, str]] = [{}, {"writer": other}, {"judge": other}]
     assert len({Round(with_roles(tmp_path, **roles), storage, model, "evaluation").id for roles in named}) == 1
