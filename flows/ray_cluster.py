@@ -69,10 +69,12 @@ def with_absolute_paths(run: StageRun) -> StageRun:
     """
     config = run.config
     storage = {"root": run.storage.root, "scratch": _absolute(config.storage.scratch)}
+    paths = {role: getattr(config.model, role) for role in ("path", "writer", "judge")}
+    models = {role: _absolute_model(path) for role, path in paths.items() if path is not None}
     lists = tuple(map(_absolute, config.prompts.contamination_lists))
     sections = {
         "storage": config.storage.model_copy(update=storage),
-        "model": config.model.model_copy(update={"path": _absolute_model(config.model.path)}),
+        "model": config.model.model_copy(update=models),
         "prompts": config.prompts.model_copy(update={"contamination_lists": lists}),
         "evaluation": config.evaluation.model_copy(update={"prompts": _absolute(config.evaluation.prompts)}),
     }

@@ -21,6 +21,7 @@ from ospo_core.stages.model_ref import (
     ModelRef,
     Promotion,
     current_model,
+    fetch_roles,
     note_model,
     noted_model,
     starting_model,
@@ -47,6 +48,8 @@ def open_round(config: RoundConfig, start: ModelRef | None = None, kind: RoundKi
     """
     storage = open_storage(config)
     storage.check_writable()
+    if start is not None:
+        fetch_roles(config)
     round = Round(config, storage, start or starting_model(config, storage), kind)
     if kind == "round":
         find_imported(config.training, storage, round.model.digest)

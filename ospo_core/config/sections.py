@@ -55,10 +55,22 @@ class ModelConfig(Options):
         description="`embedded:shapes`, `current`, a local folder in the format of transformers, or, where there is no "
         "such folder, OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face Hub.",
     )
-    family: Literal["shapes", "janus_pro"] = "shapes"
+    family: Literal["shapes", "janus_pro", "emu3"] = "shapes"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16 on GPUs: Janus-Pro was trained in it."
+    )
+    writer: str | None = Field(
+        None,
+        min_length=1,
+        description="The model that writes prompts, perturbations and questions, as for `path`; none: that of `path`.",
+    )
+    judge: str | None = Field(
+        None,
+        min_length=1,
+        description="The model that answers questions about a round's own pictures, as for `path`; none: that of "
+        "`path`, which draws, is trained, and always gives the log-probabilities. Held-out pictures have "
+        "evaluation.judge.",
     )
 
 

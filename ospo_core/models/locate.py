@@ -31,11 +31,13 @@ _COUNTS = frozenset({"num_hidden_layers", "depth", "num_res_blocks", "num_labels
 
 FAMILIES = {
     "janus": "ospo_core.models.janus.model:JanusModel",
+    "emu3": "ospo_core.models.emu3.model:Emu3Model",
 }
 """`model_type` of config.json to the subclass of `UnifiedModel` that implements it: one line per family."""
 
 LANGUAGE_MODELS = {
     "janus": "llama",
+    "emu3": "emu3_text_model",
 }
 """Family to the `model_type` of the language model inside: others may bring parts that are loaded from elsewhere."""
 

@@ -28,7 +28,7 @@ from ospo_core.rounds.round import Round
 from ospo_core.schema import PARENT, StageName, SubCategory
 from ospo_core.stages.benchmark_gate import gate_fields, gate_name
 from ospo_core.stages.judge import find_judge
-from ospo_core.stages.model_ref import model_folder
+from ospo_core.stages.model_ref import ModelRef, model_folder, role_model
 
 if TYPE_CHECKING:
     from ospo_core.models.base import ImageGeometry
@@ -194,13 +194,13 @@ def check_judge(round: Round) -> str:
 
 
 def check_model(round: Round) -> str:
-    """Draw one picture, ask one question about it, and compute one log-probability.
+    """Draw one picture, compute one log-probability, and ask one question about it, of `model.judge` if it is set.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
     from ospo_core.models.logprobs import mean_logprob
-    from ospo_core.models.pictures import decode_tokens
+    from ospo_core.models.pictures import decode_tokens, resized
     from ospo_core.models.sampling import sample_images
     from ospo_core.models.vqa import answer_questions
 
@@ -208,9 +208,14 @@ def check_model(round: Round) -> str:
     loaded = round.resources.image_model(round.config.model, _folder(round), round.model.digest)
     sampled = sample_images(loaded, [PROMPT], [round.config.seed], images.guidance, images.temperature, 1)
     pictures = decode_tokens(loaded, sampled.tokens)
-    ((answer,),) = answer_questions(loaded, pictures, [[QUESTION]], 1)
     logprob = float(mean_logprob(loaded, [NEGATIVE], sampled.tokens, 1)[0])
     height, width = pictures.shape[1:3]
+    judge = role_model(round.config, round.storage, round.model, "judge")
+    if judge is not None:
+        loaded = round.resources.image_model(round.config.model, _folder(round, judge), judge.digest)
+        size = loaded.geometry.height, loaded.geometry.width
+        pictures = np.stack([resized(picture, *size) for picture in pictures])
+    ((answer,),) = answer_questions(loaded, pictures, [[QUESTION]], 1)
     return (
         f"a picture of {width} x {height} from {sampled.tokens.shape[1]} tokens; {QUESTION} "
         f"yes {answer[0]:.2f}, no {answer[1]:.2f}; log-probability {logprob:.2f} per token"
@@ -266,7 +271,8 @@ def check_text(round: Round) -> str:
     """
     config, speaker = round.config, family(round.config.model.family)
     scratch = Path(config.storage.scratch).expanduser()
-    engine = round.resources.text_engine(config.engine, _folder(round), round.model.digest, scratch)
+    writer = role_model(config, round.storage, round.model, "writer") or round.model
+    engine = round.resources.text_engine(config.engine, _folder(round, writer), writer.digest, scratch)
     tried = config.prompts.model_copy(update={"attempts_per_prompt": _ATTEMPTS})
     written = write_prompts(engine, speaker, SubCategory.COLOR_1, 1, tried, config.seed)
     if not written.rows:
@@ -294,9 +300,9 @@ CHECKS: dict[str, Callable[[Round], str]] = {
 """The checks in their order: cheap ones first; the text engine last, which may then serve the first stage."""
 
 
-def _folder(round: Round) -> Path:
-    """Return the local folder of the starting model, fetched if needed."""
-    return model_folder(round.model, round.storage, Path(round.config.storage.scratch).expanduser())
+def _folder(round: Round, ref: ModelRef | None = None) -> Path:
+    """Return the local folder of the starting model, or of the one that `ref` names, fetched if needed."""
+    return model_folder(ref or round.model, round.storage, Path(round.config.storage.scratch).expanduser())
 
 
 def _unusable(task: str, drops: Mapping[str, int], raw: Mapping[str, str]) -> StageError:

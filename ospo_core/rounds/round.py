@@ -16,10 +16,11 @@ from ospo_core.errors import ConfigError, DamagedArtifactError, StageError
 from ospo_core.schema import CHILD, PARENT, StageName
 from ospo_core.stages import STAGES, Stage, StageRun
 from ospo_core.stages.attempts import Attempt, stage_record
+from ospo_core.stages.base import Phase
 from ospo_core.stages.benchmark import BENCHMARK
 from ospo_core.stages.benchmark_gate import is_gate, unmeasured
 from ospo_core.stages.evaluation import MODEL_EVALUATION
-from ospo_core.stages.model_ref import ModelRef, trained_model
+from ospo_core.stages.model_ref import ModelRef, role_model, trained_model
 from ospo_core.stages.resources import Resources, shared_resources
 from ospo_core.stages.training import IMPORTED_ONLY
 
@@ -87,6 +88,9 @@ class Round:
         judges = [stage.judge(self.config, self.storage, self.model) for stage in self._judging]
         parts: list[Any] = [self.kind, fields, self.model.digest, self.config.model.family, self.config.model.dtype]
         parts += [judge.identity() for judge in judges if judge is not None]
+        writes = any(stage.phase is Phase.TEXT for stage in stages)
+        if writes and (writer := role_model(self.config, self.storage, self.model, "writer")) is not None:
+            parts.append({"writer": writer.digest})
         return digest_of(parts)[:_ID_DIGITS]
 
     @property

@@ -97,7 +97,7 @@ class Stage(ABC):
         """Return the configuration that changes the output, and nothing else; it is part of the fingerprint."""
 
     def judge(self, config: RoundConfig, storage: Storage, model: ModelRef) -> Judge | None:
-        """Return who judges held-out pictures for this stage of a round that starts from `model`; by default nobody.
+        """Return who judges pictures for this stage of a round that starts from `model`; by default nobody else.
 
         The judge's identity is part of the fingerprint.
         """

@@ -13,7 +13,15 @@ from ospo_core.config.sections import Section
 from ospo_core.errors import ModelError, StageError
 from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.schema import StageName
-from ospo_core.stages.model_ref import CURRENT, STORED, ModelRef, model_folder, starting_model, trained
+from ospo_core.stages.model_ref import (
+    CURRENT,
+    STORED,
+    ModelRef,
+    model_folder,
+    named_model,
+    role_model,
+    trained,
+)
 
 if TYPE_CHECKING:
     from ospo_core.evaluation.judges import PictureJudge
@@ -71,17 +79,16 @@ def find_judge(config: RoundConfig, storage: Storage, model: ModelRef) -> Judge:
     """
     wanted = config.evaluation.judge
     complete = all(prompt.questions for prompt in load_evaluation_prompts(config.evaluation))
-    asking = None if complete else first_model(config, storage, model)
+    asking = None if complete else role_model(config, storage, model, "writer") or first_model(config, storage, model)
     if wanted in ("self", "endpoint"):
         kind = cast(Literal["self", "endpoint"], wanted)
         return Judge(kind=kind, served_model=config.evaluation.judge_model or "", asking=asking)
     if wanted == "parent":
         return Judge(kind="parent", model=model, asking=asking)
     if wanted == "start":
-        return Judge(kind="start", model=asking or first_model(config, storage, model), asking=asking)
-    named = config.model.model_copy(update={"path": wanted})
+        return Judge(kind="start", model=first_model(config, storage, model), asking=asking)
     try:
-        found = starting_model(config.model_copy(update={"model": named}), storage)
+        found = named_model(config, storage, wanted)
     except ModelError as error:
         raise ModelError(
             error.problem,

@@ -5,7 +5,11 @@ The current model is named by `models/current.json`, which changes only on promo
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError, field_validator
 
@@ -26,6 +30,10 @@ CURRENT = "current"
 
 STORED = "stored:"
 """Prefix of a source that is a folder of the artifact storage, e.g. `stored:models/<digest>`."""
+
+Role = Literal["writer", "judge"]
+"""What another model than the one that draws may do in a round: write its texts, or judge its pictures."""
+ROLES: tuple[Role, ...] = ("writer", "judge")
 
 POINTER_KEY = "models/current.json"
 
@@ -88,7 +96,8 @@ def trained_model(manifest: Manifest) -> ModelRef:
 def starting_model(config: RoundConfig, storage: Storage, download: bool = True) -> ModelRef:
     """Return the model that `config.model.path` names: `current` (last promoted), embedded, a folder or a repository.
 
-    A repository is pinned to the commit that it has now. Without `download`, it must be on this machine.
+    A repository is pinned to the commit that it has now. Without `download`, it must be on this machine; with it, those
+    of `model.writer` and `model.judge` are downloaded, too.
 
     Raises:
         MissingModelError: the folder or repository is not there.
@@ -107,9 +116,82 @@ def starting_model(config: RoundConfig, storage: Storage, download: bool = True)
     from ospo_core.models.hub import pinned
     from ospo_core.models.locate import check_folder, resolve_model
 
+    if download:
+        fetch_roles(config)
     folder = resolve_model(config.model.path, download)
     check_folder(folder)
     return ModelRef(digest=model_digest(folder), source=pinned(config.model.path, folder))
+
+
+def named_model(config: RoundConfig, storage: Storage, path: str, download: bool = True) -> ModelRef:
+    """Return the model that `path` names in the ways of `model.path`; errors are those of `starting_model`."""
+    named = config.model.model_copy(update={"path": path, "writer": None, "judge": None})
+    return starting_model(config.model_copy(update={"model": named}), storage, download)
+
+
+def role_model(config: RoundConfig, storage: Storage, start: ModelRef, role: Role) -> ModelRef | None:
+    """Return the model that `model.writer` or `model.judge` names; None if the starting model does this, too.
+
+    A repository must be on this machine: see `fetch_roles`.
+
+    Raises:
+        ModelError: there is no such model, or it is of another kind than the one that draws.
+    """
+    path = _path_of(config, role)
+    if path is None:
+        return None
+    with _as_role(role, path):
+        found = named_model(config, storage, path, download=False)
+    kind, drawing = _kind(found, storage), _kind(start, storage)
+    if kind != drawing:
+        raise ModelError(
+            f"its kind is {kind}, that of the model that draws {drawing}, and model.family is the chat format of both",
+            field=f"model.{role}",
+            value=path,
+            remedy="Name a model of the same kind",
+        )
+    return found
+
+
+def fetch_roles(config: RoundConfig) -> None:
+    """Download the repositories that `model.writer` and `model.judge` name, where they are not there yet.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from ospo_core.models.locate import resolve_model
+
+    for role in ROLES:
+        path = _path_of(config, role)
+        if path not in (None, CURRENT):
+            with _as_role(role, path):
+                resolve_model(path)
+
+
+def _path_of(config: RoundConfig, role: Role) -> str | None:
+    return config.model.writer if role == "writer" else config.model.judge
+
+
+@contextmanager
+def _as_role(role: Role, path: str) -> Iterator[None]:
+    """Raise what is wrong with a model inside the block under the option that names it."""
+    try:
+        yield
+    except ModelError as error:
+        raise type(error)(error.problem, field=f"model.{role}", value=path, remedy=error.remedy) from error
+
+
+def _kind(ref: ModelRef, storage: Storage) -> str:
+    """Return the `model_type` of a model."""
+    from ospo_core.models.locate import family_of, resolve_model
+
+    if not ref.source.startswith(STORED):
+        return family_of(resolve_model(ref.source, download=False))
+    key = f"{ref.source.removeprefix(STORED)}/config.json"
+    try:
+        return str(json.loads(storage.read(key))["model_type"])
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise damaged(key, "it does not say what kind of model it is") from error
 
 
 def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:

@@ -25,8 +25,8 @@ from ospo_core.engines import TextEngine
 from ospo_core.errors import StorageError
 from ospo_core.schema import SCHEMA_VERSION, StageName
 from ospo_core.stages.attempts import Attempt, StageRecord, now, record_stage
-from ospo_core.stages.base import ShardSpec, Stage
-from ospo_core.stages.model_ref import ModelRef, model_folder
+from ospo_core.stages.base import Phase, ShardSpec, Stage
+from ospo_core.stages.model_ref import ModelRef, model_folder, role_model
 from ospo_core.stages.partial import chosen_items, run_chosen_items
 from ospo_core.stages.progress import Event, emit
 from ospo_core.stages.resources import Resources, shared_resources
@@ -47,7 +47,7 @@ class StageRun:
         stage: the stage.
         config: the round's configuration, with the overrides of the attempt.
         storage: where artifacts are kept.
-        model: the model that the round starts from.
+        model: the model that the round starts from; in text stages the writer, if the configuration names one.
         upstream: manifests of earlier stages, at least of those that this one reads.
         ingredients: everything that determines the result (docs/architecture.md, decision 3).
         fingerprint: sha256 of the ingredients.
@@ -55,7 +55,8 @@ class StageRun:
         attempt: which attempt this is; None for the ordinary result.
         base: fingerprint of the ordinary result.
         round_id: the round in whose record the result is noted; empty for none.
-        judge: who judges held-out pictures; None for stages that judge none.
+        judge: who judges held-out pictures, or in `scores` the round's own; None for stages that judge none, and where
+            the starting model judges its own.
         measured: scores of parent and child on the benchmark that is the gate of the round; None where none is.
     """
 
@@ -95,6 +96,7 @@ class StageRun:
             "fields": stage.fields(config),
             "upstream": {name.value: content_of(upstream[name]) for name in stage.reads},
         }
+        model = (role_model(config, storage, model, "writer") if stage.phase is Phase.TEXT else None) or model
         if stage.uses_model:
             ingredients["model"] = {"digest": model.digest, "family": config.model.family}
             ingredients["dtype"] = config.model.dtype

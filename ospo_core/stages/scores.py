@@ -1,4 +1,4 @@
-"""Stage `scores`: the model judges its own images (docs/method.md, section 3.1).
+"""Stage `scores`: the model, or `model.judge`, judges the model's images (docs/method.md, section 3.1).
 
 Every image is asked the questions of its base prompt and gets its log-probability under that prompt. Only an image that
 could be chosen is compared with the perturbed prompts: it gets its log-probability under each of them. Rule v2 also
@@ -8,7 +8,7 @@ log-probabilities are those of the short prompts, which training uses, not of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ospo_core.artifacts.storage import Storage
 from ospo_core.config import RoundConfig
 from ospo_core.config.sections import SelectionConfig
 from ospo_core.errors import StageError
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score, choice_floor, could_be_chosen, image_score
 from ospo_core.stages.base import Phase, Row, ShardResult, ShardSpec, Stage
+from ospo_core.stages.judge import Judge
+from ospo_core.stages.model_ref import ModelRef, role_model
 from ospo_core.stages.run import StageRun
 
 if TYPE_CHECKING:
@@ -60,12 +63,17 @@ class ScoresStage(Stage):
         rule = selection.rule if selection.filtering else "best_of_n"  # unfiltered pairs choose a base image, too
         return {"chosen_by": rule, "floor": choice_floor(selection)}
 
+    def judge(self, config: RoundConfig, storage: Storage, model: ModelRef) -> Judge | None:
+        """Return the model that answers the questions instead of the one that drew the images; None: none does."""
+        other = role_model(config, storage, model, "judge")
+        return Judge(kind="model", model=other) if other is not None else None
+
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Score the images of one shard, so many at a time."""
-        items = _items(run, spec.index)
+        items, judge = _items(run, spec.index), run.judge.model if run.judge is not None else None
         rows: list[dict[str, Any]] = []
-        for group in _groups(items, _IMAGES_AT_ONCE):
-            rows += _score(run.image_model(), group, run.config)
+        for group in _groups(items, _IMAGES_AT_ONCE) if judge is None else [items]:  # so each model is loaded once
+            rows += _score(run.image_model, group, run.config, judge)
         asked = sum(len(row["answers"]) + len(row["negative_answers"]) for row in rows)
         logprobs = sum(1 + len(row["logprob_negatives"] or ()) for row in rows)
         return ShardResult(
@@ -111,9 +119,17 @@ def _groups(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
         yield group
 
 
-def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> list[dict[str, Any]]:
-    """Score the images of some items: questions, of the perturbed prompts too where they matter, log-probabilities."""
-    from ospo_core.models.pictures import decode_png
+def _score(
+    model: Callable[[ModelRef | None], UnifiedModel],
+    items: Sequence[_Item],
+    config: RoundConfig,
+    judge: ModelRef | None = None,
+) -> list[dict[str, Any]]:
+    """Score the images of some items: questions, of the perturbed prompts too where they matter, log-probabilities.
+
+    `model` loads the one that is named, or the starting one, which alone gives log-probabilities.
+    """
+    from ospo_core.models.pictures import decode_png, resized
     from ospo_core.models.vqa import answer_questions
 
     size, selection = config.scores.batch_size, config.selection
@@ -127,6 +143,9 @@ def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> 
             value=sorted(sizes)[:3],
             remedy="Recompute the stage that made them (--refresh images)",
         )
+    asking = model(judge)
+    if judge is not None:
+        decoded = [resized(picture, asking.geometry.height, asking.geometry.width) for picture in decoded]
     pictures = np.stack(decoded)
     asked = [item.questions.get(_BASE, []) for item, _ in pairs]
 
@@ -136,13 +155,13 @@ def _score(model: UnifiedModel, items: Sequence[_Item], config: RoundConfig) -> 
     def follow_up(index: int, given: Sequence[tuple[float, float]]) -> list[str]:
         return [text for _, text in _negative_questions(pairs[index][0])] if could(index, given) else []
 
-    replies = answer_questions(model, pictures, asked, size, follow_up if _asks_negatives(selection) else None)
+    replies = answer_questions(asking, pictures, asked, size, follow_up if _asks_negatives(selection) else None)
     answers = [given[: len(questions)] for given, questions in zip(replies, asked, strict=True)]
     negative = [given[len(questions) :] for given, questions in zip(replies, asked, strict=True)]
     further = [_negative_questions(item) if found else [] for (item, _), found in zip(pairs, negative, strict=True)]
     possible = [could(index, given) for index, given in enumerate(answers)]
-    rows = []
-    columns = zip(pairs, asked, answers, further, negative, _logprobs(model, pairs, possible, size), strict=True)
+    rows, logprob = [], _logprobs(model(None), pairs, possible, size)
+    columns = zip(pairs, asked, answers, further, negative, logprob, strict=True)
     for (_, image), questions, given, others, found, logprobs in columns:
         rows.append(
             {

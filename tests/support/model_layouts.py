@@ -1,6 +1,7 @@
 """Tiny models whose image tokens and positions do not coincide, to show that the shared code assumes no layout.
 
-They are a tiny Janus underneath; no shipped family writes images like this yet.
+They are a tiny Janus underneath. Row ends are those of Emu3, here in a raster that is not square; no shipped family
+has two tokens per position yet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A text model made of rules that answers the instructions of the Janus-Pro family, the same for the same seed."""
+"""A text model made of rules: it answers the instructions of Janus-Pro, in its chat format or Emu3's, by the seed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _FAMILY = family("janus_pro")
 
 def answer(request: Request) -> str:
     """Continue the opening of the answer that a chat text ends with."""
-    chat, _, opening = request.prompt.rpartition("<|Assistant|>:")
-    instruction = chat.rpartition("<|User|>: ")[2].strip()
+    user, assistant = ("<|User|>: ", "<|Assistant|>:") if "<|User|>" in request.prompt else ("USER: ", "ASSISTANT:")
+    chat, _, opening = request.prompt.rpartition(assistant)
+    instruction = chat.rpartition(user)[2].strip()
     subject = instruction.partition("\n")[0].partition(": ")[2]
     draw = random.Random(request.seed)
     if opening == " Prompt:":

@@ -14,6 +14,7 @@ from ospo_core.prompts.families.base import (
     PromptFamily,
     Relation,
 )
+from ospo_core.prompts.families.emu3 import Emu3Family
 from ospo_core.prompts.families.janus_pro import JanusProFamily
 from ospo_core.prompts.families.shapes import ShapesFamily
 
@@ -29,7 +30,7 @@ __all__ = [
     "family",
 ]
 
-FAMILIES: dict[str, PromptFamily] = {known.name: known for known in (ShapesFamily(), JanusProFamily())}
+FAMILIES: dict[str, PromptFamily] = {known.name: known for known in (ShapesFamily(), JanusProFamily(), Emu3Family())}
 """Families by name; `model.family` of a profile is one of these names."""
 
 

@@ -117,6 +117,8 @@ class PromptFamily(ABC):
     yes: ClassVar[tuple[str, ...]]
     no: ClassVar[tuple[str, ...]]
     """Spellings of the two answers to a question about a picture; each is one token."""
+    negative_prompt: ClassVar[str] = ""
+    """What guidance leads away from, in models whose unconditional prompt is a text (`UnifiedModel.unconditional`)."""
 
     @abstractmethod
     def chat_text(self, chat: Chat) -> str:

@@ -31,9 +31,10 @@ from ospo_core.models.sampling import sample_images
 from ospo_core.models.sequences import encode_texts, positions, stack_left
 from ospo_core.models.vqa import answer_questions, question_ids
 from tests.support.model_layouts import load_pairs, load_row_ends
+from tests.support.tiny_emu3 import make_tiny_emu3
 from tests.support.tiny_janus import make_tiny_janus
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {"janus": make_tiny_janus}
+FAMILIES: dict[str, Callable[[Path], Path]] = {"emu3": make_tiny_emu3, "janus": make_tiny_janus}
 """`model_type` to what writes a tiny random model of it, with a vocabulary for the prompts of the family "shapes"."""
 LAYOUTS: dict[str, Callable[[Path], UnifiedModel]] = {"row ends": load_row_ends, "pairs": load_pairs}
 """Name to what loads a tiny Janus with other positions."""

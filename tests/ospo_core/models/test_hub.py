@@ -135,6 +135,6 @@ def test_a_download_cut_short_is_not_taken_for_a_model(hub: HubServer, published
 
 def test_another_kind_of_model_is_refused_before_its_weights_are_downloaded(hub: HubServer, published: Path) -> None:
     (published / "config.json").write_text(json.dumps({"model_type": "multi_modality"}))
-    with pytest.raises(ModelError, match=r"not a Janus model.*ospo model convert"):
+    with pytest.raises(ModelError, match=r"not a Janus or Emu3 model.*ospo model convert"):
         resolve_model(NAME)
     assert not [path for path in hub.requests if path.endswith(".safetensors")]

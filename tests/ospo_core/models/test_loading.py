@@ -70,7 +70,7 @@ def test_only_pickled_weights_are_refused(copied: Path) -> None:
 
 def test_another_architecture_is_refused(copied: Path) -> None:
     edit_json(copied / "config.json", model_type="llama")
-    with pytest.raises(ModelError, match=r"not a Janus model .got 'llama'"):
+    with pytest.raises(ModelError, match=r"not a Janus or Emu3 model .got 'llama'"):
         load_tiny_janus(copied)
 
 
@@ -202,7 +202,7 @@ def test_a_token_with_an_id_that_fills_the_memory_is_refused(copied: Path, large
 def test_only_known_families_are_read(copied: Path, model_type: object) -> None:
     assert model_class(copied) is JanusModel
     edit_json(copied / "config.json", model_type=model_type)
-    with pytest.raises(ModelError, match="not a Janus model"):
+    with pytest.raises(ModelError, match="not a Janus or Emu3 model"):
         model_class(copied)
 
 

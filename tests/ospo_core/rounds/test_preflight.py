@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.storage import Storage
 from ospo_core.config import load_profile
+from ospo_core.config.sections import EngineConfig
+from ospo_core.engines import TextEngine
 from ospo_core.errors import ModelError, StageError
 from ospo_core.rounds import Round, preflight
 from ospo_core.rounds.preflight import CHECKS, Finding, is_due
 from ospo_core.schema import StageName
-from ospo_core.stages.model_ref import starting_model
+from ospo_core.stages.model_ref import model_folder, starting_model
 from ospo_core.stages.resources import Resources
 from tests.support.chat_server import chat_answer, chat_server
 
@@ -92,3 +96,26 @@ def test_a_new_round_on_a_gpu_is_checked_first(tmp_path: Path) -> None:
     assert not is_due(round), "the round has begun"
     alone = (f"training.imported_pairs={'ab' * 32}", "training.own_pairs=false")
     assert is_due(smoke(tmp_path, "execution.preflight=true", *alone)), "its first stage is the training"
+
+
+def test_the_models_that_write_and_judge_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, roles = smoke(tmp_path), []
+    for role in ("writer", "judge"):  # the same weights in a folder with another digest
+        copy = shutil.copytree(model_folder(plain.model, plain.storage, tmp_path), tmp_path / role)
+        (copy / "notes.json").write_text(f'"{role}"', encoding="utf-8")
+        roles.append(f"model.{role}={copy}")
+    named, written = smoke(tmp_path, *roles), list[str]()
+    start = Resources.text_engine
+
+    def noting(self: Resources, config: EngineConfig, folder: Path, digest: str, scratch: Path) -> TextEngine:
+        written.append(digest)
+        return start(self, config, folder, digest, scratch)
+
+    monkeypatch.setattr(Resources, "text_engine", noting)
+    details = []
+    for round in (plain, named):
+        details.append([CHECKS[check](round) for check in ("model", "text")])
+        round.resources.release()
+    assert details[0] == details[1], "they answer as the model that draws does"
+    assert written == [plain.model.digest, model_digest(tmp_path / "writer")]
+    assert [round.resources.starts["image"] for round in (plain, named)] == [1, 2]

@@ -129,5 +129,5 @@ def test_other_folders_are_refused(original: JanusModel, source: Path, tmp_path:
     (source / "pytorch_model.bin").unlink()
     with pytest.raises(ModelError, match="no weights"):
         convert_model(source, tmp_path / "out")
-    with pytest.raises(ModelError, match=r"not a Janus model .*ospo model convert"):
+    with pytest.raises(ModelError, match=r"not a Janus or Emu3 model .*ospo model convert"):
         load_janus_pro(source)

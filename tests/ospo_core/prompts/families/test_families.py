@@ -13,6 +13,9 @@ from ospo_core.prompts.filters import ContaminationCheck, number_above_four
 from ospo_core.schema import PERTURBATIONS, SubCategory
 
 EVERY = pytest.mark.parametrize("known", FAMILIES.values(), ids=FAMILIES)
+_JANUS = ("<begin_of_image>", "<end_of_image>")
+TAGS = {"shapes": _JANUS, "janus_pro": _JANUS, "emu3": ("<|image start|>", "<|image end|>")}
+"""The tags around an image, by family."""
 
 
 @EVERY
@@ -39,8 +42,9 @@ def test_instructions_name_what_they_are_about(known: PromptFamily, sub_category
 
 @EVERY
 def test_image_tags_are_where_the_model_expects_them(known: PromptFamily) -> None:
-    assert known.generation_text("a star").endswith("<begin_of_image>")
-    assert f"<begin_of_image>{IMAGE_MARKER}<end_of_image>" in known.vqa_text("is there a star ?")
+    begin, end = TAGS[known.name]
+    assert known.generation_text("a star").endswith(begin)
+    assert f"{begin}{IMAGE_MARKER}{end}" in known.vqa_text("is there a star ?")
     assert {"yes"} <= set(known.yes) and {"no"} <= set(known.no)
 
 
