@@ -84,7 +84,7 @@ def test_stage_without_a_complete_past_result_has_no_estimate(tmp_path: Path) ->
     assert expected_seconds(config, work, []) == {}
 
 
-@pytest.mark.parametrize("training", [None, 3, {}, {"batch_size": 2}, {"batch_size": 10**400, "accumulation": 1}])
+@pytest.mark.parametrize("training", [None, {}, {"batch_size": 2}, {"batch_size": 10**400, "accumulation": 1}])
 def test_a_past_result_that_does_not_say_its_work_counts_nothing(tmp_path: Path, training: Any) -> None:
     silent = [past(StageName.TRAINING, 1.0, 1), past(StageName.EVALUATION, 1.0, 1)]
     odd = past(StageName.TRAINING, 2.0, 1, ingredients={"fields": {"training": training}}, counts={"steps": 10.0})
