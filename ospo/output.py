@@ -24,7 +24,7 @@ from ospo_core.rounds.lineage import Cost, Generation
 from ospo_core.rounds.plan import StagePlan, Standing
 from ospo_core.rounds.preflight import Finding
 from ospo_core.rounds.records import RoundRecord
-from ospo_core.schema import StageName
+from ospo_core.schema import GATE, StageName
 from ospo_core.stages.model_ref import ModelPointer, ModelRef, Promotion
 
 
@@ -70,7 +70,7 @@ def show_round(
     if evaluation is not None:
         decision: dict[str, Any] = evaluation.extra["decision"]
         screen.print(_comparison(decision))
-        if gate := evaluation.extra.get("gate"):
+        if gate := evaluation.extra.get(GATE):
             screen.print(gate["scored_by"], soft_wrap=True)
         found = verdict(decision)
         colour = {"promoted": "green", "refused": "red", "waiting": "yellow"}[found]

@@ -78,6 +78,9 @@ class Side(StrEnum):
     NEGATIVE = "negative"
 
 
+GATE, HELD_OUT = "gate", "held_out"
+"""Names among the extra facts of an evaluation that a benchmark decides: the benchmark, and the held-out figures."""
+
 PARENT = "parent"
 """Value of column `model` of table `evaluation` for the checkpoint that the round started from."""
 CHILD = "child"

@@ -13,7 +13,8 @@ from ospo_core.browsing.comparisons import OUTCOMES, ComparisonQuery, find_compa
 from ospo_core.browsing.drops import find_drops
 from ospo_core.browsing.gallery import PairQuery
 from ospo_core.browsing.library import missing
-from ospo_core.report.html import decision_view, held_out_figures
+from ospo_core.report.formats import held_out_figures
+from ospo_core.report.html import decision_view
 from ospo_core.report.stages import stage_lines, total_seconds
 from ospo_core.schema import Category, PerturbationKind, StageName
 from ospo_core.stages.model_ref import current_model
@@ -98,7 +99,7 @@ def comparisons(request: Request) -> Response:
         found=find_comparisons(site.storage, manifest, query),
         categories=[one.value for one in Category],
         outcomes=list(OUTCOMES),
-        judge=held_out_figures(manifest.extra).get("judge", "") if manifest.extra.get("decision") else "",
+        judge=held_out_figures(manifest.extra).get("judge", ""),
     )
 
 

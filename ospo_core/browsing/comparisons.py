@@ -12,6 +12,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.browsing.rows import PLACE, Page, collected, contains, lazy_rows, page_of, rows_at
 from ospo_core.config.sections import Section
 from ospo_core.evaluation.benchmarks.comparison import SUMMARY
+from ospo_core.report.formats import held_out_figures
 from ospo_core.schema import CHILD, PARENT, Category
 
 Outcome = Literal["improved", "worsened", "right", "wrong"]
@@ -41,8 +42,7 @@ class ComparisonQuery(Section):
 
 def verdict_column(manifest: Manifest) -> str:
     """Return the column of the verdicts on held-out pictures: the oracle's, or the judge's."""
-    figures = manifest.extra.get("held_out") or manifest.extra.get("decision") or {}
-    return "oracle_correct" if figures.get("metric") == "oracle" else "vqa_correct"
+    return "oracle_correct" if held_out_figures(manifest.extra).get("metric") == "oracle" else "vqa_correct"
 
 
 def compares(manifest: Manifest) -> bool:

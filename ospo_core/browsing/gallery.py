@@ -78,7 +78,11 @@ class Gallery:
         self._lock = Lock()
 
     def page(self, manifest: Manifest, query: PairQuery) -> Page:
-        """Return a page of pairs; see `find_pairs`."""
+        """Return a page of pairs with their places.
+
+        Raises:
+            DamagedArtifactError: a shard is missing or cannot be read.
+        """
         key = (manifest.fingerprint, query.model_copy(update={"page": 1}))
         places = self._known(key, lambda: places_of(self._storage, manifest, query))
         return _page(self._storage, manifest, places, query.page)
@@ -100,15 +104,6 @@ class Gallery:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return found
-
-
-def find_pairs(storage: Storage, manifest: Manifest, query: PairQuery) -> Page:
-    """Return a page of pairs with their places.
-
-    Raises:
-        DamagedArtifactError: a shard is missing or cannot be read.
-    """
-    return _page(storage, manifest, places_of(storage, manifest, query), query.page)
 
 
 def places_of(storage: Storage, manifest: Manifest, query: PairQuery) -> Sequence[int]:

@@ -13,12 +13,9 @@ from ospo_core.config.sections import PromotionConfig
 from ospo_core.errors import StageError
 from ospo_core.evaluation.benchmarks.summary import difference, paired, summarise
 from ospo_core.evaluation.promotion import BENCHMARK, Decision, GroupFigures, explain
-from ospo_core.schema import ALL
+from ospo_core.schema import ALL, GATE, HELD_OUT
 
 Row = Mapping[str, Any]
-
-GATE, HELD_OUT = "gate", "held_out"
-"""Names among the extra facts of an evaluation that a benchmark decides: the benchmark, and the held-out figures."""
 
 _SHOWN = ("metric", "judge", "images", "resamples", "overall", "categories", "sub_categories")
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from difflib import SequenceMatcher
 from typing import Any, Literal, NamedTuple
 
-from ospo_core.schema import ALL
+from ospo_core.schema import ALL, HELD_OUT
 
 DASH = "\N{EN DASH}"
 """Stands for a figure that is not defined."""
@@ -83,6 +83,15 @@ def human(name: str) -> str:
 def verdict(decision: Mapping[str, Any]) -> str:
     """Return the decision of a promotion gate in one word: `promoted`, `refused`, or `waiting` for people."""
     return "promoted" if decision["promote"] else "waiting" if decision.get("waiting") else "refused"
+
+
+def held_out_figures(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the figures of held-out prompts: the decision, or what stands beside it where a benchmark decided.
+
+    They are empty where nothing was decided.
+    """
+    figures: Mapping[str, Any] = extra.get(HELD_OUT) or extra.get("decision") or {}
+    return figures
 
 
 def measure(decision: Mapping[str, Any], where: str = "") -> str:

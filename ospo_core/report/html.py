@@ -14,7 +14,7 @@ from ospo_core.artifacts.storage import Storage
 from ospo_core.config.sections import RoundConfig
 from ospo_core.report import collect, formats, plots
 from ospo_core.report.stages import stage_lines, total_seconds
-from ospo_core.schema import StageName
+from ospo_core.schema import GATE, HELD_OUT, StageName
 
 EXAMPLES = 6
 """Preference pairs shown, and comparisons before/after per group."""
@@ -89,13 +89,13 @@ def decision_view(extra: Mapping[str, Any]) -> dict[str, Any] | None:
     if not decision:
         return None
     groups = [decision["overall"], *decision["categories"]]
-    held_out = extra.get("held_out")
+    held_out = extra.get(HELD_OUT)
     return {
         "judge": _JUDGES.get(decision["metric"], ""),
         **decision,
         "groups": groups,
         "chart": plots.picture(plots.accuracy_chart(groups)),
-        "gate": extra.get("gate"),
+        "gate": extra.get(GATE),
         "held_out": {
             **held_out,
             "groups": [held_out["overall"], *held_out["categories"]],
@@ -104,12 +104,6 @@ def decision_view(extra: Mapping[str, Any]) -> dict[str, Any] | None:
         if held_out
         else None,
     }
-
-
-def held_out_figures(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the figures of held-out prompts: the decision, or what stands beside it where a benchmark decided."""
-    figures: Mapping[str, Any] = extra.get("held_out") or extra["decision"]
-    return figures
 
 
 def _accuracy(extra: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -165,7 +159,7 @@ def _comparisons(storage: Storage, manifests: Manifests, seed: int) -> dict[str,
     manifest = manifests.get(StageName.EVALUATION)
     if manifest is None or not manifest.extra.get("decision"):
         return None
-    figures = held_out_figures(manifest.extra)
+    figures = formats.held_out_figures(manifest.extra)
     groups = collect.comparisons(storage, manifest, f"{figures['metric']}_correct", seed, EXAMPLES)
     judge = figures.get("judge") or _JUDGES[figures["metric"]]
     return {"groups": groups, "total": sum(group.count for group in groups), "judge": judge}

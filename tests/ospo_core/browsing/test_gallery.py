@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from ospo_core.artifacts.storage import Storage
-from ospo_core.browsing.gallery import PairQuery, find_pairs, sub_categories
+from ospo_core.browsing.gallery import Gallery, PairQuery, sub_categories
 from ospo_core.browsing.pictures import Pictures
 from ospo_core.browsing.rows import PAGE_ROWS
 from ospo_core.errors import DamagedArtifactError
@@ -54,14 +54,14 @@ def test_pages_are_those_of_a_plain_filter(
     wanted = [row["item_id"] for row in (sorted(plain, key=key) if key else plain)]
     found, number = [], 1
     while True:
-        page = find_pairs(made.storage, made.manifests[StageName.PAIRS], PairQuery(**query, page=number))
+        page = Gallery(made.storage).page(made.manifests[StageName.PAIRS], PairQuery(**query, page=number))
         assert page.total == len(wanted) and len(page.rows) <= PAGE_ROWS
         found += [row["item_id"] for row in page.rows]
         if number >= page.last:
             break
         number += 1
     assert found == wanted
-    assert find_pairs(made.storage, made.manifests[StageName.PAIRS], PairQuery(**query, page=99)).rows == []
+    assert Gallery(made.storage).page(made.manifests[StageName.PAIRS], PairQuery(**query, page=99)).rows == []
 
 
 def test_sub_categories_are_counted(made: BrowsedRound) -> None:
@@ -81,10 +81,10 @@ def test_a_list_reads_no_picture_and_a_picture_only_its_column(tmp_path: Path) -
     """The bytes of the columns with pictures are destroyed: lists are the same, and only pictures are missed."""
     made = browsed_round(Storage(str(tmp_path)))
     manifest = made.manifests[StageName.PAIRS]
-    before = find_pairs(made.storage, manifest, PairQuery(order="doubt"))
+    before = Gallery(made.storage).page(manifest, PairQuery(order="doubt"))
     for index in range(len(manifest.shards)):
         _destroy(tmp_path / manifest.shard_key(index), "rejected_image.bytes")
-    assert find_pairs(made.storage, manifest, PairQuery(order="doubt")) == before
+    assert Gallery(made.storage).page(manifest, PairQuery(order="doubt")) == before
     pictures = Pictures(made.storage)
     assert pictures.read(manifest, "chosen_image", 2).data == made.pairs[2]["chosen_image"]["bytes"]
     with pytest.raises(DamagedArtifactError, match="cannot be read"):
