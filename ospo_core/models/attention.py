@@ -130,7 +130,7 @@ def object_masks(
             found.append(mask_of_maps(maps, rows, columns))
         return found
 
-    for part, made in model.batching.run("masking", [1] * len(prompts), batch_size, mask):
+    for part, made in model.batching.run("masking", [1] * len(prompts), batch_size, mask, alone=True):
         masks[part] = made
     return masks
 

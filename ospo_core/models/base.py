@@ -113,7 +113,7 @@ class UnifiedModel(ABC):
         self.network: PreTrainedModel = network.eval()
         self.tokenizer, self.family, self.folder = tokenizer, family, folder
         self.device, self.dtype = network.device, network.dtype
-        self.batching = Batching(self.device, self.dtype)
+        self.batching = Batching(self.device, self.dtype, network.num_parameters())
 
     @property
     @abstractmethod

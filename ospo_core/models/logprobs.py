@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.packing import Packing, pack, run_packed
+from ospo_core.models.packing import Packing, pack, packed_attention, run_packed
 from ospo_core.models.sequences import batches, by_length, positions
 
 LOGITS_AT_ONCE = 2**25
@@ -146,6 +146,7 @@ def mean_logprob(
         codes = torch.from_numpy(np.asarray(tokens[rows]).astype(np.int64)).to(model.device)
         return image_token_logprobs(model, ids, mask, codes).double().mean(dim=-1)
 
-    for part, mean in model.batching.run("scoring", [1] * len(prompts), batch_size, score):
-        means[order[part]] = mean.cpu().numpy()
+    with packed_attention(model.backbone):  # for all batches, which may be computed side by side
+        for part, mean in model.batching.run("scoring", [1] * len(prompts), batch_size, score):
+            means[order[part]] = mean.cpu().numpy()
     return means

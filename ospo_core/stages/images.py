@@ -14,6 +14,9 @@ from ospo_core.stages.run import StageRun
 if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
 
+IMAGES_AT_ONCE = 256
+"""Images that are in memory together as pixels, several batches of them."""
+
 
 class ImagesStage(Stage):
     """Reads `perturbations`, writes `images`: tokens, the decoded picture as PNG, and its log-probability."""
@@ -31,9 +34,9 @@ class ImagesStage(Stage):
         return config.images.model_dump(mode="json", exclude={"batch_size"})
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
-        """Render one shard, prompts of similar length together; a batch is encoded while the next one is sampled."""
+        """Render one shard, prompts of similar length together; some are encoded while the next ones are sampled."""
         wanted = [image for row in run.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
-        size = run.config.images.batch_size
+        size = max(IMAGES_AT_ONCE, run.config.images.batch_size)
         order = sorted(range(len(wanted)), key=lambda place: len(wanted[place]["dense_prompt"]))
         rows, before = list[dict[str, Any]](), iter(list[dict[str, Any]]())
         if wanted:
@@ -68,7 +71,7 @@ def _wanted(row: Row) -> Iterator[dict[str, Any]]:
 def _render(
     model: UnifiedModel, wanted: Sequence[Mapping[str, Any]], config: RoundConfig, pool: Executor
 ) -> Iterator[dict[str, Any]]:
-    """Sample and decode one batch, and begin to encode it; the rows come once their PNGs are done."""
+    """Sample and decode some images, and begin to encode them; the rows come once their PNGs are done."""
     from ospo_core.models.pictures import decode_tokens, encode_png
     from ospo_core.models.sampling import sample_images
 

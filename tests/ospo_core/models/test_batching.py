@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.batching import HALVINGS, Batching, is_out_of_memory
+from ospo_core.models.batching import HALVINGS, SMALL, Batching, is_out_of_memory
 from ospo_core.models.logprobs import mean_logprob
 from ospo_core.models.pictures import decode_tokens
 from ospo_core.models.sampling import sample_images
@@ -30,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> UnifiedModel:
 @pytest.fixture(autouse=True)
 def forget(model: UnifiedModel) -> None:
     """Start every test with a model whose memory has always sufficed."""
-    model.batching = Batching(model.device, model.dtype)
+    model.batching = Batching(model.device, model.dtype, SMALL)
 
 
 @pytest.fixture
@@ -51,12 +52,23 @@ def small_memory(model: UnifiedModel) -> Iterator[Callable[[int], None]]:
         hook.remove()
 
 
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """Let torch use two threads, so that two batches of a small model are computed side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def rendered(model: UnifiedModel) -> np.ndarray:
     return sample_images(model, PROMPTS, range(SIZE), 2.0, 1.0, SIZE).tokens
 
 
 def batches(sizes: Sequence[int], batch_size: int) -> list[slice]:
-    return [part for part, _ in Batching(torch.device("cpu"), torch.float32).run("x", sizes, batch_size, lambda _: 0)]
+    return [
+        part for part, _ in Batching(torch.device("cpu"), torch.float32, SMALL).run("x", sizes, batch_size, lambda _: 0)
+    ]
 
 
 def test_batches_cover_every_item_once() -> None:
@@ -140,3 +152,65 @@ def test_other_errors_are_not_taken_for_missing_memory(model: UnifiedModel) -> N
 
     with pytest.raises(RuntimeError, match="shapes"):
         list(model.batching.run("sampling", [1, 1], 2, wrong))
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_batches_of_a_small_model_are_computed_side_by_side_in_their_order() -> None:
+    met = threading.Barrier(2)
+
+    def both(part: slice) -> tuple[int, int]:
+        met.wait(timeout=30)  # a batch alone would wait in vain
+        return part.start, torch.get_num_threads()
+
+    small = Batching(torch.device("cpu"), torch.float32, SMALL)
+    assert [made for _, made in small.run("x", [1] * 8, 2, both)] == [(0, 1), (2, 1), (4, 1), (6, 1)]
+    assert torch.get_num_threads() == 2, "as before"
+
+
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize(
+    ("device", "parameters", "items", "alone"),
+    [("cpu", SMALL + 1, 4, False), ("cuda", SMALL, 4, False), ("cpu", SMALL, 2, False), ("cpu", SMALL, 4, True)],
+    ids=["large", "on a GPU", "one batch", "alone"],
+)
+def test_other_batches_are_computed_one_after_the_other_by_all_cores(
+    device: str, parameters: int, items: int, alone: bool
+) -> None:
+    def where(part: slice) -> tuple[threading.Thread, int]:
+        return threading.current_thread(), torch.get_num_threads()
+
+    batching = Batching(torch.device(device), torch.float32, parameters)
+    made = [result for _, result in batching.run("x", [1] * items, 2, where, alone=alone)]
+    assert set(made) == {(threading.current_thread(), 2)}
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_side_by_side_or_not_the_results_are_the_same(model: UnifiedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = [["is there a red circle ?", "is there a star ?"]] * SIZE
+
+    def everything() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        tokens = sample_images(model, PROMPTS, range(SIZE), 2.0, 1.0, 1).tokens
+        pictures = decode_tokens(model, tokens, 1)
+        answers = answer_questions(model, pictures, questions, 2, lambda index, given: ["is there a square ?"])
+        return tokens, pictures, np.array(answers), mean_logprob(model, PROMPTS, tokens, 1)
+
+    side_by_side = everything()
+    monkeypatch.setattr(f"{Batching.__module__}.LANES", 1)
+    tokens, pictures, answers, logprobs = everything()
+    assert np.array_equal(side_by_side[0], tokens)
+    assert np.abs(side_by_side[1].astype(int) - pictures).max() <= 1, "rounding to uint8"
+    assert np.allclose(side_by_side[2], answers, atol=1e-5)
+    assert np.allclose(side_by_side[3], logprobs, atol=1e-6)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_side_by_side_the_batch_is_halved_too_and_nothing_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    def small_only(part: slice) -> list[int]:
+        if part.stop - part.start > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return list(range(part.start, part.stop))
+
+    batching = Batching(torch.device("cpu"), torch.float32, SMALL)
+    found = [item for _, made in batching.run("x", [1] * 19, 8, small_only) for item in made]
+    assert found == list(range(19))
+    assert batching.take_figures()[0] == {HALVINGS: 2}

@@ -202,7 +202,7 @@ def test_two_processes_that_recompute_stop_resume_and_train_the_adapter_of_one_t
     model_folder: Path, pairs_path: Path, tmp_path: Path
 ) -> None:
     """Equal up to the order of additions. On CPUs torchrun starts the processes: `accelerate launch` would need MPI."""
-    options: dict[str, Any] = {"steps": 24, "batch_size": 1, "accumulation": 2, "caption_dropout": 0.5}
+    options: dict[str, Any] = {"steps": 16, "batch_size": 1, "accumulation": 4, "caption_dropout": 0.5}
     one = job(model_folder, pairs_path, tmp_path / "one", **options)
     two = job(model_folder, pairs_path, tmp_path / "two", gradient_checkpointing=True, **options)
     one.out_dir.mkdir()
@@ -217,7 +217,7 @@ def test_two_processes_that_recompute_stop_resume_and_train_the_adapter_of_one_t
         end_group(stopped, 60.0)
     log = files.log.read_text()
     assert stopped.returncode != -signal.SIGKILL, log  # it ended by itself
-    assert 3 <= steps_made(two) < 24, log
+    assert 3 <= steps_made(two) < 16, log
     assert not files.result.exists() and not files.merged.exists()
 
     resumed = start(two, command)
@@ -237,30 +237,9 @@ def test_two_processes_that_recompute_stop_resume_and_train_the_adapter_of_one_t
     figures = {"loss", "chosen_logprob", "grad_norm"}
     rows = (read_metrics(JobFiles(run.out_dir).metrics) for run in (two, one))
     for mine, his in zip(*rows, strict=True):
-        assert {key: mine[key] for key in figures} == pytest.approx({key: his[key] for key in figures}, rel=1e-2)
+        close = 1e-4 if mine["step"] <= 3 else 1e-2  # what is left of the order of additions grows with the steps
+        assert {key: mine[key] for key in figures} == pytest.approx({key: his[key] for key in figures}, rel=close)
 
 
 def test_the_cpu_has_no_gpus() -> None:
     assert visible_gpus("cpu") == 0
-
-
-def test_two_processes_train_the_adapter_of_one(model_folder: Path, pairs_path: Path, tmp_path: Path) -> None:
-    """Equal up to the order of additions. On CPUs torchrun starts the processes: `accelerate launch` would need MPI."""
-    options: dict[str, Any] = {"steps": 3, "batch_size": 2, "accumulation": 4, "caption_dropout": 0.5}
-    one = job(model_folder, pairs_path, tmp_path / "one", **options)
-    two = job(model_folder, pairs_path, tmp_path / "two", gradient_checkpointing=True, **options)
-    run_training(one, poll_s=0.05)
-    files = JobFiles(two.out_dir)
-    two.out_dir.mkdir()
-    files.job.write_text(two.model_dump_json())
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "ospo_core.training.run", "--job", str(files.job)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "2 process(es)" in done.stderr
-    ours, theirs = (load_file(JobFiles(run.out_dir).adapter / "adapter_model.safetensors") for run in (two, one))
-    for name, weights in theirs.items():
-        torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
-    figures = {"loss", "chosen_logprob", "grad_norm"}
-    for mine, his in zip(read_metrics(files.metrics), read_metrics(JobFiles(one.out_dir).metrics), strict=True):
-        assert {key: mine[key] for key in figures} == pytest.approx({key: his[key] for key in figures}, rel=1e-4)
