@@ -12,7 +12,7 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import EvaluationConfig
 from ospo_core.evaluation.judges import Oracle, PictureJudge, all_yes, embedded_oracle
 from ospo_core.evaluation.prompts import EvalPrompt
-from ospo_core.models.pictures import decode_tokens, encode_png
+from ospo_core.models.pictures import PICTURES_IN_MEMORY, decode_tokens, encode_png
 from ospo_core.models.sampling import sample_images
 from ospo_core.selection.scoring import answer_score, image_score
 
@@ -43,8 +43,9 @@ def draw_pictures(
         oracle = embedded_oracle
     wanted = [(prompt, sample) for prompt in prompts for sample in range(config.samples)]
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(wanted), config.batch_size):  # few pictures are in memory at once
-        batch = wanted[start : start + config.batch_size]
+    size = max(PICTURES_IN_MEMORY, config.batch_size)
+    for start in range(0, len(wanted), size):
+        batch = wanted[start : start + size]
         texts = [prompt.prompt for prompt, _ in batch]
         seeds = [picture_seed(config, prompt.item_id, sample) for prompt, sample in batch]
         tokens = sample_images(loaded, texts, seeds, config.guidance, config.temperature, config.batch_size).tokens

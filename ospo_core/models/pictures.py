@@ -35,6 +35,10 @@ PIXELS_AT_ONCE = {"cpu": 2**15, "cuda": 2**23}
 with 8 pictures of 64 x 64 the embedded model decodes twice as fast as with 64 (docs/lab-notes.md)."""
 
 
+PICTURES_IN_MEMORY = 256
+"""Pictures of which stages hold the pixels together: several batches, sorted by what is alike among them."""
+
+
 def _at_once(model: UnifiedModel) -> int:
     pixels = PIXELS_AT_ONCE.get(model.device.type, PIXELS_AT_ONCE["cuda"])
     return max(1, pixels // (model.geometry.height * model.geometry.width))

@@ -14,9 +14,6 @@ from ospo_core.stages.run import StageRun
 if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
 
-IMAGES_AT_ONCE = 256
-"""Images that are in memory together as pixels, several batches of them."""
-
 
 class ImagesStage(Stage):
     """Reads `perturbations`, writes `images`: tokens, the decoded picture as PNG, and its log-probability."""
@@ -35,8 +32,10 @@ class ImagesStage(Stage):
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Render one shard, prompts of similar length together; some are encoded while the next ones are sampled."""
+        from ospo_core.models.pictures import PICTURES_IN_MEMORY
+
         wanted = [image for row in run.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
-        size = max(IMAGES_AT_ONCE, run.config.images.batch_size)
+        size = max(PICTURES_IN_MEMORY, run.config.images.batch_size)
         order = sorted(range(len(wanted)), key=lambda place: len(wanted[place]["dense_prompt"]))
         rows, before = list[dict[str, Any]](), iter(list[dict[str, Any]]())
         if wanted:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ospo_core.models.base import UnifiedModel
 
 _BASE = "base"
-_IMAGES_AT_ONCE = 256
-"""Images that are decoded and sorted into batches together; among more there are more alike."""
 Answers = list[tuple[float, float]]
 
 
@@ -70,9 +68,11 @@ class ScoresStage(Stage):
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
         """Score the images of one shard, so many at a time."""
+        from ospo_core.models.pictures import PICTURES_IN_MEMORY
+
         items, judge = _items(run, spec.index), run.judge.model if run.judge is not None else None
         rows: list[dict[str, Any]] = []
-        for group in _groups(items, _IMAGES_AT_ONCE) if judge is None else [items]:  # so each model is loaded once
+        for group in _groups(items, PICTURES_IN_MEMORY) if judge is None else [items]:  # so each model is loaded once
             rows += _score(run.image_model, group, run.config, judge)
         asked = sum(len(row["answers"]) + len(row["negative_answers"]) for row in rows)
         logprobs = sum(1 + len(row["logprob_negatives"] or ()) for row in rows)

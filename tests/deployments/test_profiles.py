@@ -8,8 +8,8 @@ from ospo_core.config import RoundConfig, load_profile, profile_names
 from ospo_core.schema import Category, SubCategory, category_of
 
 
-def test_four_profiles_are_shipped() -> None:
-    assert profile_names() == ["janus-pro-1b", "janus-pro-7b", "shapes", "smoke"]
+def test_five_profiles_are_shipped() -> None:
+    assert profile_names() == ["janus-pro-1b", "janus-pro-7b", "published", "shapes", "smoke"]
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -17,9 +17,14 @@ def test_profile_loads_under_its_own_name(name: str) -> None:
     assert load_profile(name).name == name
 
 
-def test_default_profile_differs_from_the_defaults_in_training_only() -> None:
-    config, defaults = load_profile("shapes"), RoundConfig(name="shapes")
-    assert config.model_copy(update={"training": defaults.training}) == defaults
+def test_profiles_of_the_embedded_model_differ_in_training_and_the_number_of_prompts_only() -> None:
+    defaults, published, shapes = RoundConfig(name="shapes"), load_profile("published"), load_profile("shapes")
+    storage = {"name": defaults.name, "storage": defaults.storage}
+    assert published.model_copy(update={**storage, "training": defaults.training}) == defaults
+    assert shapes.model_copy(update={"training": defaults.training, "prompts": defaults.prompts}) == defaults
+    assert shapes.prompts.model_copy(update={"quotas": defaults.prompts.quotas}) == defaults.prompts
+    for sub_category, quota in shapes.prompts.quotas.items():
+        assert quota == pytest.approx(published.prompts.quotas[sub_category] * 2 / 3, abs=1), "the same proportions"
 
 
 @pytest.mark.parametrize("name", ["janus-pro-1b", "janus-pro-7b"])
