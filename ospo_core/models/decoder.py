@@ -8,6 +8,7 @@ a CUDA graph. Anything else (adapters, hooks, other layers) is computed by trans
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -183,16 +184,18 @@ def _join(projections: list[nn.Linear]) -> torch.Tensor:
 
 
 _known: WeakKeyDictionary[nn.Module, LlamaWeights] = WeakKeyDictionary()
+_joining = Lock()
 
 
 def llama_weights(backbone: PreTrainedModel) -> LlamaWeights | None:
     """Return the joined weights of the language model, joined at the first call; None if it is not a plain Llama."""
     if not is_plain(backbone):
         return None
-    weights = _known.get(backbone)
-    if weights is None or not weights.belongs_to(backbone):
-        weights = _known[backbone] = LlamaWeights(backbone)
-    return weights
+    with _joining:  # batches that are computed side by side begin together
+        weights = _known.get(backbone)
+        if weights is None or not weights.belongs_to(backbone):
+            weights = _known[backbone] = LlamaWeights(backbone)
+        return weights
 
 
 def is_plain(backbone: PreTrainedModel) -> bool:
@@ -233,9 +236,10 @@ class LlamaDecoder:
         self._model, self.weights, self._segment = model, weights, segment
         self.capacity = -(-capacity // segment) * segment
         device, dtype = model.device, weights.norm.dtype
+        kept = torch.float32 if device.type == "cpu" else dtype  # CPUs attend in bfloat16 at a quarter of the speed
         cache = (2, len(weights.layers), rows, weights.kv_heads, self.capacity, weights.head_size)
-        self._keys, self._values = torch.zeros(cache, dtype=dtype, device=device)
-        self._mask = torch.zeros((rows, 1, 1, self.capacity), dtype=dtype, device=device)
+        self._keys, self._values = torch.zeros(cache, dtype=kept, device=device)
+        self._mask = torch.zeros((rows, 1, 1, self.capacity), dtype=kept, device=device)
         self._turns = weights.rotations(self.capacity)
         self._next = torch.zeros(rows, dtype=torch.int64, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
@@ -261,8 +265,8 @@ class LlamaDecoder:
         last = len(self.weights.layers) - 1
         for number, layer in enumerate(self.weights.layers):
             query, key, value = self._projected(layer, states, cos, sin)
-            torch.index_select(key, 0, rows, out=self._keys[number, :, :, : self.width])
-            torch.index_select(value, 0, rows, out=self._values[number, :, :, : self.width])
+            self._keys[number, :, :, : self.width] = key.index_select(0, rows)
+            self._values[number, :, :, : self.width] = value.index_select(0, rows)
             if number == last:  # what follows is wanted for the last position alone
                 states, query, allowed = states[:, -1:], query[:, :, -1:], allowed[:, :, -1:]
             states = self._completed(layer, states, _attend(query, key, value, allowed))
@@ -323,5 +327,7 @@ def _causal(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    grouped = query.shape[1] != key.shape[1]
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped)
+    """Attend in the type of the keys; the result has the query's."""
+    grouped, asking = query.shape[1] != key.shape[1], query.to(key.dtype)
+    attended = functional.scaled_dot_product_attention(asking, key, value, attn_mask=mask, enable_gqa=grouped)
+    return attended.to(query.dtype)

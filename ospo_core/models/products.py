@@ -8,6 +8,8 @@ a training step 1.2 times (docs/lab-notes.md). The operators are those that torc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from threading import Lock
 
 import torch
 from torch import nn
@@ -27,6 +29,7 @@ class _Packed:
 
 
 _packed = WeakTensorKeyDictionary()
+_packing = Lock()
 
 
 def linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -83,14 +86,28 @@ def reorder_linears(network: nn.Module) -> None:
 def _suits(states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         states.device.type == "cpu"
-        and states.dtype == weight.dtype == torch.float32
+        and states.dtype == weight.dtype
+        and states.dtype in _types()
         and not torch.is_grad_enabled()
-        and torch.backends.mkldnn.is_available()
     )
+
+
+@cache
+def _types() -> frozenset[torch.dtype]:
+    """Return the types that oneDNN multiplies on this processor by instructions of its own."""
+    if not torch.backends.mkldnn.is_available():
+        return frozenset()
+    narrow = {torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set()
+    return frozenset({torch.float32} | narrow)
 
 
 def _pack(weight: torch.Tensor, transposed: bool = False) -> torch.Tensor | None:
     """Return the weights, or their transpose, in oneDNN's order; None where too much is kept already."""
+    with _packing:  # threads that compute batches side by side need the same weights first
+        return _packed_order(weight, transposed)
+
+
+def _packed_order(weight: torch.Tensor, transposed: bool) -> torch.Tensor | None:
     version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
     known: _Packed | None = _packed.get(weight)
     if known is None or known.version != version:
