@@ -216,6 +216,9 @@ class TrainingConfig(Options):
     loss: LossConfig = LossConfig()
     lora: LoraSettings = LoraSettings()
     learning_rate: Scale = Field(1e-5, description="Paper: 1e-5 constant.")
+    further_rate: Scale = Field(
+        1.0, description="Factor of learning_rate in rounds that start from a model which an earlier round trained."
+    )
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_fraction: Fraction = 0.0
     min_learning_rate: Factor = 1e-7

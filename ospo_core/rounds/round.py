@@ -84,7 +84,7 @@ class Round:
         if self.recorded_id:
             return self.recorded_id
         stages = self.stages.values()
-        fields = [[stage.name, stage.fields(self.config)] for stage in stages]
+        fields = [[stage.name, stage.fields(self._going_on(self.config))] for stage in stages]
         judges = [stage.judge(self.config, self.storage, self.model) for stage in self._judging]
         parts: list[Any] = [self.kind, fields, self.model.digest, self.config.model.family, self.config.model.dtype]
         parts += [judge.identity() for judge in judges if judge is not None]
@@ -92,6 +92,14 @@ class Round:
         if writes and (writer := role_model(self.config, self.storage, self.model, "writer")) is not None:
             parts.append({"writer": writer.digest})
         return digest_of(parts)[:_ID_DIGITS]
+
+    def _going_on(self, config: RoundConfig) -> RoundConfig:
+        """Return the configuration with the rate of a further round where the model comes from an earlier one."""
+        training = config.training
+        if training.further_rate == 1.0 or not self.model.is_stored:
+            return config
+        rate = training.learning_rate * training.further_rate
+        return config.model_copy(update={"training": training.model_copy(update={"learning_rate": rate})})
 
     @property
     def is_gated(self) -> bool:
@@ -165,7 +173,7 @@ class Round:
                 raise unmeasured(config)
         return StageRun.bind(
             self.stage(name),
-            config,
+            self._going_on(config),
             self.storage,
             self.model,
             upstream,

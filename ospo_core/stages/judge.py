@@ -15,7 +15,6 @@ from ospo_core.evaluation.prompts import load_evaluation_prompts
 from ospo_core.schema import StageName
 from ospo_core.stages.model_ref import (
     CURRENT,
-    STORED,
     ModelRef,
     model_folder,
     named_model,
@@ -112,7 +111,7 @@ def first_model(config: RoundConfig, storage: Storage, model: ModelRef) -> Model
     trainings, first = _trainings(storage), model
     while (training := trainings.pop(first.digest, None)) is not None:
         first = trained(training).parent
-    if first.source.startswith(STORED):
+    if first.is_stored:
         raise ModelError(
             "the training that made this model is gone, so the first model of its lineage is unknown",
             field=OPTION,

@@ -54,6 +54,11 @@ class ModelRef(Section):
             raise ValueError(f"{STORED} is followed by a folder of the artifact storage")
         return source
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether it lies in the artifact storage, where trainings put their models."""
+        return self.source.startswith(STORED)
+
 
 def stored_ref(digest: str, key: str) -> ModelRef:
     """Return the reference to a model folder in the artifact storage."""
@@ -185,7 +190,7 @@ def _kind(ref: ModelRef, storage: Storage) -> str:
     """Return the `model_type` of a model."""
     from ospo_core.models.locate import family_of, resolve_model
 
-    if not ref.source.startswith(STORED):
+    if not ref.is_stored:
         return family_of(resolve_model(ref.source, download=False))
     key = f"{ref.source.removeprefix(STORED)}/config.json"
     try:
@@ -203,7 +208,7 @@ def model_folder(ref: ModelRef, storage: Storage, scratch: Path) -> Path:
     """
     from ospo_core.models.locate import resolve_model
 
-    if not ref.source.startswith(STORED):
+    if not ref.is_stored:
         return _verified(resolve_model(ref.source), ref)
     local = scratch / "models" / ref.digest
     if not _holds(local, ref):

@@ -17,6 +17,7 @@ from ospo_core.schema import StageName, table_from_rows
 from ospo_core.stages import STAGES, run_stage
 from ospo_core.stages.attempts import Attempt, stage_record
 from ospo_core.stages.base import ShardResult, ShardSpec
+from ospo_core.stages.model_ref import ModelRef
 from ospo_core.stages.partial import KEPT_ROWS
 from ospo_core.stages.run import StageRun
 from tests.support.fake_stages import NumbersStage, SquaresStage
@@ -85,6 +86,22 @@ def test_id_follows_what_changes_results_and_nothing_else(tmp_path: Path) -> Non
     ids |= {Round(config, storage, model, "evaluation").id}
     assert len(ids) == 5
     assert Round(config, storage, model, recorded_id="0123").id == "0123"
+
+
+@pytest.mark.parametrize(("source", "rate"), [("embedded:shapes", 1e-4), (f"stored:models/{'0' * 64}", 5e-5)])
+def test_a_round_that_goes_on_from_a_trained_model_has_the_rate_of_further_rounds(
+    tmp_path: Path, source: str, rate: float
+) -> None:
+    def a_round(**training: float) -> Round:
+        model = ModelRef(digest="0" * 64, source=source)
+        return Round(small_round(tmp_path, training=training), Storage(str(tmp_path)), model)
+
+    further, plain = a_round(learning_rate=1e-4, further_rate=0.5), a_round(learning_rate=rate)
+    assert further.id == plain.id
+    runs = [one.bind(StageName.PROMPTS, {}) for one in (further, plain)]
+    assert [run.config.training.learning_rate for run in runs] == [rate, rate]
+    assert runs[0].fingerprint == runs[1].fingerprint
+    assert further.config.training.learning_rate == 1e-4, "what is recorded is the configuration as given"
 
 
 def test_chosen_items_are_recomputed_and_the_rows_of_the_others_kept(
