@@ -30,8 +30,8 @@ EXIT_FULL = 74
 def outcome_options(config: TrainingConfig) -> dict[str, Any]:
     """Return the options that determine the outcome of a training; the others change its time and memory only.
 
-    Without imported pairs the options about them are left out, as they were before there were any. `learning_rate` is the
-    one that is trained at, so that `further_rate` adds nothing.
+    Without imported pairs the options about them are left out, as they were before there were any. `learning_rate` is
+    the one that is trained at, so `further_rate` adds nothing.
     """
     others = {"checkpoint_every", "gradient_checkpointing", "further_rate"}
     if config.imported_pairs is None:
