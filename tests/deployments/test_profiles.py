@@ -21,6 +21,7 @@ def test_profiles_of_the_embedded_model_differ_in_training_and_the_number_of_pro
     defaults, published, shapes = RoundConfig(name="shapes"), load_profile("published"), load_profile("shapes")
     storage = {"name": defaults.name, "storage": defaults.storage}
     assert published.model_copy(update={**storage, "training": defaults.training}) == defaults
+    assert shapes.training.further_rate < 1 == published.training.further_rate
     assert shapes.model_copy(update={"training": defaults.training, "prompts": defaults.prompts}) == defaults
     assert shapes.prompts.model_copy(update={"quotas": defaults.prompts.quotas}) == defaults.prompts
     for sub_category, quota in shapes.prompts.quotas.items():
