@@ -41,6 +41,17 @@ def test_the_ablation_compares_equal_numbers_of_pairs_and_steps() -> None:
     assert trainings[0].max_pairs is not None
 
 
+@pytest.mark.parametrize(
+    ("experiment", "arm", "profile"), [("amount", "default", "shapes"), ("rate", "slow", "published")]
+)
+def test_an_arm_that_stands_for_a_profile_has_its_first_round(experiment: str, arm: str, profile: str) -> None:
+    (config,) = [one.config for one in load_experiment(experiment).arms if one.name == arm]
+    expected = load_profile(profile)
+    further = {"further_rate": expected.training.further_rate}
+    assert config.prompts == expected.prompts and config.selection == expected.selection
+    assert config.training.model_copy(update=further) == expected.training
+
+
 def test_an_arm_is_put_over_common_options_and_these_over_the_profile(tmp_path: Path) -> None:
     experiment = load_experiment(folder(tmp_path))
     config, smoke = experiment.arms[0].config, load_profile("smoke")
