@@ -25,8 +25,8 @@ HALVINGS = "batch_halvings"
 """Name among a shard's counts of how often a batch was halved; omitted where none was."""
 
 SMALL = 2**25
-"""Most parameters of a model whose batches are computed side by side on a CPU. The embedded one has 7.6 million and gains
-a fifth (docs/lab-notes.md)."""
+"""Most parameters of a model whose batches are computed side by side on a CPU. The embedded one has 7.6 million, and
+gains a fifth (docs/lab-notes.md)."""
 LANES = 4
 """Most batches that are computed side by side: between operators they wait for each other, since Python runs one."""
 
