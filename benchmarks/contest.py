@@ -115,9 +115,17 @@ def _rate(side: Side) -> float:
 
 
 def peak_of_tensors(work: Work) -> int:
-    """Return by how many bytes the memory of tensors on the CPU grew at its peak while `work` ran."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as observed:
-        work()
+    """Return by how many bytes the memory of tensors on the CPU grew at its peak while `work` ran, a batch at a time.
+
+    Only the calling thread is profiled, so torch has one: with several, a small model's batches have a thread each.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as observed:
+            work()
+    finally:
+        torch.set_num_threads(threads)
     return max(accumulate(memory_changes(observed, torch.device("cpu"))), default=0)
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.cost_growth --out docs/images/growth.svg --json growth.json
 
 One process on the CPU, the round's own code. Items, batches and questions are those of the embedded model, image
-tokens those of a tiny random one. Memory is the peak of tensors above what there was before.
+tokens those of a tiny random one. Memory is the peak of tensors above what there was before, a batch at a time.
 `benchmarks.scale` has the growth of what does not compute with a model, up to a million prompts.
 """
 
