@@ -289,8 +289,8 @@ class LlamaDecoder:
             if self._segment == 1:  # the host knows the place, and a plain copy is quicker
                 keys[:, :, limit - 1], values[:, :, limit - 1] = key[:, :, 0], value[:, :, 0]
             else:
-                keys.index_copy_(2, self._place, key)
-                values.index_copy_(2, self._place, value)
+                keys.index_copy_(2, self._place, key.to(keys.dtype))
+                values.index_copy_(2, self._place, value.to(values.dtype))
             attended = _attend(query, keys[:, :, :limit], values[:, :, :limit], mask)
             states = self._completed(layer, states, attended)
         self.state.copy_(self._normed(states[:, 0], self.weights.norm))

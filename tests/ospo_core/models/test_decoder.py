@@ -33,7 +33,7 @@ def states(decoder: Decoder, ids: torch.Tensor, mask: torch.Tensor, hidden: int,
     made_up = torch.randn((steps, len(ids), 1, hidden), generator=torch.Generator().manual_seed(1))
     decoder.begin(ids, mask)
     found = [decoder.state.clone()]
-    for position in made_up:
+    for position in made_up.to(decoder.state.dtype):
         decoder.step(position)
         found.append(decoder.state.clone())
     return torch.stack(found)
@@ -54,6 +54,21 @@ def test_states_are_those_of_transformers(
     assert torch.allclose(states(fast, ids, mask, weights.hidden), expected, atol=1e-5)
     again = states(fast, ids.flip(0), mask.flip(0), weights.hidden, 2)  # in memory that was used before
     assert torch.allclose(again, states(PlainDecoder(tiny), ids.flip(0), mask.flip(0), weights.hidden, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("segment", [1, 8])
+@torch.inference_mode()
+def test_in_bfloat16_they_are_no_further_from_float32_than_those_of_transformers(
+    fresh: JanusModel, prompts: list[str], segment: int
+) -> None:
+    ids, mask = fresh.encode_prompts(prompts)
+    exact = states(PlainDecoder(fresh), ids, mask, fresh.backbone.config.hidden_size)
+    fresh.network.to(torch.bfloat16)
+    weights = llama_weights(fresh.backbone)
+    assert weights is not None
+    decoders = [PlainDecoder(fresh), LlamaDecoder(fresh, weights, len(ids), ids.shape[1] + STEPS, segment)]
+    theirs, ours = ((states(one, ids, mask, weights.hidden).float() - exact).abs().mean() for one in decoders)
+    assert 0 < ours < 1.2 * theirs
 
 
 @torch.inference_mode()
