@@ -32,6 +32,7 @@ from benchmarks.gpu_points import (
     decoding,
     png,
     profiled_step,
+    published,
     sampling,
     scoring,
     training,
@@ -42,6 +43,7 @@ from ospo_core.artifacts.atomic_write import atomic_file
 logger = logging.getLogger("benchmarks.gpu")
 
 POINT_SECONDS = 75.0
+PUBLISHED_STEPS = 48
 PARTS = ("sampling", "questions", "logprobs", "training")
 
 
@@ -65,8 +67,10 @@ class Point:
 def _points() -> list[Point]:
     """Return all points, the most valuable first."""
     points = [Point("sampling", "sampling, batch 64", partial(sampling, batch=64), urgent=True)]
-    trained = ((4, True), (1, False), (2, False), (4, False), (8, True), (8, False), (2, True), (1, True))
-    for batch, recompute in trained:
+    for batch in (8, 64):
+        name = f"published loop, batch {batch}, first {PUBLISHED_STEPS} steps"
+        points.append(Point("sampling", name, partial(published, batch=batch, steps=PUBLISHED_STEPS), urgent=True))
+    for batch, recompute in ((4, False), (2, False), (8, False), (8, True)):
         name = f"training, batch {batch}" + (", recomputed" if recompute else "")
         points.append(Point("training", name, partial(training, batch=batch, recompute=recompute), urgent=True))
     for count in (32, 8):

@@ -51,7 +51,7 @@ from ospo_core.models.vqa import answer_questions
 from ospo_core.prompts.families import family
 from ospo_core.schema import SubCategory
 from ospo_core.training.job import JobFiles, TrainingJob, read_metrics
-from ospo_core.training.memory import device_memory, recomputes, training_memory
+from ospo_core.training.memory import device_memory, plan_passes
 from ospo_core.training.process import run_training
 
 logger = logging.getLogger("benchmarks.gpu_round")
@@ -194,8 +194,7 @@ class MiniRound:
             steps=amounts.steps,
             dtype=self._config.dtype,
         )
-        recompute = recomputes(training, self.model, device_memory(device))
-        estimated = training_memory(training, self.model, recompute)
+        plan = plan_passes(training, self.model, device_memory(device))
         self._model = None
         release(device)
         pairs = self._folder / "pairs.parquet"
@@ -217,8 +216,9 @@ class MiniRound:
             "step_seconds": times,
             "loading_and_merge_seconds": result.seconds - sum(times),
             "peak_gb": result.peak_memory / 1e9,
-            "estimated_gb": estimated / 1e9,
-            "recomputed": recompute,
+            "estimated_gb": plan.memory / 1e9,
+            "pairs_per_pass": plan.pairs,
+            "recomputed": plan.recompute,
         }
 
 

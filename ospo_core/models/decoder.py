@@ -7,6 +7,7 @@ a CUDA graph. Anything else (adapters, hooks, other layers) is computed by trans
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
@@ -15,12 +16,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaModel, PreTrainedModel
 from transformers.activations import SiLUActivation
 from transformers.cache_utils import DynamicCache
 from transformers.models.llama import modeling_llama as llama
 
 from ospo_core.models.base import UnifiedModel
+from ospo_core.models.fused import FusedAttention, FusedMLP, FusedRMSNorm
 from ospo_core.models.products import ReorderedLinear, add_linear, linear
 from ospo_core.models.sequences import positions
 
@@ -31,6 +34,9 @@ _PLAIN = {
     llama.LlamaMLP,
     llama.LlamaRMSNorm,
     llama.LlamaRotaryEmbedding,
+    FusedAttention,
+    FusedMLP,
+    FusedRMSNorm,
     nn.Embedding,
     nn.Linear,
     ReorderedLinear,
@@ -283,16 +289,17 @@ class LlamaDecoder:
         self._mask.index_fill_(3, self._place, 0)
         cos, sin = (table[self._next][:, None] for table in self._turns)
         mask, states = self._mask[..., :limit], states[:, None]
-        for number, layer in enumerate(self.weights.layers):
-            query, key, value = self._projected(layer, states, cos, sin)
-            keys, values = self._keys[number], self._values[number]
-            if self._segment == 1:  # the host knows the place, and a plain copy is quicker
-                keys[:, :, limit - 1], values[:, :, limit - 1] = key[:, :, 0], value[:, :, 0]
-            else:
-                keys.index_copy_(2, self._place, key.to(keys.dtype))
-                values.index_copy_(2, self._place, value.to(values.dtype))
-            attended = _attend(query, keys[:, :, :limit], values[:, :, :limit], mask)
-            states = self._completed(layer, states, attended)
+        with _attention_of_a_step(states.device):
+            for number, layer in enumerate(self.weights.layers):
+                query, key, value = self._projected(layer, states, cos, sin)
+                keys, values = self._keys[number], self._values[number]
+                if self._segment == 1:  # the host knows the place, and a plain copy is quicker
+                    keys[:, :, limit - 1], values[:, :, limit - 1] = key[:, :, 0], value[:, :, 0]
+                else:
+                    keys.index_copy_(2, self._place, key.to(keys.dtype))
+                    values.index_copy_(2, self._place, value.to(values.dtype))
+                attended = _attend(query, keys[:, :, :limit], values[:, :, :limit], mask)
+                states = self._completed(layer, states, attended)
         self.state.copy_(self._normed(states[:, 0], self.weights.norm))
         self._next += 1
         self._place += 1
@@ -324,6 +331,19 @@ def _causal(mask: torch.Tensor) -> torch.Tensor:
     length = mask.shape[1]
     square = torch.ones((length, length), dtype=torch.bool, device=mask.device)
     return ((mask[:, None, :] == 1) & square.tril() | torch.eye(length, dtype=torch.bool, device=mask.device))[:, None]
+
+
+def _attention_of_a_step(device: torch.device) -> AbstractContextManager[None]:
+    """Allow cuDNN's attention on a GPU: with a query per row it reads keys and values at the speed of memory.
+
+    Its plan for a shape takes long, so elsewhere it is not used (see `UnifiedModel`).
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    allowed: AbstractContextManager[None] = sdpa_kernel(
+        [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
+    return allowed
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

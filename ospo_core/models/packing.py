@@ -33,6 +33,7 @@ class Packing:
         places: `int64 [B, W]`, the place of each row's positions; 0 past a row's end.
         owners: `int64 [N]`, index into the flattened `places` of a row that has this place.
         depths: `int64 [N]`, number of positions before this one in its row.
+        repeated: `int64 [R]`, indices into the flattened `places` of the positions that an owner stands for.
         sources: `int64 [N]`, index of each place into the flattened rows of left-padded prompts and image positions.
         predicting: `int64 [B, T]`, the place from whose state each image token is predicted.
     """
@@ -40,6 +41,7 @@ class Packing:
     places: torch.Tensor
     owners: torch.Tensor
     depths: torch.Tensor
+    repeated: torch.Tensor
     sources: torch.Tensor
     predicting: torch.Tensor
 
@@ -73,10 +75,12 @@ def pack(model: UnifiedModel, ids: torch.Tensor, attention_mask: torch.Tensor, t
     places[order] = np.where(inside, np.take_along_axis(numbers, owner, axis=0), 0)
     row, depths = np.nonzero(own)
     row = order[row]
+    again, at = np.nonzero(inside & ~own)
     arrays = (
         places,
         row * len(depth) + depths,
         depths,
+        order[again] * len(depth) + at,
         row * columns + (words.shape[1] - lengths)[row] + depths,
         np.take_along_axis(places, lengths[:, None] - 1 + offsets, axis=1),
     )
@@ -110,6 +114,7 @@ def run_packed(model: UnifiedModel, packing: Packing, ids: torch.Tensor, before:
             position_ids=packing.depths[None],
             use_cache=False,
             owners=packing.owners,
+            repeated=packing.repeated,
         )
     states: torch.Tensor = output.last_hidden_state[0]
     return states
@@ -136,6 +141,7 @@ def _attend(
     dropout: float = 0.0,
     *,
     owners: torch.Tensor,
+    repeated: torch.Tensor,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within the rows; arguments and result are those of transformers' attention functions.
@@ -147,11 +153,12 @@ def _attend(
         scaling: factor of the scores.
         dropout: of the weights.
         owners: `Packing.owners`.
+        repeated: `Packing.repeated`.
     """
     places = attention_mask[0, 0]
 
     def in_rows(packed: torch.Tensor) -> torch.Tensor:
-        gathered = packed[0].transpose(0, 1).index_select(0, places.flatten())
+        gathered = _gathered(packed[0].transpose(0, 1), places.flatten(), owners, repeated)
         return gathered.unflatten(0, places.shape).transpose(1, 2)
 
     attended = functional.scaled_dot_product_attention(
@@ -163,7 +170,60 @@ def _attend(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return attended.transpose(1, 2).flatten(0, 1).index_select(0, owners)[None], None
+    return _owned(attended.transpose(1, 2).flatten(0, 1), owners)[None], None
+
+
+def _gathered(packed: torch.Tensor, places: torch.Tensor, owners: torch.Tensor, repeated: torch.Tensor) -> torch.Tensor:
+    """Return `packed` `[N, ...]` at the flattened places of all rows."""
+    if packed.device.type == "cpu":
+        return packed.index_select(0, places)
+    gathered: torch.Tensor = _Gather.apply(packed, places, owners, repeated)
+    return gathered
+
+
+def _owned(rows: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """Return the flattened rows `[B W, ...]` at the owners."""
+    if rows.device.type == "cpu":
+        return rows.index_select(0, owners)
+    owned: torch.Tensor = _TakeOwned.apply(rows, owners)
+    return owned
+
+
+class _Gather(torch.autograd.Function):
+    """`packed[places]`; the gradient is gathered too, since a GPU adds up at indices in no order far more slowly.
+
+    What stands past a row's end has no gradient: nothing attends to it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, packed: torch.Tensor, places: torch.Tensor, owners: torch.Tensor, repeated: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(places, owners, repeated)
+        return packed.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        places, owners, repeated = ctx.saved_tensors
+        of_packed = gradients[0].index_select(0, owners)
+        of_packed.index_add_(0, places[repeated], gradients[0].index_select(0, repeated))
+        return of_packed, None, None, None
+
+
+class _TakeOwned(torch.autograd.Function):
+    """`rows[owners]`, where no owner stands twice, so that gradients are copied, not added up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(owners)
+        ctx.count = len(rows)
+        return rows.index_select(0, owners)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (owners,) = ctx.saved_tensors
+        of_rows = gradients[0].new_zeros((ctx.count, *gradients[0].shape[1:]))
+        return of_rows.index_copy_(0, owners, gradients[0]), None
 
 
 AttentionInterface.register(_NAME, cast(Callable[..., Any], _attend))

@@ -18,9 +18,12 @@ from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
 
 
-def to_pixels(pictures: NDArray[np.uint8]) -> torch.Tensor:
-    """Turn pictures `uint8 [B, H, W, 3]` into network input `float32 [B, 3, H, W]` in [-1, 1] (mean and std 0.5)."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+def to_pixels(pictures: NDArray[np.uint8], device: torch.device | None = None) -> torch.Tensor:
+    """Turn pictures `uint8 [B, H, W, 3]` into network input `float32 [B, 3, H, W]` in [-1, 1] (mean and std 0.5).
+
+    `device` is where it is wanted and computed; the default is the CPU.
+    """
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def from_pixels(pixels: torch.Tensor) -> NDArray[np.uint8]:

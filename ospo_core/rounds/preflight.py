@@ -233,20 +233,19 @@ def check_training(round: Round) -> str:
     import torch
 
     from ospo_core.training.data import PairData
-    from ospo_core.training.memory import check_training_memory, device_memory, recomputes
+    from ospo_core.training.memory import device_memory, plan_passes
     from ospo_core.training.policy import batch_loss, build_policy
 
     config = round.config
     settings = config.model.model_copy(update={"dtype": config.training.dtype})
     try:
         loaded = round.resources.image_model(settings, _folder(round), round.model.digest)
-        available = device_memory(loaded.device)
-        check_training_memory(config.training, loaded, available)
+        plan = plan_passes(config.training, loaded, device_memory(loaded.device))
         with tempfile.TemporaryDirectory() as folder:
             pairs = _made_up_pairs(loaded.geometry, config.training.batch_size)
             pq.write_table(pairs, Path(folder) / "pairs.parquet")
-            batch = PairData(Path(folder), loaded, config.training, config.seed).passes(0, 0)[0]
-        policy = build_policy(loaded, config.training, config.seed, recomputes(config.training, loaded, available))
+            batch = PairData(Path(folder), loaded, config.training, config.seed, plan.pairs).passes(0, 0)[0]
+        policy = build_policy(loaded, config.training, config.seed, plan.recompute)
         batch_loss(policy, batch.to(loaded.device), config.training.loss)[0].total.backward()
         shown = f"gradients of one forward pass of {batch.pairs} pairs"
         if loaded.device.type != "cuda":

@@ -24,7 +24,6 @@ from ospo_core.errors import TrainingError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.packing import Packing, pack
 from ospo_core.models.sequences import by_length, moved_to, stack_left
-from ospo_core.training.memory import pairs_at_once
 
 _TOKEN_COLUMNS = ("chosen_tokens", "rejected_tokens")
 _MASK_COLUMNS = ("chosen_mask", "rejected_mask")
@@ -73,14 +72,22 @@ class PairData:
     the next epoch. A run can therefore resume at any step, and the pairs of a step do not depend on how it is split
     into micro-batches or over processes.
 
-    `path` is a Parquet file of the pairs table, or a folder of them; `seed` is that of order and caption dropout.
+    Args:
+        path: a Parquet file of the pairs table, or a folder of them.
+        loaded: the model that is trained.
+        config: how it is.
+        seed: that of order and caption dropout.
+        at_once: pairs per forward pass (see `plan_passes`); None is a whole micro-batch.
 
     Raises:
         TrainingError: there are no pairs, or they do not fit the model or the loss.
     """
 
-    def __init__(self, path: Path, loaded: UnifiedModel, config: TrainingConfig, seed: int) -> None:
+    def __init__(
+        self, path: Path, loaded: UnifiedModel, config: TrainingConfig, seed: int, at_once: int | None = None
+    ) -> None:
         self._loaded, self._config, self._seed = loaded, config, seed
+        self._at_once = at_once or config.batch_size
         table = _read_pairs(path, config)
         if config.max_pairs is not None and len(table) > config.max_pairs:
             drawn = np.random.default_rng(derive_seed("pairs trained on", seed)).permutation(len(table))
@@ -126,7 +133,7 @@ class PairData:
         """
         rows = slice(part * self._config.batch_size, (part + 1) * self._config.batch_size)
         pairs, dropped = self.indices(step)[rows], self.dropped(step)[rows]
-        count = math.ceil(len(pairs) / pairs_at_once(self._config, self._loaded.geometry.tokens))
+        count = math.ceil(len(pairs) / self._at_once)
         order = np.array(by_length([self._prompts[index] for index in pairs]))
         return [self._batch(pairs[piece], dropped[piece]) for piece in np.array_split(order, count)]
 

@@ -69,7 +69,11 @@ class Trainer:
         self._parameters = trainable(policy)
         self._policy = accelerator.prepare(policy)
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), lr=config.learning_rate, betas=config.adam_betas, weight_decay=0.0
+            self._parameters.values(),
+            lr=config.learning_rate,
+            betas=config.adam_betas,
+            weight_decay=0.0,
+            fused=device.type == "cuda" or None,
         )
         self._alarm = CollapseAlarm(drop=config.collapse_drop, patience=config.collapse_patience)
         self.step = 0

@@ -1,13 +1,13 @@
-"""Memory that training takes on each device, estimated from shapes, and what follows from it.
+"""How training fits a device: how many pairs share a forward pass, and whether activations are recomputed.
 
-Rows that begin alike are counted as if they did not. Not measured on a GPU since passes and layers have been what they
-are; the former ones took more (docs/results.md). The estimate covers tensors only: a CUDA context and the allocator's
-fragments come on top, for which `_USABLE` leaves room.
+Memory is estimated from shapes; rows that begin alike are counted as if they did not. The estimate covers tensors only:
+a CUDA context and the allocator's fragments come on top, for which `_USABLE` leaves room.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -17,8 +17,11 @@ from ospo_core.errors import TrainingError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import rows_at_once
 
-POSITIONS_AT_ONCE = 4096
-"""Positions of a forward pass, with `_PROMPT` for a prompt: enough for a GPU, and not much for a CPU's caches."""
+POSITIONS_AT_ONCE = {"cpu": 4096, "cuda": 16_384}
+"""Most positions of a forward pass, with `_PROMPT` for a prompt, by device. More would only leave a CPU's caches; a GPU
+of which each operator takes less time than its launch is better used by more (docs/results.md)."""
+_ENOUGH = 4096
+"""Positions of a forward pass with which a GPU is faster than with more of them whose activations are recomputed."""
 _PROMPT = 64
 """Positions of a prompt: training uses the short ones."""
 _ADAPTER = 20
@@ -28,22 +31,63 @@ _BACKWARD = 4 / 3
 _USABLE = 0.85
 
 
-def pairs_at_once(config: TrainingConfig, tokens: int) -> int:
-    """Return how many pairs share a forward pass, whatever the micro-batch; `tokens` are those of a picture."""
-    sequences = 1 + bool(config.loss.w_simpo) + bool(config.loss.w_cond) + config.caption_dropout
-    return min(config.batch_size, max(1, int(POSITIONS_AT_ONCE / (sequences * (_PROMPT + tokens)))))
+@dataclass(frozen=True)
+class Passes:
+    """How a micro-batch is computed.
+
+    Attributes:
+        pairs: pairs per forward pass; the last one may have fewer.
+        recompute: whether activations are recomputed (gradient checkpointing).
+        memory: estimated peak of tensors, bytes per device.
+    """
+
+    pairs: int
+    recompute: bool
+    memory: int
 
 
-def training_memory(config: TrainingConfig, model: UnifiedModel, recompute: bool) -> int:
+def plan_passes(config: TrainingConfig, model: UnifiedModel, available: int) -> Passes:
+    """Return how a micro-batch is computed on a device with `available` bytes in all.
+
+    It depends on the size of the device, not on what else uses it. Activations are kept where that leaves room for
+    passes that use the device well, unless the configuration decides; passes are as large as fit.
+
+    Raises:
+        TrainingError: not even one pair fits.
+    """
+    most = _pairs(config, model, POSITIONS_AT_ONCE.get(model.device.type, POSITIONS_AT_ONCE["cuda"]))
+    enough = _pairs(config, model, _ENOUGH)
+    choices = {
+        "auto": [(most, enough, False), (most, 1, True)],
+        True: [(most, 1, True)],
+        False: [(most, 1, False)],
+    }[config.gradient_checkpointing]
+    for largest, smallest, recompute in choices:
+        for pairs in range(largest, smallest - 1, -1):
+            needed = training_memory(config, model, pairs, recompute)
+            if needed <= _USABLE * available:
+                return Passes(pairs, recompute, needed)
+    if needed <= available:
+        return Passes(pairs, recompute, needed)
+    remedy = "Use a device with more memory, training.dtype=bfloat16 or a smaller training.lora.rank"
+    raise TrainingError(
+        f"training one pair at a time needs about {needed / 1e9:.1f} GB, but the device has {available / 1e9:.1f} GB",
+        field="training",
+        remedy=remedy if recompute else f"Set training.gradient_checkpointing=auto. {remedy}",
+    )
+
+
+def training_memory(config: TrainingConfig, model: UnifiedModel, pairs: int, recompute: bool) -> int:
     """Return the peak of tensors in training, bytes per device.
 
     Args:
-        config: batch size, loss and adapter.
+        config: loss and adapter.
         model: the model, of the type that training uses; on `meta` it needs no memory itself.
-        recompute: whether activations are recomputed (gradient checkpointing).
+        pairs: pairs per forward pass.
+        recompute: whether activations are recomputed.
     """
     figures, geometry = model.memory, model.geometry
-    sequences = _sequences(config, pairs_at_once(config, geometry.tokens))
+    sequences = _sequences(config, pairs)
     positions = sequences * (_PROMPT + geometry.tokens)
     if recompute:
         kept = positions * (figures.layer_inputs + _BACKWARD * figures.activations / figures.layers)
@@ -55,43 +99,17 @@ def training_memory(config: TrainingConfig, model: UnifiedModel, recompute: bool
     return round(figures.weights + adapter + kept + head)
 
 
-def recomputes(config: TrainingConfig, model: UnifiedModel, available: int) -> bool:
-    """Return whether activations are recomputed on a device with `available` bytes in all.
-
-    It depends on the size of the device, not on what else uses it.
-    """
-    if config.gradient_checkpointing != "auto":
-        return config.gradient_checkpointing
-    return training_memory(config, model, recompute=False) > _USABLE * available
-
-
-def check_training_memory(config: TrainingConfig, model: UnifiedModel, available: int) -> None:
-    """Check that training can fit a device with `available` bytes in all.
-
-    Raises:
-        TrainingError: it cannot.
-    """
-    recompute = recomputes(config, model, available)
-    needed = training_memory(config, model, recompute)
-    if needed <= available:
-        return
-    pairs = pairs_at_once(config, model.geometry.tokens)
-    smaller = "Use a device with more memory, training.dtype=bfloat16 or a smaller training.lora.rank"
-    if pairs > 1:
-        smaller = f"Set training.batch_size below {pairs} and raise training.accumulation by the same factor"
-    raise TrainingError(
-        f"training needs about {needed / 1e9:.1f} GB, but the device has {available / 1e9:.1f} GB",
-        field="training.batch_size",
-        value=config.batch_size,
-        remedy=smaller if recompute else f"Set training.gradient_checkpointing=auto. {smaller}",
-    )
-
-
 def device_memory(device: torch.device) -> int:
     """Return all memory of a device, used or not: that of the GPU, or this machine's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().total)
+
+
+def _pairs(config: TrainingConfig, model: UnifiedModel, positions: int) -> int:
+    """Return how many pairs of a micro-batch have no more positions than that; at least one."""
+    sequences = 1 + bool(config.loss.w_simpo) + bool(config.loss.w_cond) + config.caption_dropout
+    return min(config.batch_size, max(1, int(positions / (sequences * (_PROMPT + model.geometry.tokens)))))
 
 
 def _sequences(config: TrainingConfig, pairs: int) -> int:

@@ -14,8 +14,8 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import LossConfig, TrainingConfig
 from ospo_core.models.adapters import add_lora
 from ospo_core.models.base import UnifiedModel
+from ospo_core.models.fused import fuse_norms
 from ospo_core.models.logprobs import image_token_logprobs
-from ospo_core.models.norms import fuse_norms
 from ospo_core.models.packing import Packing, packed_attention
 from ospo_core.training.data import MicroBatch
 from ospo_core.training.losses import LossParts, ospo_loss, weighted_mean_logprob

@@ -45,7 +45,7 @@ from ospo_core.training.job import (
     read_metrics,
 )
 from ospo_core.training.loop import Trainer
-from ospo_core.training.memory import check_training_memory, device_memory, recomputes
+from ospo_core.training.memory import device_memory, plan_passes
 from ospo_core.training.policy import build_policy
 from ospo_core.training.process import visible_gpus
 
@@ -155,21 +155,20 @@ def _train(
     """Train and save the adapter; None if stopped before the end. Nothing of the model outlives the call."""
     began = time.monotonic()
     loaded = load_model(job.model_folder, job.model.model_copy(update={"dtype": job.training.dtype}))
-    available = device_memory(loaded.device)
-    check_training_memory(job.training, loaded, available)
-    recompute = recomputes(job.training, loaded, available)
-    pairs = PairData(job.pairs_path, loaded, job.training, job.seed)
-    policy = build_policy(loaded, job.training, job.seed, recompute)
+    plan = plan_passes(job.training, loaded, device_memory(loaded.device))
+    pairs = PairData(job.pairs_path, loaded, job.training, job.seed, plan.pairs)
+    policy = build_policy(loaded, job.training, job.seed, plan.recompute)
     store = CheckpointStore(files.checkpoints, identity)
     trainer = Trainer(policy, pairs, job.training, job.seed, accelerator, store, loaded.device)
     resumed = trainer.resume()
     logger.info(
-        "%d pairs, step %d of %d, %d process(es), activations %s",
+        "%d pairs, %d per pass, step %d of %d, %d process(es), activations %s",
         len(pairs),
+        plan.pairs,
         resumed,
         job.training.steps,
         accelerator.num_processes,
-        "recomputed" if recompute else "kept",
+        "recomputed" if plan.recompute else "kept",
     )
     if accelerator.is_main_process:
         cut_metrics(files.metrics, resumed)

@@ -135,7 +135,7 @@ class Emu3Model(UnifiedModel):
 
     def embed_pictures(self, pictures: NDArray[uint8]) -> torch.Tensor:
         """Embed pictures by their tokens."""
-        return self.embed_image(self.encode_image(to_pixels(pictures).to(self.device, self.dtype)))
+        return self.embed_image(self.encode_image(to_pixels(pictures, self.device).to(self.dtype)))
 
     @classmethod
     def text_backbone(cls, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:

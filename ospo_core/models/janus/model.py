@@ -130,7 +130,7 @@ class JanusModel(UnifiedModel):
 
     def embed_pictures(self, pictures: NDArray[uint8]) -> torch.Tensor:
         """Embed pictures by the vision encoder and its aligner."""
-        pixels = to_pixels(pictures).to(self.device, self.dtype)
+        pixels = to_pixels(pictures, self.device).to(self.dtype)
         features: torch.Tensor = self.network.model.get_image_features(pixels).pooler_output
         return features
 

@@ -8,65 +8,64 @@ import torch
 from ospo_core.config.sections import LossConfig
 from ospo_core.errors import TrainingError
 from ospo_core.models.janus.model import JanusModel
-from ospo_core.training import memory
-from ospo_core.training.memory import (
-    check_training_memory,
-    device_memory,
-    pairs_at_once,
-    recomputes,
-    training_memory,
-)
+from ospo_core.training.memory import device_memory, plan_passes, training_memory
 from tests.ospo_core.training.jobs import config
 
 MUCH = 10**15
 
 
+@pytest.fixture
+def on_gpu(loaded: JanusModel, monkeypatch: pytest.MonkeyPatch) -> JanusModel:
+    """Return the model as if it lay on a GPU."""
+    monkeypatch.setattr(loaded, "device", torch.device("cuda"))
+    return loaded
+
+
 def test_a_micro_batch_of_any_size_takes_the_memory_of_one_pass(loaded: JanusModel) -> None:
-    assert pairs_at_once(config(batch_size=2), 16) == 2
-    assert pairs_at_once(config(batch_size=64), 16) == 16 and pairs_at_once(config(batch_size=64), 576) == 2
-    assert pairs_at_once(config(batch_size=64), 10_000) == 1
-    assert pairs_at_once(config(batch_size=64, loss=LossConfig(w_cond=0.0, w_simpo=0.0)), 16) > 16
-    needed = {training_memory(config(batch_size=size), loaded, recompute=False) for size in (16, 64, 4096)}
-    assert len(needed) == 1
+    assert plan_passes(config(batch_size=2), loaded, MUCH).pairs == 2
+    plans = {plan_passes(config(batch_size=size), loaded, MUCH) for size in (64, 4096)}
+    assert [plan.pairs for plan in plans] == [16]
+    alone = config(batch_size=64, loss=LossConfig(w_cond=0.0, w_simpo=0.0))
+    assert plan_passes(alone, loaded, MUCH).pairs > 16
 
 
-def test_every_sequence_takes_memory_and_recomputation_saves_it(
-    loaded: JanusModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "POSITIONS_AT_ONCE", MUCH)
+def test_every_sequence_takes_memory_and_recomputation_saves_it(loaded: JanusModel) -> None:
     options = config(batch_size=64)
-    kept, recomputed = (training_memory(options, loaded, recompute) for recompute in (False, True))
+    kept, recomputed = (training_memory(options, loaded, 64, recompute) for recompute in (False, True))
     assert loaded.memory.weights < recomputed < kept
-    for fewer in (config(batch_size=32), config(batch_size=64, loss=LossConfig(w_cond=0.0))):
-        assert training_memory(fewer, loaded, recompute=False) < kept
-    assert training_memory(config(batch_size=64, caption_dropout=0.5), loaded, recompute=False) > kept
+    assert training_memory(options, loaded, 32, recompute=False) < kept
+    assert training_memory(config(loss=LossConfig(w_cond=0.0)), loaded, 64, recompute=False) < kept
+    assert training_memory(config(caption_dropout=0.5), loaded, 64, recompute=False) > kept
 
 
-def test_auto_recomputes_where_training_would_fill_the_device(loaded: JanusModel) -> None:
-    needed = training_memory(config(), loaded, recompute=False)
-    assert recomputes(config(), loaded, needed)
-    assert not recomputes(config(), loaded, 2 * needed)
-    assert recomputes(config(gradient_checkpointing=True), loaded, MUCH)
-    assert not recomputes(config(gradient_checkpointing=False), loaded, 1)
+def test_activations_are_recomputed_where_they_would_fill_the_device(loaded: JanusModel) -> None:
+    options = config(batch_size=64)
+    needed = training_memory(options, loaded, 16, recompute=False)
+    assert plan_passes(options, loaded, 2 * needed).recompute is False
+    assert plan_passes(options, loaded, needed).recompute is True
+    assert plan_passes(config(gradient_checkpointing=True), loaded, MUCH).recompute is True
+    never = plan_passes(config(batch_size=64, gradient_checkpointing=False), loaded, needed)
+    assert never.recompute is False and 1 <= never.pairs < 16
 
 
-def test_what_cannot_fit_is_refused_with_a_remedy(loaded: JanusModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "POSITIONS_AT_ONCE", MUCH)
-    large, off = config(batch_size=4096), config(batch_size=4096, gradient_checkpointing=False)
-    needed = training_memory(large, loaded, recompute=True)
-    check_training_memory(large, loaded, needed)
-    with pytest.raises(TrainingError, match=r"batch_size: training needs about .* \(got 4096\).*accumulation"):
-        check_training_memory(large, loaded, needed - 1)
+def test_a_gpu_computes_as_many_pairs_at_once_as_fit(on_gpu: JanusModel) -> None:
+    options = config(batch_size=256)
+    most = plan_passes(options, on_gpu, MUCH)
+    assert most.pairs == 66 and not most.recompute
+    fewer = plan_passes(options, on_gpu, most.memory)
+    assert 16 <= fewer.pairs < 66 and not fewer.recompute
+    small = plan_passes(options, on_gpu, training_memory(options, on_gpu, 16, recompute=False))
+    assert small.recompute and small.pairs > 16
+    assert small.memory == training_memory(options, on_gpu, small.pairs, recompute=True)
+
+
+def test_what_cannot_fit_is_refused_with_a_remedy(loaded: JanusModel) -> None:
+    one = training_memory(config(), loaded, 1, recompute=True)
+    assert plan_passes(config(), loaded, one).pairs == 1
+    with pytest.raises(TrainingError, match=r"one pair at a time needs about .* a device with more memory"):
+        plan_passes(config(), loaded, one - 1)
     with pytest.raises(TrainingError, match="gradient_checkpointing=auto"):
-        check_training_memory(off, loaded, needed)
-
-
-def test_a_smaller_batch_is_advised_only_where_it_helps(loaded: JanusModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrainingError, match=r"training\.batch_size below 16 "):
-        check_training_memory(config(batch_size=64), loaded, 1)
-    monkeypatch.setattr(memory, "POSITIONS_AT_ONCE", 1)
-    with pytest.raises(TrainingError, match="a device with more memory"):
-        check_training_memory(config(batch_size=64), loaded, 1)
+        plan_passes(config(gradient_checkpointing=False), loaded, one)
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
