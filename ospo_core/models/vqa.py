@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 from ospo_core.errors import ModelError
 from ospo_core.models.base import UnifiedModel
@@ -123,7 +125,8 @@ class _Asking:
         embeddings = model.embed_text(ids)
         holes = (ids == model.picture_id)[..., None]
         embeddings = embeddings.masked_scatter(holes, features.to(embeddings.dtype))
-        cache: Cache = model.backbone(inputs_embeds=embeddings, use_cache=True).past_key_values
+        cache = Cache(layer_class_to_replicate=_UncopiedLayer)
+        model.backbone(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
         return cache
 
     def ask(self, cache: Cache, texts: Sequence[Sequence[str]]) -> list[dict[str, Answer]]:
@@ -153,6 +156,21 @@ class _Asking:
             known = list(self._rows)[:1]  # so that the beginnings of old and new texts are compared
             self._prefix, rows = question_ids(self._model, [*known, *new])
             self._rows.update(zip([*known, *new], rows, strict=True))
+
+
+class _UncopiedLayer(DynamicLayer):
+    """Keeps the keys and values of the first positions as they are, where transformers' own copies them."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append positions; return all keys and values."""
+        if self.is_initialized:
+            both: tuple[torch.Tensor, torch.Tensor] = super().update(key_states, value_states, *args, **options)
+            return both
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
