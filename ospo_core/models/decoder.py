@@ -152,14 +152,16 @@ class LlamaWeights:
         return self._versions == _versions(backbone)
 
     def rotations(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and signed sines `[count, D]` of the first positions."""
-        if count not in self._tables:
+        """Return cosines and signed sines `[count, D]` of the first positions; threads may ask for different numbers."""
+        tables = self._tables.get(count)
+        if tables is None:
             places = torch.arange(count, device=self.norm.device)[None]
             cos, sin = self._rotary(self.norm[None], places)
             sign = torch.ones_like(sin[0, 0])
             sign[: self.head_size // 2] = -1
-            self._tables = {count: (cos[0], sin[0] * sign)}
-        return self._tables[count]
+            tables = cos[0], sin[0] * sign
+            self._tables = {count: tables}
+        return tables
 
 
 def _versions(backbone: nn.Module) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """LoRA layers that cost less to train than PEFT's own, with the same parameters (arXiv 2106.09685).
 
-The base is frozen, so the product with it and the adapter's two make one node of autograd, which keeps the input, the
-places that dropout cleared, and the adapter's inner vectors. Projections of one input (query, key and value; gate and
+The base is frozen, so the product with it and the adapter's two make one node of autograd, which keeps the input
+as dropout left it, what that cleared, and the adapter's inner vectors. Projections of one input (query, key and value; gate and
 up) share these places and the product with their first matrices. Products have the type of the input: in bfloat16 the
 adapter's weights are rounded for them and stay float32 themselves, as under autocast.
 """
@@ -114,39 +114,40 @@ class _Projections(torch.autograd.Function):
         bases, biases, firsts, seconds = (operands[start::4] for start in range(4))
         dropped = drawn_dropout(flat, share) if share else None
         first = torch.cat(cast(tuple[torch.Tensor, ...], firsts)).to(x.dtype)
-        inner = _without(flat, dropped) @ first.t()
+        left = _without(flat, dropped)
+        inner = left @ first.t()
         inner *= scale / (1.0 - share)
         outputs = []
         for base, bias, second, part in zip(bases, biases, seconds, _columns(inner, firsts), strict=True):
             y = linear(flat, cast(torch.Tensor, base), bias)
             y.addmm_(part, cast(torch.Tensor, second).t().to(x.dtype))
             outputs.append(y.unflatten(0, x.shape[:-1]))
-        ctx.save_for_backward(x, dropped, inner, first, *bases, *firsts, *seconds)
+        ctx.save_for_backward(left, dropped, inner, first, *bases, *firsts, *seconds)
+        ctx.shape = x.shape
         ctx.scale = scale / (1.0 - share)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, dropped, inner, first, *weights = ctx.saved_tensors
+        left, dropped, inner, first, *weights = ctx.saved_tensors
         count = len(gradients)
         bases, firsts, seconds = (weights[start : start + count] for start in range(0, 3 * count, count))
-        flat = x.flatten(0, -2)
         outer = [gradient.flatten(0, -2) for gradient in gradients]
         inward = torch.empty_like(inner)
         of_seconds = []
         for gradient, second, part, into in zip(
             outer, seconds, _columns(inner, firsts), _columns(inward, firsts), strict=True
         ):
-            into.copy_(gradient @ second.to(gradient.dtype))
+            torch.mm(gradient, second.to(gradient.dtype), out=into)
             of_seconds.append((gradient.t() @ part).to(second.dtype))
         inward *= ctx.scale
-        of_firsts = _columns((inward.t() @ _without(flat, dropped)).t(), firsts)
+        of_firsts = _columns((inward.t() @ left).t(), firsts)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = _without_(inward @ first, dropped)
             for gradient, base in zip(outer, bases, strict=True):
                 add_times_(of_x, gradient, base)
-            of_x = of_x.view(x.shape)
+            of_x = of_x.view(ctx.shape)
         flowing = [
             each
             for a, b, like in zip(of_firsts, of_seconds, firsts, strict=True)

@@ -91,12 +91,15 @@ def question_ids(model: UnifiedModel, questions: Sequence[str]) -> tuple[list[in
         ModelError: the texts do not hold exactly one picture each at the same place.
     """
     picture, width = model.picture_id, model.geometry.read_positions
+    marker = str(model.tokenizer.convert_ids_to_tokens(picture))
     texts = [model.question_text(question) for question in questions]
-    rows: list[list[int]] = model.tokenizer(texts, padding=False)["input_ids"]
+    whole: list[int] = model.tokenizer(texts[0])["input_ids"]
+    short = [text.replace(marker * width, marker) for text in texts]  # a picture's hundreds of markers take long
+    rows: list[list[int]] = model.tokenizer(short, padding=False)["input_ids"]
     start = rows[0].index(picture) if picture in rows[0] else 0
-    cut = start + width
-    prefix = rows[0][:cut]
-    if any(row[:cut] != prefix or row.count(picture) != width for row in rows):
+    cut, prefix = start + 1, rows[0][:start] + [picture] * width
+    alike = whole == prefix + rows[0][cut:]
+    if not alike or any(row[:cut] != rows[0][:cut] or row.count(picture) != 1 for row in rows):
         raise ModelError(
             "the text of a question does not hold exactly one picture",
             field="tokenizer",

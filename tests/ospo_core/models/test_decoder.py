@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,19 @@ def test_a_network_that_was_used_can_be_trained_and_saved(fresh: JanusModel, tmp
 
 def load_saved(model: JanusModel, folder: Path) -> dict[str, torch.Tensor]:
     return dict(type(model.network).from_pretrained(folder).state_dict())
+
+
+def test_threads_may_ask_for_different_numbers_of_rotations(fresh: JanusModel) -> None:
+    """Batches that are computed side by side have prompts of different lengths."""
+    weights = llama_weights(fresh.backbone)
+    assert weights is not None
+
+    def ask(lengths: tuple[int, ...]) -> set[tuple[int, int]]:
+        return {(length, len(weights.rotations(length)[0])) for _ in range(500) for length in lengths}
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = list(pool.map(ask, [(16, 32), (48, 16)]))
+    assert asked == [{(16, 16), (32, 32)}, {(48, 48), (16, 16)}]
 
 
 def adapter(model: JanusModel) -> None:
