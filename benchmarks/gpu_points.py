@@ -118,10 +118,12 @@ def sampling(bench: Bench, batch: int) -> dict[str, Any]:
     per_step = steps.milliseconds()
     floor = bench.floors.decode_step(batch, prompts, done, 2)
     step_ms = 1000 * seconds / max(done, 1)
+    used = model.batching.take_figures()[1]["batches"]["sizes"]["sampling"]
     edge = max(len(per_step) // 10, 1)
     return {
         "images_per_second": batch / seconds * done / wanted,
         "steps": done,
+        "batch_used": used,
         "note": None if finished else f"stopped after {done} of {wanted} steps; later ones take longer",
         "seconds": seconds,
         "first_batch_seconds": first,

@@ -18,6 +18,7 @@ from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Request, TextEngine, cut_at_stop, quiet_loading
 from ospo_core.engines.tokenizer import OFFLINE, EngineTokenizer, loading
 from ospo_core.errors import StageError
+from ospo_core.models.fused import suit_gpu
 
 
 class _Row:
@@ -66,6 +67,8 @@ class TransformersEngine(TextEngine):
         with loading("the language model", model_folder), quiet_loading():
             model: Any = AutoModelForCausalLM.from_pretrained(model_folder, **options, **OFFLINE)
         self.model = model.to(self.device).eval()
+        if self.device == "cuda":
+            suit_gpu(self.model)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer the requests batch by batch; raises StageError as the protocol does, and if the engine is closed."""

@@ -6,6 +6,7 @@ The two steps are apart, because the judge is another model than those that draw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from ospo_core.artifacts.ids import derive_seed
@@ -44,31 +45,36 @@ def draw_pictures(
     wanted = [(prompt, sample) for prompt in prompts for sample in range(config.samples)]
     rows: list[dict[str, Any]] = []
     size = max(PICTURES_IN_MEMORY, config.batch_size)
-    for start in range(0, len(wanted), size):
-        batch = wanted[start : start + size]
-        texts = [prompt.prompt for prompt, _ in batch]
-        seeds = [picture_seed(config, prompt.item_id, sample) for prompt, sample in batch]
-        tokens = sample_images(loaded, texts, seeds, config.guidance, config.temperature, config.batch_size).tokens
-        pictures = decode_tokens(loaded, tokens)
-        for (prompt, sample), seed, codes, picture in zip(batch, seeds, tokens, pictures, strict=True):
-            rows.append(
-                {
-                    "item_id": prompt.item_id,
-                    "model": model_label,
-                    "category": prompt.category,
-                    "sub_category": prompt.sub_category,
-                    "prompt": prompt.prompt,
-                    "sample": sample,
-                    "seed": seed,
-                    "guidance": config.guidance,
-                    "tokens": codes.tolist(),
-                    "image": {"bytes": encode_png(picture), "path": f"{prompt.item_id}-{sample}.png"},
-                    "answers": None,
-                    "vqa_score": None,
-                    "vqa_correct": None,
-                    "oracle_correct": oracle(picture, prompt.prompt) if oracle else None,
-                }
-            )
+    with ThreadPoolExecutor() as pool:  # pictures are encoded while the next ones are drawn
+        encoded: list[Future[bytes]] = []
+        for start in range(0, len(wanted), size):
+            batch = wanted[start : start + size]
+            texts = [prompt.prompt for prompt, _ in batch]
+            seeds = [picture_seed(config, prompt.item_id, sample) for prompt, sample in batch]
+            tokens = sample_images(loaded, texts, seeds, config.guidance, config.temperature, config.batch_size).tokens
+            pictures = decode_tokens(loaded, tokens)
+            encoded += [pool.submit(encode_png, picture) for picture in pictures]
+            for (prompt, sample), seed, codes, picture in zip(batch, seeds, tokens, pictures, strict=True):
+                rows.append(
+                    {
+                        "item_id": prompt.item_id,
+                        "model": model_label,
+                        "category": prompt.category,
+                        "sub_category": prompt.sub_category,
+                        "prompt": prompt.prompt,
+                        "sample": sample,
+                        "seed": seed,
+                        "guidance": config.guidance,
+                        "tokens": codes.tolist(),
+                        "image": {"bytes": b"", "path": f"{prompt.item_id}-{sample}.png"},
+                        "answers": None,
+                        "vqa_score": None,
+                        "vqa_correct": None,
+                        "oracle_correct": oracle(picture, prompt.prompt) if oracle else None,
+                    }
+                )
+        for row, png in zip(rows, encoded, strict=True):
+            row["image"]["bytes"] = png.result()
     return rows
 
 

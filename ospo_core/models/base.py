@@ -36,7 +36,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.errors import ModelError
 from ospo_core.models.batching import Batching
-from ospo_core.models.fused import fuse_layers
+from ospo_core.models.fused import suit_gpu
 from ospo_core.models.memory import MemoryFigures, memory_figures
 from ospo_core.models.sequences import encode_texts, single_token_ids
 from ospo_core.prompts.families import IMAGE_MARKER, PromptFamily
@@ -116,9 +116,7 @@ class UnifiedModel(ABC):
         self.device, self.dtype = network.device, network.dtype
         self.batching = Batching(self.device, self.dtype, network.num_parameters())
         if self.device.type == "cuda":
-            fuse_layers(self.backbone)
-            # cuDNN plans its attention for 0.1 s at every new shape; a decode step, whose shapes repeat, asks for it
-            torch.backends.cuda.enable_cudnn_sdp(False)
+            suit_gpu(self.backbone)
 
     @property
     @abstractmethod

@@ -152,7 +152,7 @@ class LlamaWeights:
         return self._versions == _versions(backbone)
 
     def rotations(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and signed sines `[count, D]` of the first positions; threads may ask for different numbers."""
+        """Return cosines and signed sines `[count, D]` of the first positions; threads may ask for other numbers."""
         tables = self._tables.get(count)
         if tables is None:
             places = torch.arange(count, device=self.norm.device)[None]
@@ -338,7 +338,7 @@ def _causal(mask: torch.Tensor) -> torch.Tensor:
 def _attention_of_a_step(device: torch.device) -> AbstractContextManager[None]:
     """Allow cuDNN's attention on a GPU: with a query per row it reads keys and values at the speed of memory.
 
-    Its plan for a shape takes long, so elsewhere it is not used (see `UnifiedModel`).
+    Steps have the same few shapes; elsewhere it is not used (see `suit_gpu`).
     """
     if device.type != "cuda":
         return nullcontext()

@@ -55,9 +55,8 @@ class FusedAttention(LlamaAttention):
         value = value.transpose(1, 2)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        kind = self.config._attn_implementation
+        attend: Callable[..., Any] = eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
         attended, weights = attend(
             self,
             query,
@@ -96,6 +95,16 @@ def fuse_layers(network: nn.Module) -> None:
             module.__class__ = FusedAttention
         elif type(module) is LlamaMLP and isinstance(module.act_fn, nn.SiLU | SiLUActivation):
             module.__class__ = FusedMLP
+
+
+def suit_gpu(network: nn.Module) -> None:
+    """Let a network on a GPU compute with fused layers, and without plans of attention for every new shape.
+
+    cuDNN, which torch prefers on new GPUs, plans forward and backward for 0.07 s each where it sees a shape for the
+    first time (docs/lab-notes.md), as nearly every batch has one; the others need no plan. It holds for the process.
+    """
+    fuse_layers(network)
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 class _Norm(torch.autograd.Function):

@@ -1,9 +1,9 @@
 """LoRA layers that cost less to train than PEFT's own, with the same parameters (arXiv 2106.09685).
 
-The base is frozen, so the product with it and the adapter's two make one node of autograd, which keeps the input
-as dropout left it, what that cleared, and the adapter's inner vectors. Projections of one input (query, key and value; gate and
-up) share these places and the product with their first matrices. Products have the type of the input: in bfloat16 the
-adapter's weights are rounded for them and stay float32 themselves, as under autocast.
+The base is frozen, so the product with it and the adapter's two make one node of autograd, which keeps the input as
+dropout left it, what that cleared, and the adapter's inner vectors. Projections of one input (query, key and value;
+gate and up) share the dropout and the product with their first matrices. Products have the type of the input: in
+bfloat16 the adapter's weights are rounded for them and stay float32 themselves, as under autocast.
 """
 
 from __future__ import annotations
