@@ -18,7 +18,6 @@ from ospo_core.config.sections import EngineConfig
 from ospo_core.engines.base import Completion, Request, TextEngine, cut_at_stop, quiet_loading
 from ospo_core.engines.tokenizer import OFFLINE, EngineTokenizer, loading
 from ospo_core.errors import StageError
-from ospo_core.models.fused import suit_gpu
 
 
 class _Row:
@@ -68,7 +67,7 @@ class TransformersEngine(TextEngine):
             model: Any = AutoModelForCausalLM.from_pretrained(model_folder, **options, **OFFLINE)
         self.model = model.to(self.device).eval()
         if self.device == "cuda":
-            suit_gpu(self.model)
+            torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for 0.07 s at every length, and so at every token
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer the requests batch by batch; raises StageError as the protocol does, and if the engine is closed."""
