@@ -70,7 +70,7 @@ def _points() -> list[Point]:
     for batch in (8, 64):
         name = f"published loop, batch {batch}, first {PUBLISHED_STEPS} steps"
         points.append(Point("sampling", name, partial(published, batch=batch, steps=PUBLISHED_STEPS), urgent=True))
-    for batch, recompute in ((4, False), (2, False), (8, False), (8, True)):
+    for batch, recompute in ((4, False), (2, False), (8, False), (16, False), (8, True)):
         name = f"training, batch {batch}" + (", recomputed" if recompute else "")
         points.append(Point("training", name, partial(training, batch=batch, recompute=recompute), urgent=True))
     for count in (32, 8):
