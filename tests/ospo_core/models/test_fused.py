@@ -15,7 +15,7 @@ from ospo_core.models import fused as fused_module
 from ospo_core.models import lora, packing
 from ospo_core.models.attention import object_masks
 from ospo_core.models.decoder import is_plain
-from ospo_core.models.fused import FusedAttention, FusedMLP, FusedRMSNorm, fuse_layers, fuse_norms
+from ospo_core.models.fused import FusedAttention, FusedMLP, FusedRMSNorm, fuse_layers, fuse_norms, suit_gpu
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.training.data import PairData
 from ospo_core.training.policy import batch_loss, build_policy, seeded, trainable
@@ -105,6 +105,16 @@ def test_losses_and_gradients_are_those_of_plain_layers_and_gathers(
         results.append([loss, *(weights.grad for weights in trainable(policy).values())])
     for ours, theirs in zip(*reversed(results), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_is_suited_to_a_gpu(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU in the place of a GPU: its layers are fused, and torch is told not to plan attention."""
+    told: list[bool] = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", told.append)
+    model = load_tiny_janus(tiny_folder)
+    assert not told
+    suit_gpu(model.backbone)
+    assert told == [False] and type(model.backbone.layers[0].self_attn) is FusedAttention
 
 
 def _cleared(x: torch.Tensor, share: float) -> torch.Tensor:

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from ospo_core.config.sections import LoraSettings, ModelConfig, TrainingConfig
 from ospo_core.models import sampling
 from ospo_core.models.base import UnifiedModel
+from ospo_core.models.decoder import _attention_of_a_step
 from ospo_core.models.loading import load_model
 from ospo_core.models.logprobs import mean_logprob
+from ospo_core.models.lora import _without, drawn_dropout
 from ospo_core.models.pictures import decode_tokens, encode_pictures, to_pixels
 from ospo_core.models.sampling import SampledImages, sample_images
 from ospo_core.models.vqa import answer_questions
@@ -187,6 +189,20 @@ def test_loss_gradient_and_the_next_loss_agree(fresh: Both, tmp_path: Path) -> N
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert losses[0][1] < losses[0][0]
     assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+
+
+def test_dropout_clears_its_share_of_the_numbers() -> None:
+    x = torch.ones((1001, 999), device="cuda")
+    kept = _without(x, drawn_dropout(x, 0.05))
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert float(kept.mean()) == pytest.approx(0.95, abs=2e-3)
+
+
+def test_attention_of_new_shapes_is_not_planned_by_cudnn(both: Both) -> None:
+    assert both.gpu.device.type == "cuda" and not torch.backends.cuda.cudnn_sdp_enabled()
+    with _attention_of_a_step(both.gpu.device):
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_bfloat16_loads_and_runs(folder: Path, both: Both) -> None:
