@@ -222,7 +222,7 @@ def training(bench: Bench, batch: int, recompute: bool) -> dict[str, Any]:
     """
     model, pairs = bench.model, random_pairs(bench.tokens(2 * batch))
     config = TrainingConfig(lora=LoraSettings(rank=32, alpha=64), batch_size=batch, caption_dropout=0.0)
-    trainer = RoundTrainer(model, pairs, config, recompute)
+    trainer = RoundTrainer(model, pairs, config, recompute, at_once=batch)
     losses: list[float] = []
     try:
         times = bench.times(lambda: losses.append(trainer.step()))

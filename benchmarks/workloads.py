@@ -31,6 +31,7 @@ from ospo_core.training.collapse import CollapseAlarm
 from ospo_core.training.data import PairData
 from ospo_core.training.job import Metrics
 from ospo_core.training.loop import Trainer
+from ospo_core.training.memory import device_memory, plan_passes
 from ospo_core.training.policy import build_policy, trainable
 
 _MANY_STEPS = 10_000
@@ -97,18 +98,22 @@ class RoundTrainer:
 
     Args:
         model: the model.
-        pairs: all are used in each step, in one forward pass.
+        pairs: all are used in each step.
         config: loss, adapter and optimiser; its batch size is the number of pairs.
         recompute: whether activations are recomputed.
+        at_once: pairs per forward pass; None is what the round plans.
     """
 
-    def __init__(self, model: JanusModel, pairs: Pairs, config: TrainingConfig, recompute: bool) -> None:
+    def __init__(
+        self, model: JanusModel, pairs: Pairs, config: TrainingConfig, recompute: bool, at_once: int | None = None
+    ) -> None:
         sizes = {"batch_size": len(pairs), "accumulation": 1, "steps": _MANY_STEPS, "checkpoint_every": _MANY_STEPS}
         config = config.model_copy(update=sizes)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pairs.parquet"
             pq.write_table(pairs_table(pairs), path)
-            data = PairData(path, model, config, seed=0)
+            at_once = at_once or plan_passes(config, model, device_memory(model.device)).pairs
+            data = PairData(path, model, config, seed=0, at_once=at_once)
         self.policy = build_policy(model, config, 0, recompute)
         accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
         self._trainer = Trainer(self.policy, data, config, 0, accelerator, NoCheckpoints(Path(), "bench"), model.device)

@@ -80,18 +80,15 @@ class FusedMLP(LlamaMLP):
         return output
 
 
-def fuse_norms(network: nn.Module) -> None:
-    """Let the norms of a Llama with frozen weights compute with fewer operations."""
+def fuse_layers(network: nn.Module) -> None:
+    """Let the norms, the attention and the feed-forward layers of a Llama compute with fewer operations.
+
+    Weights of norms get no gradient from then on.
+    """
     for module in network.modules():
         if type(module) is LlamaRMSNorm:
             module.__class__ = FusedRMSNorm
-
-
-def fuse_layers(network: nn.Module) -> None:
-    """Let the norms, the attention and the feed-forward layers of a Llama compute with fewer operations."""
-    fuse_norms(network)
-    for module in network.modules():
-        if type(module) is LlamaAttention:
+        elif type(module) is LlamaAttention:
             module.__class__ = FusedAttention
         elif type(module) is LlamaMLP and isinstance(module.act_fn, nn.SiLU | SiLUActivation):
             module.__class__ = FusedMLP

@@ -2,7 +2,8 @@
 
 The very same function scores images and trains on them, so gradients flow wherever autograd is on. Logits of all
 images at once would take more memory than anything else (Janus-Pro: 38 MB per image in float32, several times over with
-gradients), so they are computed in parts, and computed again for the backward pass.
+gradients), so they are computed in parts, and each part's gradient with it: a log-probability is one number per state,
+so its gradient is one vector per state, and the logits are not needed again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.checkpoint import checkpoint
 
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.packing import Packing, pack, packed_attention, run_packed
@@ -72,10 +72,12 @@ def image_token_logprobs(
         packing = pack(model, input_ids, attention_mask, tokens).to(tokens.device)
     states = run_packed(model, packing, input_ids, before)
     parts = batches(len(tokens), rows_at_once(tokens.shape[1], model.geometry.codes))
-    rows = [(states, packing.predicting[part], before[part], tokens[part]) for part in parts]
-    if len(parts) == 1 or not states.requires_grad:
-        return torch.cat([_logprobs_from_states(model, *each) for each in rows])
-    return torch.cat([checkpoint(_logprobs_from_states, model, *each, use_reentrant=False) for each in rows])
+    found: list[torch.Tensor] = []
+    for part in parts:
+        places = packing.predicting[part]
+        predicting = states.index_select(0, places.flatten()).unflatten(0, places.shape)
+        found.append(_OfStates.apply(predicting, model, before[part], tokens[part]))
+    return torch.cat(found)
 
 
 def rows_at_once(tokens: int, codes: int) -> int:
@@ -83,14 +85,28 @@ def rows_at_once(tokens: int, codes: int) -> int:
     return max(1, LOGITS_AT_ONCE // (tokens * codes))
 
 
-def _logprobs_from_states(
-    model: UnifiedModel, states: torch.Tensor, places: torch.Tensor, before: torch.Tensor, tokens: torch.Tensor
-) -> torch.Tensor:
-    """Return log-probabilities `float32 [B, T]` of `tokens` from the states `[N, D]` at `places`, `[B, T]`."""
-    predicting = states.index_select(0, places.flatten()).unflatten(0, places.shape)
-    logits = model.image_logits(predicting, before)
-    logprobs: torch.Tensor = _Chosen.apply(logits.flatten(0, 1), tokens.flatten())
-    return logprobs.view_as(tokens)
+class _OfStates(torch.autograd.Function):
+    """Log-probabilities `float32 [B, T]` of tokens from the states `[B, T, D]` that predict them.
+
+    The gradient for the states is computed at once; whatever makes logits of them is frozen.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, model: UnifiedModel, before: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        wanted = states.requires_grad
+        with torch.set_grad_enabled(wanted):
+            given = states.detach().requires_grad_(wanted)
+            logprobs: torch.Tensor = _Chosen.apply(model.image_logits(given, before).flatten(0, 1), tokens.flatten())
+            if wanted:
+                ctx.save_for_backward(*torch.autograd.grad(logprobs.sum(), given))
+        return logprobs.detach().view_as(tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * gradients[0][..., None]).to(slopes.dtype), None, None, None
 
 
 class _Chosen(torch.autograd.Function):

@@ -158,7 +158,7 @@ def _attend(
     places = attention_mask[0, 0]
 
     def in_rows(packed: torch.Tensor) -> torch.Tensor:
-        gathered = _gathered(packed[0].transpose(0, 1), places.flatten(), owners, repeated)
+        gathered: torch.Tensor = _Gather.apply(packed[0].transpose(0, 1), places.flatten(), owners, repeated)
         return gathered.unflatten(0, places.shape).transpose(1, 2)
 
     attended = functional.scaled_dot_product_attention(
@@ -170,23 +170,7 @@ def _attend(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return _owned(attended.transpose(1, 2).flatten(0, 1), owners)[None], None
-
-
-def _gathered(packed: torch.Tensor, places: torch.Tensor, owners: torch.Tensor, repeated: torch.Tensor) -> torch.Tensor:
-    """Return `packed` `[N, ...]` at the flattened places of all rows."""
-    if packed.device.type == "cpu":
-        return packed.index_select(0, places)
-    gathered: torch.Tensor = _Gather.apply(packed, places, owners, repeated)
-    return gathered
-
-
-def _owned(rows: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
-    """Return the flattened rows `[B W, ...]` at the owners."""
-    if rows.device.type == "cpu":
-        return rows.index_select(0, owners)
-    owned: torch.Tensor = _TakeOwned.apply(rows, owners)
-    return owned
+    return _TakeOwned.apply(attended.transpose(1, 2).flatten(0, 1), owners)[None], None
 
 
 class _Gather(torch.autograd.Function):

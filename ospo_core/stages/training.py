@@ -36,7 +36,7 @@ class TrainingStage(Stage):
     """Reads `pairs`, writes `metrics`, and puts the adapter and the merged model into the storage."""
 
     name: ClassVar[StageName] = StageName.TRAINING
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     table: ClassVar[str] = "metrics"
     reads: ClassVar[tuple[StageName, ...]] = (StageName.PAIRS,)
     phase: ClassVar[Phase] = Phase.TRAINING

@@ -17,9 +17,9 @@ from ospo_core.errors import TrainingError
 from ospo_core.models.base import UnifiedModel
 from ospo_core.models.logprobs import rows_at_once
 
-POSITIONS_AT_ONCE = {"cpu": 4096, "cuda": 16_384}
-"""Most positions of a forward pass, with `_PROMPT` for a prompt, by device. More would only leave a CPU's caches; a GPU
-of which each operator takes less time than its launch is better used by more (docs/results.md)."""
+POSITIONS_AT_ONCE = {"cpu": 8192, "cuda": 16_384}
+"""Most positions of a forward pass, with `_PROMPT` for a prompt, by device: the more there are, the less counts what an
+operator costs beside its work (docs/lab-notes.md, docs/results.md)."""
 _ENOUGH = 4096
 """Positions of a forward pass with which a GPU is faster than with more of them whose activations are recomputed."""
 _PROMPT = 64

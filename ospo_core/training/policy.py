@@ -14,7 +14,7 @@ from ospo_core.artifacts.ids import derive_seed
 from ospo_core.config.sections import LossConfig, TrainingConfig
 from ospo_core.models.adapters import add_lora
 from ospo_core.models.base import UnifiedModel
-from ospo_core.models.fused import fuse_norms
+from ospo_core.models.fused import fuse_layers
 from ospo_core.models.logprobs import image_token_logprobs
 from ospo_core.models.packing import Packing, packed_attention
 from ospo_core.training.data import MicroBatch
@@ -62,7 +62,7 @@ def build_policy(loaded: UnifiedModel, config: TrainingConfig, seed: int, recomp
     With `recompute`, each layer of the language model keeps its input only, and is computed again in the backward pass
     with the same dropout (gradient checkpointing, arXiv 1604.06174).
     """
-    fuse_norms(loaded.backbone)
+    fuse_layers(loaded.backbone)
     adapted = add_lora(loaded, config.lora, derive_seed("lora initialisation", seed))
     if recompute:
         again = partial(packed_attention, loaded.backbone)

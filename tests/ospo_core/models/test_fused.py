@@ -12,11 +12,12 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, L
 
 from ospo_core.config.sections import LoraSettings
 from ospo_core.models import fused as fused_module
-from ospo_core.models import lora, packing
+from ospo_core.models import lora
 from ospo_core.models.attention import object_masks
 from ospo_core.models.decoder import is_plain
-from ospo_core.models.fused import FusedAttention, FusedMLP, FusedRMSNorm, fuse_layers, fuse_norms, suit_gpu
+from ospo_core.models.fused import FusedAttention, FusedMLP, FusedRMSNorm, fuse_layers, suit_gpu
 from ospo_core.models.janus.model import JanusModel
+from ospo_core.training import policy as policy_module
 from ospo_core.training.data import PairData
 from ospo_core.training.policy import batch_loss, build_policy, seeded, trainable
 from tests.ospo_core.training.jobs import config, write_pairs
@@ -28,7 +29,7 @@ def norms(dtype: torch.dtype) -> tuple[LlamaRMSNorm, LlamaRMSNorm]:
     plain = LlamaRMSNorm(24, eps=1e-5).to(dtype).requires_grad_(False)
     plain.weight.copy_(torch.linspace(0.5, 2.0, 24))
     network = torch.nn.Sequential(copy.deepcopy(plain))
-    fuse_norms(network)
+    fuse_layers(network)
     assert type(network[0]) is FusedRMSNorm
     return plain, network[0]
 
@@ -82,22 +83,23 @@ def test_layers_give_the_weights_of_attention_where_they_are_asked_for(tiny_fold
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_losses_and_gradients_are_those_of_plain_layers_and_gathers(
+def test_losses_and_gradients_are_those_of_plain_layers(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recompute: bool
 ) -> None:
-    """The way of a GPU: fused layers, gathered gradients, and dropout by a mask."""
+    """Fused layers, and dropout by a mask, as on a GPU."""
     options = config(lora=LoraSettings(rank=4, alpha=8, dropout=0.3), caption_dropout=0.4, batch_size=8)
     pairs, results = write_pairs(tmp_path / "pairs.parquet"), []
     for number, model in enumerate(llamas(tiny_folder)):
+        if not number:
+            monkeypatch.setattr(policy_module, "fuse_layers", lambda network: None)
         policy = build_policy(model, options, seed=3, recompute=recompute)
+        monkeypatch.undo()
         with torch.no_grad():
             for weights in trainable(policy).values():
                 weights.fill_(0.01)
         batch = PairData(pairs, model, options, seed=3).micro_batch(0, 0)
         assert len(batch.packing.repeated)
         if number:
-            monkeypatch.setattr(packing, "_gathered", packing._Gather.apply)
-            monkeypatch.setattr(packing, "_owned", packing._TakeOwned.apply)
             monkeypatch.setattr(lora, "drawn_dropout", lambda x, share: ~_cleared(x, share))
         with seeded(model.device, "dropout"):
             loss = batch_loss(policy, batch, options.loss)[0].total
