@@ -139,6 +139,7 @@ def _guarded(bench: Bench | None, point: Point) -> dict[str, Any]:
         logger.exception("%s failed", point.name)
         result = {"status": f"failed: {type(error).__name__}: {error}"[:500]}
     peak = peak_memory(bench.device)
+    bench.model.close()
     release(bench.device)
     return {**result, **peak, "point_seconds": time.perf_counter() - began}
 

@@ -80,6 +80,8 @@ def sample_images(
     tokens = np.empty((len(prompts), model.geometry.tokens), dtype=np.uint16)
     logprobs = np.empty(len(prompts), dtype=np.float64)
     each, order = [1] * len(prompts), np.array(by_length(prompts), dtype=np.int64)
+    if model.device.type in SEGMENTS:  # the memory of the longest ones, and what is captured with it, suits all others
+        order = order[::-1]
 
     def sample(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         rows = order[part]
@@ -95,14 +97,18 @@ def _sample_batch(
     model: UnifiedModel, prompts: Sequence[str], seeds: Sequence[int], guidance: float, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one batch; return tokens `int64 [B, T]` and mean conditional log-probabilities `[B]`."""
+    count, last = len(prompts), model.batching.kept.get("sampling")
+    if last is not None and model.device.type in SEGMENTS:  # rows to spare cost less than to capture steps with fewer
+        spare = last.spare(count, guidance, temperature)
+        prompts, seeds = [*prompts, *prompts[:1] * spare], [*seeds, *seeds[:1] * spare]
     ids, mask = model.encode_prompts(prompts)
     if guidance != 1.0:
         ids, mask = stack_left([(ids, mask), model.unconditional(ids, mask)], model.pad_id)
     loop = _loop(model, ids, len(prompts), guidance, temperature)
-    found = loop.run(ids, mask, seeds)
+    tokens, mean = loop.run(ids, mask, seeds)
     if isinstance(loop, _GraphLoop):
         model.batching.kept["sampling"] = loop
-    return found
+    return tokens[:count], mean[:count]
 
 
 def _loop(model: UnifiedModel, ids: torch.Tensor, rows: int, guidance: float, temperature: float) -> _Loop:
@@ -213,6 +219,11 @@ class _GraphLoop(_Loop):
         return (
             weights is decoder.weights and table is self._table and kind == self._kind and capacity <= decoder.capacity
         )
+
+    def spare(self, rows: int, guidance: float, temperature: float) -> int:
+        """Return how many rows more it draws than these, where it draws their kind."""
+        own, *kind = self._kind
+        return max(0, own - rows) if kind == [guidance, temperature] else 0
 
     def _before(self, count: int) -> torch.Tensor:
         return self._none

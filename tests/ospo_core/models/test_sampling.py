@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,30 @@ def test_the_project_s_own_step_draws_what_transformers_draws(
     plain = sample_images(tiny, prompts, SEEDS, guidance, 1.0, batch_size)
     assert np.array_equal(fast.tokens, plain.tokens)
     assert np.allclose(fast.mean_logprob, plain.mean_logprob, atol=1e-5)
+
+
+def test_where_steps_are_captured_all_batches_use_those_of_the_first(
+    tiny_folder: Path, prompts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest prompts come first, and a batch of fewer rows draws some that nobody asked for."""
+    whole = sample_images(load_tiny_janus(tiny_folder), prompts, SEEDS, 2.0, 1.0, batch_size=4)
+    monkeypatch.setattr(sampling, "SEGMENTS", {"cpu": 8})
+    monkeypatch.setattr(batching, "LANES", 1)
+    model, loops = load_tiny_janus(tiny_folder), []
+    made = sampling._GraphLoop.run
+
+    def run(self: sampling._GraphLoop, *args: Any) -> Any:
+        loops.append(self)
+        return made(self, *args)
+
+    monkeypatch.setattr(sampling._GraphLoop, "run", run)
+    drawn = sample_images(model, prompts, SEEDS, 2.0, 1.0, batch_size=3)
+    again = sample_images(model, prompts[:1], SEEDS[:1], 2.0, 1.0, batch_size=3)
+    assert len(loops) == 3 and len(set(loops)) == 1
+    assert np.array_equal(drawn.tokens, whole.tokens) and np.array_equal(again.tokens, whole.tokens[:1])
+    np.testing.assert_allclose(drawn.mean_logprob, whole.mean_logprob, atol=1e-5)
+    sample_images(model, prompts[:1], SEEDS[:1], 3.0, 1.0, batch_size=3)
+    assert len(set(loops)) == 2
 
 
 def test_memory_is_used_again_for_batches_of_the_same_kind_and_given_up_where_it_runs_out(
