@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ospo_core.config import RoundConfig
@@ -36,18 +37,18 @@ class ImagesStage(Stage):
 
         wanted = [image for row in run.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
         size = max(PICTURES_IN_MEMORY, run.config.images.batch_size)
-        order = sorted(range(len(wanted)), key=lambda place: len(wanted[place]["dense_prompt"]))
+        by_length = sorted(range(len(wanted)), key=lambda place: len(wanted[place]["dense_prompt"]))
+        parts = [by_length[start : start + size] for start in range(0, len(wanted), size)][::-1]  # the longest first
         rows, before = list[dict[str, Any]](), iter(list[dict[str, Any]]())
         if wanted:
             loaded = run.image_model()
             with ThreadPoolExecutor() as pool:
-                for start in range(0, len(wanted), size):
-                    batch = [wanted[place] for place in order[start : start + size]]
-                    encoding = _render(loaded, batch, run.config, pool)
+                for part in parts:
+                    encoding = _render(loaded, [wanted[place] for place in part], run.config, pool)
                     rows += before
                     before = encoding
                 rows += before
-        drawn = dict(zip(order, rows, strict=True))
+        drawn = dict(zip(chain.from_iterable(parts), rows, strict=True))
         rows = [drawn[place] for place in range(len(wanted))]
         tokens = sum(len(row["tokens"]) for row in rows)
         return ShardResult(
