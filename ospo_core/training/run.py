@@ -162,13 +162,13 @@ def _train(
     trainer = Trainer(policy, pairs, job.training, job.seed, accelerator, store, loaded.device)
     resumed = trainer.resume()
     logger.info(
-        "%d pairs, %d per pass, step %d of %d, %d process(es), activations %s",
+        "%d pairs, step %d of %d, %d process(es), activations %s, %d pairs per pass",
         len(pairs),
-        plan.pairs,
         resumed,
         job.training.steps,
         accelerator.num_processes,
         "recomputed" if plan.recompute else "kept",
+        plan.pairs,
     )
     if accelerator.is_main_process:
         cut_metrics(files.metrics, resumed)

@@ -33,7 +33,7 @@ def write():
     try:
         waiter.execute("insert into t values (1)")
     except sqlite3.OperationalError as error:
-        outcome.append(str(error))
+        outcome.append(type(error).__name__)  # its text may be gone: the collection finalizes on the same connection
 
 writer = threading.Thread(target=write)
 writer.start()
@@ -51,7 +51,7 @@ sys.stdout.write(f"{outcome} {collected() is None} {gc.isenabled()}")
 """One thread holds the lock of a database, another waits for it; the waiting connection has a forgotten cursor."""
 
 
-@pytest.mark.parametrize(("where", "outcome"), [("here", "['database is locked']"), ("in a thread", "[]")])
+@pytest.mark.parametrize(("where", "outcome"), [("here", "['OperationalError']"), ("in a thread", "[]")])
 def test_a_collection_elsewhere_lets_the_holder_of_a_lock_go_on(tmp_path: Path, where: str, outcome: str) -> None:
     command = [sys.executable, "-c", _DEADLOCK, str(tmp_path / "some.db"), where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
