@@ -112,9 +112,9 @@ class _Projections(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         flat = x.flatten(0, -2)
         bases, biases, firsts, seconds = (operands[start::4] for start in range(4))
-        dropped = drawn_dropout(flat, share) if share else None
+        drawn = drawn_dropout(flat, share) if share else None
         first = torch.cat(cast(tuple[torch.Tensor, ...], firsts)).to(x.dtype)
-        left = _without(flat, dropped)
+        left = _without(flat, drawn)
         inner = left @ first.t()
         inner *= scale / (1.0 - share)
         outputs = []
@@ -122,14 +122,14 @@ class _Projections(torch.autograd.Function):
             y = linear(flat, cast(torch.Tensor, base), bias)
             y.addmm_(part, cast(torch.Tensor, second).t().to(x.dtype))
             outputs.append(y.unflatten(0, x.shape[:-1]))
-        ctx.save_for_backward(left, dropped, inner, first, *bases, *firsts, *seconds)
+        ctx.save_for_backward(left, drawn, inner, first, *bases, *firsts, *seconds)
         ctx.shape = x.shape
         ctx.scale = scale / (1.0 - share)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        left, dropped, inner, first, *weights = ctx.saved_tensors
+        left, drawn, inner, first, *weights = ctx.saved_tensors
         count = len(gradients)
         bases, firsts, seconds = (weights[start : start + count] for start in range(0, 3 * count, count))
         outer = [gradient.flatten(0, -2) for gradient in gradients]
@@ -144,7 +144,7 @@ class _Projections(torch.autograd.Function):
         of_firsts = _columns((inward.t() @ left).t(), firsts)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = _without_(inward @ first, dropped)
+            of_x = _without_(inward @ first, drawn)
             for gradient, base in zip(outer, bases, strict=True):
                 add_times_(of_x, gradient, base)
             of_x = of_x.view(ctx.shape)
@@ -156,21 +156,21 @@ class _Projections(torch.autograd.Function):
         return of_x, None, None, *flowing
 
 
-def _without(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
+def _without(x: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
     """Return `x` with 0 where dropout cleared it; see `drawn_dropout`."""
-    if dropped is None:
+    if drawn is None:
         return x
-    if dropped.dtype == torch.bool:
-        kept: torch.Tensor = torch.ops.aten.native_dropout_backward(x, dropped, 1.0)
+    if drawn.dtype == torch.bool:
+        kept: torch.Tensor = torch.ops.aten.native_dropout_backward(x, drawn, 1.0)
         return kept
-    return x.flatten().index_fill(0, dropped, 0.0).view_as(x)
+    return x.flatten().index_fill(0, drawn, 0.0).view_as(x)
 
 
-def _without_(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
+def _without_(x: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
     """Return the same; `x` may be overwritten."""
-    if dropped is None or dropped.dtype == torch.bool:
-        return _without(x, dropped)
-    x.view(-1).index_fill_(0, dropped, 0.0)
+    if drawn is None or drawn.dtype == torch.bool:
+        return _without(x, drawn)
+    x.view(-1).index_fill_(0, drawn, 0.0)
     return x
 
 
