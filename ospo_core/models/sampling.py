@@ -97,10 +97,8 @@ def _sample_batch(
     model: UnifiedModel, prompts: Sequence[str], seeds: Sequence[int], guidance: float, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one batch; return tokens `int64 [B, T]` and mean conditional log-probabilities `[B]`."""
-    count, last = len(prompts), model.batching.kept.get("sampling")
-    if last is not None and model.device.type in SEGMENTS:  # rows to spare cost less than to capture steps with fewer
-        spare = last.spare(count, guidance, temperature)
-        prompts, seeds = [*prompts, *prompts[:1] * spare], [*seeds, *seeds[:1] * spare]
+    count, spare = len(prompts), _spare_rows(model, len(prompts), guidance, temperature)
+    prompts, seeds = [*prompts, *prompts[:1] * spare], [*seeds, *seeds[:1] * spare]
     ids, mask = model.encode_prompts(prompts)
     if guidance != 1.0:
         ids, mask = stack_left([(ids, mask), model.unconditional(ids, mask)], model.pad_id)
@@ -109,6 +107,12 @@ def _sample_batch(
     if isinstance(loop, _GraphLoop):
         model.batching.kept["sampling"] = loop
     return tokens[:count], mean[:count]
+
+
+def _spare_rows(model: UnifiedModel, rows: int, guidance: float, temperature: float) -> int:
+    """Return how many rows to add to a batch: drawing them costs less than capturing steps with fewer rows."""
+    last = model.batching.kept.get("sampling")
+    return 0 if last is None or model.device.type not in SEGMENTS else last.spare(rows, guidance, temperature)
 
 
 def _loop(model: UnifiedModel, ids: torch.Tensor, rows: int, guidance: float, temperature: float) -> _Loop:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ospo_core.models import batching, sampling
+from ospo_core.models.decoder import LlamaDecoder
 from ospo_core.models.janus.model import JanusModel
 from ospo_core.models.logprobs import image_token_logprobs, mean_logprob
 from ospo_core.models.sampling import guide, sample_images
@@ -127,6 +129,26 @@ def test_where_steps_are_captured_all_batches_use_those_of_the_first(
     np.testing.assert_allclose(drawn.mean_logprob, whole.mean_logprob, atol=1e-5)
     sample_images(model, prompts[:1], SEEDS[:1], 3.0, 1.0, batch_size=3)
     assert len(set(loops)) == 2
+
+
+@pytest.mark.parametrize("segments", [{}, {"cpu": 8}], ids=["a CPU", "as on a GPU"])
+def test_memory_of_batches_of_another_kind_is_given_up_before_more_is_taken(
+    tiny_folder: Path, prompts: list[str], monkeypatch: pytest.MonkeyPatch, segments: dict[str, int]
+) -> None:
+    monkeypatch.setattr(sampling, "SEGMENTS", segments)
+    monkeypatch.setattr(batching, "LANES", 1)
+    model, made = load_tiny_janus(tiny_folder), list[weakref.ref[LlamaDecoder]]()
+
+    def make(*args: Any) -> LlamaDecoder:
+        assert not [decoder for decoder in made if decoder() is not None]
+        decoder = LlamaDecoder(*args)
+        made.append(weakref.ref(decoder))
+        return decoder
+
+    monkeypatch.setattr(sampling, "LlamaDecoder", make)
+    for guidance in (2.0, 3.0):
+        sample_images(model, prompts, SEEDS, guidance, 1.0, batch_size=len(prompts))
+    assert len(made) == 2
 
 
 def test_memory_is_used_again_for_batches_of_the_same_kind_and_given_up_where_it_runs_out(
