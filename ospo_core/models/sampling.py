@@ -98,7 +98,7 @@ def _sample_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one batch; return tokens `int64 [B, T]` and mean conditional log-probabilities `[B]`."""
     count, spare = len(prompts), _spare_rows(model, len(prompts), guidance, temperature)
-    prompts, seeds = [*prompts, *prompts[:1] * spare], [*seeds, *seeds[:1] * spare]
+    prompts, seeds = [*prompts, *[prompts[0]] * spare], [*seeds, *[seeds[0]] * spare]
     ids, mask = model.encode_prompts(prompts)
     if guidance != 1.0:
         ids, mask = stack_left([(ids, mask), model.unconditional(ids, mask)], model.pad_id)
