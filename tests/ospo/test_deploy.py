@@ -170,19 +170,23 @@ def test_what_the_file_changes_is_changed(client: SyncPrefectClient, tmp_path: P
     assert [(one.slug, one.active) for one in found.schedules] == [("a", False)]
 
 
+@pytest.mark.usefixtures("deployed")
 def test_it_says_what_it_did_and_what_a_server_on_sqlite_is_enough_for(
-    client: SyncPrefectClient, deployed: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+    client: SyncPrefectClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def automation() -> Automation:
         (found,) = client.read_automations_by_name("ospo-crash-silent-runs")
         return found
 
+    file = tmp_path / "deployments.yaml"
+    whole = yaml.safe_load(Path("deployments/prefect.yaml").read_text(encoding="utf-8"))
+    file.write_text(yaml.safe_dump({**whole, "deployments": whole["deployments"][:1]}), encoding="utf-8")
     shipped = automation()
     changed = {**shipped.model_dump(exclude={"id", "owner_resource"}), "description": "another one"}
     client.update_automation(shipped.id, AutomationCore.model_validate(changed))
     for done in ("updated", "exists"):
         capsys.readouterr()
-        deployed()
+        deploy(file, Path("/opt/not-here/ospo"), False)
         said = capsys.readouterr().out
         assert f"Automation ospo-crash-silent-runs {done}" in said and automation() == shipped
         assert said.count("SQLite") == 1 and "enough for one worker" in said and "PostgreSQL" in said
