@@ -232,7 +232,9 @@ class TrainingConfig(Options):
         True, description="Train on the pairs of the round; False: on the imported ones alone, and make none."
     )
     max_pairs: Positive | None = Field(None, description="Train on this many pairs, drawn with the seed; None: on all.")
-    batch_size: Positive = Field(32, description="Pairs per micro-batch; how many share a forward pass is found out.")
+    batch_size: Positive = Field(
+        32, description="Pairs per micro-batch; how many share a forward pass follows the device's memory."
+    )
     accumulation: Positive = Field(
         4, description="Micro-batches per step; the global batch is batch_size x accumulation."
     )

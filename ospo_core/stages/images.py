@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ospo_core.config import RoundConfig
@@ -32,23 +31,23 @@ class ImagesStage(Stage):
         return config.images.model_dump(mode="json", exclude={"batch_size"})
 
     def run_shard(self, run: StageRun, spec: ShardSpec) -> ShardResult:
-        """Render one shard, prompts of similar length together; some are encoded while the next ones are sampled."""
+        """Render one shard, the longest prompts first (see `sample_images`); pictures are encoded meanwhile."""
         from ospo_core.models.pictures import PICTURES_IN_MEMORY
 
         wanted = [image for row in run.rows(StageName.PERTURBATIONS, spec.index) for image in _wanted(row)]
         size = max(PICTURES_IN_MEMORY, run.config.images.batch_size)
-        by_length = sorted(range(len(wanted)), key=lambda place: len(wanted[place]["dense_prompt"]))
-        parts = [by_length[start : start + size] for start in range(0, len(wanted), size)][::-1]  # the longest first
+        longest_first = sorted(range(len(wanted)), key=lambda place: -len(wanted[place]["dense_prompt"]))
         rows, before = list[dict[str, Any]](), iter(list[dict[str, Any]]())
         if wanted:
             loaded = run.image_model()
             with ThreadPoolExecutor() as pool:
-                for part in parts:
-                    encoding = _render(loaded, [wanted[place] for place in part], run.config, pool)
+                for start in range(0, len(wanted), size):
+                    batch = [wanted[place] for place in longest_first[start : start + size]]
+                    encoding = _render(loaded, batch, run.config, pool)
                     rows += before
                     before = encoding
                 rows += before
-        drawn = dict(zip(chain.from_iterable(parts), rows, strict=True))
+        drawn = dict(zip(longest_first, rows, strict=True))
         rows = [drawn[place] for place in range(len(wanted))]
         tokens = sum(len(row["tokens"]) for row in rows)
         return ShardResult(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from ospo_core.artifacts.model_digest import model_digest
 from ospo_core.artifacts.tables import read_table
 from ospo_core.config.sections import EngineConfig
 from ospo_core.errors import StageError
+from ospo_core.models import pictures, sampling
+from ospo_core.models.base import UnifiedModel
 from ospo_core.models.pictures import decode_tokens
+from ospo_core.models.sampling import SampledImages, sample_images
 from ospo_core.rounds import Round
 from ospo_core.schema import StageName, table_from_rows
 from ospo_core.selection.scoring import answer_score
@@ -52,6 +56,30 @@ def test_both_images_of_a_variant_share_their_noise(small: SmallRound) -> None:
     assert all(len(found) == 1 for found in seeds.values())
     assert len({next(iter(found)) for found in seeds.values()}) == len(seeds)
     assert Counter(row["side"] for row in images) == {"base": len(seeds), "negative": len(seeds)}
+
+
+def test_a_shard_is_drawn_in_whole_batches_with_the_longest_prompts_first(
+    small: SmallRound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first batch of a GPU captures then suits all others; only the last one may be smaller."""
+    batches: list[list[str]] = []
+
+    def watched(model: UnifiedModel, prompts: list[str], *others: Any) -> SampledImages:
+        batches.append(prompts)
+        return sample_images(model, prompts, *others)
+
+    images = small.config.images.model_copy(update={"batch_size": 3})
+    config = small.config.model_copy(update={"images": images})
+    run = bound(STAGES[StageName.IMAGES], config, small.manifests, small.model, resources=small.resources)
+    (first, *_) = run.stage.shards(run)
+    monkeypatch.setattr(pictures, "PICTURES_IN_MEMORY", 3)
+    monkeypatch.setattr(sampling, "sample_images", watched)
+    rows = run.stage.run_shard(run, first).table.to_pylist()
+    lengths = [[len(prompt) for prompt in batch] for batch in batches]
+    assert [len(batch) for batch in batches] == [3] * (len(rows) // 3) + [len(rows) % 3] and len(rows) % 3
+    assert all(min(longer) >= max(shorter) for longer, shorter in pairwise(lengths))
+    made = [row["tokens"] for row in small.rows(StageName.IMAGES)]
+    assert [row["tokens"] for row in rows] == made[: len(rows)]
 
 
 def test_scores_ask_every_question_of_the_base_prompt(small: SmallRound) -> None:
